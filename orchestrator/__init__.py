@@ -1,0 +1,3 @@
+"""orch: multi-node PyTorch training on machines that answer SSH."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""One file a verb; each only sequences what the other layers do."""

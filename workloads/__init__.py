@@ -1,0 +1,1 @@
+"""Self-contained training and message-passing scripts, each worth copying."""

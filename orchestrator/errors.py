@@ -18,7 +18,8 @@
     │   └── ConnectionLost              the connection was there and broke
     ├── SyncError                    5  code did not arrive, or not as it left
     ├── WorkloadFailed               1  a rank failed
-    └── Interrupted                130  the user pressed Ctrl-C
+    ├── Interrupted                130  the user pressed Ctrl-C
+    └── HostErrors                      several hosts' errors at once; ends with the first one's code
 
 Each carries a ``remedy``: what the reader can do now. ``cli.py`` is the only place that prints them.
 """
@@ -134,3 +135,20 @@ class Interrupted(OrchError):
     """The user asked for the end."""
 
     exit_code = 130
+
+
+class HostErrors(OrchError):
+    """What went wrong on each of several hosts: one line a host. ``errors`` is never empty."""
+
+    def __init__(self, errors: Sequence[OrchError], hosts: int) -> None:
+        self.errors = tuple(errors)
+        self.hosts = hosts
+        # An instance's own code: the tree above fixes it a class at a time.
+        self.exit_code = self.errors[0].exit_code
+        super().__init__(f"{len(self.errors)} of {hosts} hosts failed")
+
+    def __str__(self) -> str:
+        """One line a host, and how many others did well."""
+        lines = [str(error) for error in self.errors]
+        well = self.hosts - len(self.errors)
+        return "\n".join([*lines, *([f"the other {well} of {self.hosts} hosts are fine"] if well else [])])

@@ -1,0 +1,30 @@
+"""``orch sandbox up`` and ``down``: keep the embedded cluster of a hosts file running between commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orchestrator.commands.session import read_inventory, the_sandbox
+from orchestrator.display import Display
+from orchestrator.errors import UsageError
+from orchestrator.sandbox.cluster import Sandbox
+
+
+def up(hosts_file: Path, display: Display) -> int:
+    """Start the servers and leave them; prints how to reach each."""
+    for host in _sandbox(hosts_file).start(keep=True):
+        display.write(f"{host.name}  ssh -i {host.identity_file} -p {host.port} {host.user}@{host.address}\n")
+    return 0
+
+
+def down(hosts_file: Path, display: Display) -> int:
+    """End the servers; their hosts' files stay."""
+    display.write("stopped\n" if _sandbox(hosts_file).stop() else "it was not running\n")
+    return 0
+
+
+def _sandbox(hosts_file: Path) -> Sandbox:
+    inventory = read_inventory(hosts_file)
+    if not inventory.sandbox:
+        raise UsageError(f"{hosts_file} describes real machines", remedy="a sandbox's file says sandbox: true")
+    return the_sandbox(hosts_file, inventory)

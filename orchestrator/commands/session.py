@@ -1,0 +1,111 @@
+"""What every verb begins with: the inventory, the hosts asked for, and a connection to each."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.core.facts import Facts
+from orchestrator.core.inventory import Host, Inventory, parse_inventory, select
+from orchestrator.errors import HostErrors, UsageError
+from orchestrator.remote.fanout import failures, on_all
+from orchestrator.remote.node import Node
+from orchestrator.remote.ssh import Connection, Settings, connections
+from orchestrator.sandbox.cluster import Sandbox, sandbox_folder
+
+
+@dataclass(frozen=True)
+class Target:
+    """Which machines a command is for and how to reach them: the options that every verb shares."""
+
+    hosts_file: Path
+    nodes: str | None = None
+    settings: Settings = field(default_factory=Settings)
+    fanout: int = 64
+
+
+@dataclass(frozen=True)
+class Session:
+    """An inventory, the hosts chosen from it in node_rank order, and the connections of those."""
+
+    inventory: Inventory
+    hosts: tuple[Host, ...]
+    links: tuple[Connection, ...]
+    fanout: int
+
+    def connect(self) -> tuple[Node, ...]:
+        """Open every connection; raises HostErrors naming each host that cannot be reached."""
+        outcomes = on_all(self.links, Connection.open, limit=self.fanout)
+        if errors := failures(outcomes):
+            raise HostErrors(errors, len(self.links))
+        return tuple(Node(link) for link in self.links)
+
+
+def read_inventory(path: Path) -> Inventory:
+    """Parse a hosts file; raises UsageError if it cannot be read, InventoryError if it is wrong."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        remedy = "pass --hosts FILE, or set ORCH_HOSTS"
+        raise UsageError(f"cannot read the hosts file {path}: {reason}", remedy=remedy) from None
+    return parse_inventory(text, source=path.name, environ=os.environ)
+
+
+@contextmanager
+def session(target: Target) -> Iterator[Session]:
+    """The hosts asked for, with connections not yet open; the sandbox is up meanwhile if they are its."""
+    inventory = read_inventory(target.hosts_file)
+    hosts = select(inventory, target.nodes)
+    sandbox = None
+    links: Sequence[Connection] = ()
+    try:
+        if inventory.sandbox:
+            sandbox = the_sandbox(target.hosts_file, inventory)
+            hosts = _sandboxed(hosts, sandbox)
+        links = connections(hosts, target.settings)
+        yield Session(inventory, hosts, tuple(links), target.fanout)
+    finally:
+        on_all(links, Connection.close)
+        if sandbox is not None:
+            sandbox.release()
+
+
+def the_sandbox(hosts_file: Path, inventory: Inventory) -> Sandbox:
+    """The embedded cluster of a hosts file."""
+    folder = sandbox_folder(hosts_file, inventory.cluster, Path.home())
+    return Sandbox(folder, [host.name for host in inventory.hosts])
+
+
+def _sandboxed(hosts: Sequence[Host], sandbox: Sandbox) -> tuple[Host, ...]:
+    """Hosts as the embedded cluster serves them. They run orch's own Python unless the inventory says else."""
+    served = {each.name: each for each in sandbox.start(keep=False)}
+    return tuple(
+        replace(
+            host,
+            address=served[host.name].address,
+            port=served[host.name].port,
+            user=served[host.name].user,
+            identity_file=served[host.name].identity_file,
+            host_key=served[host.name].host_key,
+            python=host.python or sys.executable,
+        )
+        for host in hosts
+    )
+
+
+def gather_facts(nodes: Sequence[Node], requests: Mapping[str, Mapping[str, Any]], limit: int) -> dict[str, Facts]:
+    """Each node's facts by its name; raises HostErrors naming each node that could not answer."""
+
+    def ask(node: Node) -> Facts:
+        return Facts.from_answer(node.name, node.ask("facts", requests[node.name]))
+
+    outcomes = on_all(nodes, ask, limit=limit)
+    if errors := failures(outcomes):
+        raise HostErrors(errors, len(nodes))
+    return {facts.node: facts for facts in outcomes if isinstance(facts, Facts)}

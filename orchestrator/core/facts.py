@@ -1,0 +1,96 @@
+"""What is known of a node before a run, as the node program's ``facts`` verb answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Address:
+    """An address of a node's interface that is up."""
+
+    interface: str
+    address: str
+    prefix: int
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """The training interpreter of a node; ``error`` says why it cannot be used, ``torch`` is its version."""
+
+    path: str
+    version: str | None = None
+    torch: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Running:
+    """The run that holds a node's lock; ``age`` in seconds."""
+
+    run_id: str
+    owner: str
+    workload: str
+    age: float
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One node. ``trees``: which of those asked for are there; ``free_port``: asked of the master only."""
+
+    node: str
+    hostname: str
+    home: str
+    user: str
+    system: str
+    path: str
+    python: Interpreter
+    gpus: int
+    addresses: tuple[Address, ...]
+    routes: tuple[Address, ...]
+    ssh_address: str | None
+    free_port: int | None
+    trees: tuple[bool, ...]
+    running: Running | None
+
+    @classmethod
+    def from_answer(cls, node: str, answer: Mapping[str, Any]) -> Facts:
+        """Facts from the JSON that the node sent; raises KeyError or TypeError if it is not that."""
+        held = answer["running"]
+        running = None
+        if held is not None:
+            running = Running(
+                held.get("run_id", "?"),
+                held.get("owner", "?"),
+                held.get("workload", "?"),
+                held.get("age", 0.0),
+            )
+        return cls(
+            node=node,
+            hostname=answer["hostname"],
+            home=answer["home"],
+            user=answer["user"],
+            system=answer["system"],
+            path=answer["path"],
+            python=Interpreter(**answer["python"]),
+            gpus=answer["gpus"],
+            addresses=tuple(Address(*entry) for entry in answer["addresses"]),
+            routes=tuple(Address(*entry) for entry in answer["routes"]),
+            ssh_address=_plain(answer["ssh_address"]),
+            free_port=answer["free_port"],
+            trees=tuple(answer["trees"]),
+            running=running,
+        )
+
+    def expand(self, path: str) -> str:
+        """A path of this node with its leading ``~`` replaced."""
+        if path == "~":
+            return self.home
+        return f"{self.home}/{path[2:]}" if path.startswith("~/") else path
+
+
+def _plain(address: str | None) -> str | None:
+    """An IPv4 address that sshd writes in its IPv6 form, as IPv4."""
+    return address.removeprefix("::ffff:") if address and "." in address else address

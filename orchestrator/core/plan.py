@@ -1,0 +1,199 @@
+"""Inventory + RunSpec + facts -> LaunchPlan: who runs how many processes as which rank, and meets where.
+
+Run id and facts are inputs, so the same inputs give the same plan, and ``--dry-run`` prints what would run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from orchestrator.core.addresses import interface_towards, master_address, on_interface
+from orchestrator.core.facts import Address, Facts, Interpreter
+from orchestrator.core.inventory import Host, Rendezvous
+from orchestrator.errors import PreflightError
+
+DEFAULT_PORT = 29500
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What runs: ``target`` is a script's path or a module's name, seen from ``cwd`` within the tree."""
+
+    name: str
+    kind: str
+    target: str
+    cwd: str = "."
+    project: str = "project"
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """What the user asked for. ``nproc`` None means: as the inventory or the node says."""
+
+    workload: Workload
+    args: tuple[str, ...] = ()
+    nproc: int | None = None
+    backend: str = "auto"
+    env: Mapping[str, str] = field(default_factory=dict)
+    port: int | None = None
+    rdzv_backend: str | None = None
+    rdzv_id: str | None = None
+    rdzv_endpoint: str | None = None
+    debug: bool = False
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """One node's part. Paths are absolute on that node; ``first_rank`` is None where torchrun decides it."""
+
+    node: str
+    node_rank: int
+    first_rank: int | None
+    nproc_per_node: int
+    address: str | None
+    interface: str | None
+    python: str
+    path: str
+    workdir: str
+    work: str
+    run_dir: str
+    env: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """A whole run before it starts. ``nodes`` is in node_rank order."""
+
+    run_id: str
+    spec: RunSpec
+    nodes: tuple[NodePlan, ...]
+    backend: str
+    master_addr: str
+    master_port: int
+    rdzv_backend: str
+    rdzv_id: str
+    rdzv_endpoint: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def world_size(self) -> int:
+        """Processes over all nodes."""
+        return sum(node.nproc_per_node for node in self.nodes)
+
+
+def plan(
+    hosts: Sequence[Host], rendezvous: Rendezvous, spec: RunSpec, facts: Mapping[str, Facts], run_id: str
+) -> LaunchPlan:
+    """Plan a run on ``hosts``, the first of which is the master.
+
+    Raises PreflightError if no address of the master can be reached by all, or no port is free.
+    """
+    master = hosts[0]
+    address = master_address(master, hosts, facts, rendezvous.interface)
+    port = spec.port or rendezvous.port or facts[master.name].free_port
+    if port is None:
+        raise PreflightError("no TCP port from 29500 on is free", remedy="pass --port", host=master.name)
+    rdzv_backend, rdzv_id, endpoint = _rendezvous(rendezvous, spec, f"{_bracketed(address)}:{port}", run_id)
+    notes = []
+    if rdzv_backend == "c10d":
+        notes.append("c10d: torchrun hands out node ranks itself and ignores node_rank, so the order may differ")
+    nodes: list[NodePlan] = []
+    first_rank = 0
+    for node_rank, host in enumerate(hosts):
+        known = facts[host.name]
+        nproc = nproc_per_node(host, known, spec)
+        interface = interface_towards(host, known, address, rendezvous.interface)
+        if interface is None and len(hosts) > 1:
+            notes.append(f"{host.name}: no interface towards {address} found; torch chooses one by itself")
+        nodes.append(
+            NodePlan(
+                node=host.name,
+                node_rank=node_rank,
+                first_rank=first_rank if rdzv_backend == "static" else None,
+                nproc_per_node=nproc,
+                address=address if node_rank == 0 else _own_address(host, known, interface),
+                interface=interface,
+                python=known.python.path,
+                path=_search_path(host, known),
+                workdir=known.expand(host.workdir),
+                work=f"{known.expand(host.workdir)}/runs/{known.hostname}/{run_id}",
+                run_dir=f"{known.home}/.orch/{known.hostname}/runs/{run_id}",
+                env={**host.env, **spec.env},
+            )
+        )
+        first_rank += nproc
+    return LaunchPlan(
+        run_id=run_id,
+        spec=spec,
+        nodes=tuple(nodes),
+        backend=_backend(spec, hosts, facts),
+        master_addr=address,
+        master_port=port,
+        rdzv_backend=rdzv_backend,
+        rdzv_id=rdzv_id,
+        rdzv_endpoint=endpoint,
+        notes=tuple(notes),
+    )
+
+
+def nproc_per_node(host: Host, facts: Facts, spec: RunSpec) -> int:
+    """Processes on a node: as asked for, as the inventory says, one per GPU, or one."""
+    return spec.nproc or host.nproc or host.gpus or (facts.gpus if host.gpus is None else 0) or 1
+
+
+def assumed_facts(host: Host) -> Facts:
+    """Facts for a plan that asks no node: everything as the inventory has it, the rest by its usual value."""
+    address = host.fabric_address or host.address
+    interfaces = (Address(host.interface, address, 32),) if host.interface else ()
+    return Facts(
+        node=host.name,
+        hostname=host.name,
+        home="~",
+        user=host.user or "",
+        system="Linux",
+        path="",
+        python=Interpreter(host.python or "python3"),
+        gpus=0,
+        addresses=interfaces,
+        routes=(),
+        ssh_address=None,
+        free_port=DEFAULT_PORT,
+        trees=(),
+        running=None,
+    )
+
+
+def _rendezvous(rendezvous: Rendezvous, spec: RunSpec, default: str, run_id: str) -> tuple[str, str, str]:
+    backend = spec.rdzv_backend or rendezvous.backend
+    if spec.rdzv_id or spec.rdzv_endpoint:
+        backend = "c10d"
+    endpoint = spec.rdzv_endpoint or rendezvous.endpoint or default
+    return backend, spec.rdzv_id or rendezvous.id or run_id, endpoint
+
+
+def _backend(spec: RunSpec, hosts: Sequence[Host], facts: Mapping[str, Facts]) -> str:
+    if spec.backend != "auto":
+        return spec.backend
+    return "nccl" if all(facts[host.name].gpus for host in hosts) else "gloo"
+
+
+def _own_address(host: Host, facts: Facts, interface: str | None) -> str | None:
+    if host.fabric_address:
+        return host.fabric_address
+    mine = [entry.address for entry in facts.addresses if entry.interface == interface]
+    if facts.ssh_address and (facts.ssh_address in mine or facts.ssh_address.startswith("127.")):
+        return facts.ssh_address
+    return on_interface(facts, interface) if interface else None
+
+
+def _search_path(host: Host, facts: Facts) -> str:
+    """PATH with the interpreter's own folder first, so that a script finds its environment's programs."""
+    folder = facts.python.path.rpartition("/")[0]
+    if not host.python or not folder or facts.path.split(":")[0] == folder:
+        return facts.path
+    return f"{folder}:{facts.path}" if facts.path else folder
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address

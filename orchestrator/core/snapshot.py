@@ -1,0 +1,142 @@
+"""A folder as a value: its files, their hashes, and one id for the whole.
+
+The tree id is the SHA-256 over every entry's path, kind, mode and content hash, so two folders have the
+same id exactly when a script would find the same in them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pathspec import GitIgnoreSpec
+
+from orchestrator.errors import SyncError
+
+IGNORE_FILES = (".gitignore", ".orchignore")
+# Nothing here is ever part of what a script needs to run.
+ALWAYS_IGNORED = (".git/", "__pycache__/", "*.pyc", ".orch/")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing in a tree. ``kind`` is ``file``, ``link`` or ``dir`` (an empty one).
+
+    ``about`` is the SHA-256 of a file's bytes, or a link's target.
+    """
+
+    path: str
+    kind: str
+    mode: int
+    size: int
+    about: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The entries of a folder, sorted by path. ``root`` is where their bytes are."""
+
+    root: Path
+    entries: tuple[Entry, ...]
+    tree_id: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(entry.size for entry in self.entries)
+
+    def manifest(self) -> list[list[str | int]]:
+        """What the node needs to build the tree, in the order in which the bytes follow."""
+        return [[entry.path, entry.kind, entry.mode, entry.size, entry.about] for entry in self.entries]
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """The ignore rules of one folder, and those of the folders above it."""
+
+    folder: str
+    spec: GitIgnoreSpec
+    outer: _Rules | None
+
+    def ignores(self, path: str) -> bool:
+        """As git decides: the innermost folder that has an opinion wins."""
+        inner = path[len(self.folder) :]
+        verdict = self.spec.check_file(inner).include
+        if verdict is not None:
+            return bool(verdict)
+        return self.outer.ignores(path) if self.outer else False
+
+
+def take(root: Path, *, obey_ignore_files: bool = True) -> Snapshot:
+    """Hash a folder, leaving out what ``.gitignore`` and ``.orchignore`` files name.
+
+    Raises SyncError for what cannot be carried: sockets, pipes, devices, unreadable files.
+    """
+    rules = _Rules("", GitIgnoreSpec.from_lines(ALWAYS_IGNORED if obey_ignore_files else ()), None)
+    entries = sorted(_walk(root, "", rules, obey_ignore_files), key=lambda entry: os.fsencode(entry.path))
+    return Snapshot(root, tuple(entries), tree_id(entries))
+
+
+def tree_id(entries: Sequence[Entry]) -> str:
+    """The id of a tree with these entries: 32 hex digits."""
+    digest = hashlib.sha256()
+    for entry in entries:
+        line = [entry.path, entry.kind, bool(entry.mode & stat.S_IXUSR), entry.about]
+        digest.update(json.dumps(line).encode("ascii") + b"\n")
+    return digest.hexdigest()[:32]
+
+
+def _walk(root: Path, folder: str, rules: _Rules, obey: bool) -> Iterator[Entry]:
+    try:
+        inside = sorted(os.scandir(root / folder), key=lambda item: item.name)
+    except OSError as error:
+        raise SyncError(f"cannot read {folder or '.'}: {error.strerror}", remedy=_LEAVE_OUT) from None
+    if obey:
+        lines = [
+            line
+            for name in IGNORE_FILES
+            if (root / folder / name).is_file()
+            for line in (root / folder / name).read_text(errors="surrogateescape").splitlines()
+        ]
+        if lines:
+            rules = _Rules(folder, GitIgnoreSpec.from_lines(lines), rules)
+    empty = True
+    for item in inside:
+        path = folder + item.name
+        is_folder = item.is_dir(follow_symlinks=False)
+        if rules.ignores(path + "/" if is_folder else path):
+            continue
+        empty = False
+        if is_folder:
+            yield from _walk(root, path + "/", rules, obey)
+        else:
+            yield _entry(root, path, item.stat(follow_symlinks=False))
+    if empty and folder:
+        yield Entry(folder.rstrip("/"), "dir", 0o755, 0, "")
+
+
+_LEAVE_OUT = "make it readable, or leave it out with a line in .orchignore"
+
+
+def _entry(root: Path, path: str, status: os.stat_result) -> Entry:
+    if stat.S_ISLNK(status.st_mode):
+        return Entry(path, "link", 0o777, 0, str((root / path).readlink()))
+    if not stat.S_ISREG(status.st_mode):
+        raise SyncError(
+            f"{path!r} is not a file, folder or link", remedy="leave it out with a line in .orchignore"
+        )
+    digest = hashlib.sha256()
+    size = 0
+    try:
+        with (root / path).open("rb") as file:
+            while piece := file.read(1024 * 1024):
+                digest.update(piece)
+                size += len(piece)
+    except OSError as error:
+        raise SyncError(f"cannot read {path!r}: {error.strerror}", remedy=_LEAVE_OUT) from None
+    return Entry(path, "file", stat.S_IMODE(status.st_mode), size, digest.hexdigest())

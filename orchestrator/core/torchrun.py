@@ -1,0 +1,168 @@
+"""LaunchPlan -> the argv and environment of each node's torchrun, and how they are written down."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from orchestrator.core.plan import LaunchPlan, NodePlan
+
+SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|PRIVATE|API_?KEY|_KEY$", re.IGNORECASE)
+OUTPUT_FOLDER = "orch-output"
+
+
+@dataclass(frozen=True)
+class NodeCommand:
+    """Exactly what runs on one node."""
+
+    node: str
+    node_rank: int
+    cwd: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+
+
+def commands(plan: LaunchPlan) -> tuple[NodeCommand, ...]:
+    """The command of every node, in node_rank order."""
+    return tuple(command(plan, node) for node in plan.nodes)
+
+
+def command(plan: LaunchPlan, node: NodePlan) -> NodeCommand:
+    """One node's torchrun. Restarts are the orchestrator's: static agents never learn of a peer's restart."""
+    argv = [
+        node.python,
+        "-m",
+        "torch.distributed.run",
+        f"--nnodes={len(plan.nodes)}",
+        f"--nproc_per_node={node.nproc_per_node}",
+        f"--node_rank={node.node_rank}",
+        *_rendezvous_options(plan, node),
+        "--max_restarts=0",
+        f"--log_dir={node.run_dir}/logs",
+        "--redirects=3",
+    ]
+    workload = plan.spec.workload
+    argv += ["-m", workload.target] if workload.kind == "module" else [workload.target]
+    cwd = node.work if workload.cwd == "." else f"{node.work}/{workload.cwd}"
+    return NodeCommand(node.node, node.node_rank, cwd, (*argv, *plan.spec.args), _environment(plan, node))
+
+
+def _rendezvous_options(plan: LaunchPlan, node: NodePlan) -> list[str]:
+    if plan.rdzv_backend == "static":
+        return [f"--master_addr={plan.master_addr}", f"--master_port={plan.master_port}"]
+    options = [
+        f"--rdzv_backend={plan.rdzv_backend}",
+        f"--rdzv_endpoint={plan.rdzv_endpoint}",
+        f"--rdzv_id={plan.rdzv_id}",
+    ]
+    if plan.spec.rdzv_endpoint is None:
+        # Otherwise torchrun guesses from the host's name whether it is the one to open the store.
+        options.append(f"--rdzv_conf=is_host={'true' if node.node_rank == 0 else 'false'}")
+    if node.address:
+        options.append(f"--local_addr={node.address}")
+    return options
+
+
+def _environment(plan: LaunchPlan, node: NodePlan) -> dict[str, str]:
+    env = {"PYTHONUNBUFFERED": "1"}
+    if node.path:
+        env["PATH"] = node.path
+    if node.interface:
+        env["GLOO_SOCKET_IFNAME"] = node.interface
+        # The "=" makes NCCL match the whole name; without it, it is a prefix.
+        env["NCCL_SOCKET_IFNAME"] = f"={node.interface}"
+    if plan.spec.debug:
+        env |= {"TORCH_DISTRIBUTED_DEBUG": "DETAIL", "NCCL_DEBUG": "INFO", "TORCH_CPP_LOG_LEVEL": "INFO"}
+    env |= node.env
+    env |= {
+        "ORCH_RUN_ID": plan.run_id,
+        "ORCH_NODE": node.node,
+        "ORCH_BACKEND": plan.backend,
+        "ORCH_OUTPUT_DIR": f"{node.work}/{OUTPUT_FOLDER}",
+    }
+    return env
+
+
+def redacted(env: Mapping[str, str]) -> dict[str, str]:
+    """An environment that may be shown: values of names that look secret are replaced by ``***``."""
+    return {name: "***" if SECRET.search(name) else value for name, value in env.items()}
+
+
+def as_sh(plan: LaunchPlan) -> str:
+    """POSIX shell, one command a node. A secret is left to the reader's own environment."""
+    blocks = []
+    for each in commands(plan):
+        lines = [f"# {each.node} (node_rank {each.node_rank})", f"cd {_sh_path(each.cwd)} && env \\"]
+        for name, value in each.env.items():
+            secret = SECRET.search(name)
+            lines.append(f'  {name}="${{{name}}}" \\' if secret else f"  {name}={_sh_path(value)} \\")
+        lines.append("  " + " ".join(_sh_path(word) for word in each.argv))
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def as_ps1(plan: LaunchPlan) -> str:
+    """PowerShell, one command a node."""
+    blocks = []
+    for each in commands(plan):
+        lines = [f"# {each.node} (node_rank {each.node_rank})", f"Set-Location -LiteralPath {_ps1(each.cwd)}"]
+        for name, value in each.env.items():
+            if not SECRET.search(name):
+                lines.append(f"$env:{name} = {_ps1(value)}")
+        lines.append("& " + " ".join(_ps1(word) for word in each.argv))
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def as_dict(plan: LaunchPlan) -> dict[str, Any]:
+    """The plan as JSON has it, with secrets replaced."""
+    settings = {**asdict(plan.spec), "env": redacted(plan.spec.env)}
+    return {
+        "run_id": plan.run_id,
+        "spec": settings,
+        "backend": plan.backend,
+        "nnodes": len(plan.nodes),
+        "world_size": plan.world_size,
+        "master_addr": plan.master_addr,
+        "master_port": plan.master_port,
+        "rdzv_backend": plan.rdzv_backend,
+        "rdzv_id": plan.rdzv_id,
+        "rdzv_endpoint": plan.rdzv_endpoint,
+        "notes": list(plan.notes),
+        "nodes": [
+            {
+                "node": node.node,
+                "node_rank": node.node_rank,
+                "nproc_per_node": node.nproc_per_node,
+                "first_rank": node.first_rank,
+                "interface": node.interface,
+                "address": node.address,
+                "cwd": each.cwd,
+                "argv": list(each.argv),
+                "env": redacted(each.env),
+            }
+            for node, each in zip(plan.nodes, commands(plan), strict=True)
+        ],
+    }
+
+
+def as_json(plan: LaunchPlan) -> str:
+    """``as_dict`` as text."""
+    return json.dumps(as_dict(plan), indent=2) + "\n"
+
+
+def _sh_path(word: str) -> str:
+    """One word, quoted; a leading ``~/`` (of a plan that asked no node) is left to the shell."""
+    head, tilde, rest = word.partition("~/")
+    if tilde and (head == "" or head.endswith("=")):
+        return f'{shlex.quote(head) if head else ""}"$HOME"/{shlex.quote(rest)}'
+    return shlex.quote(word)
+
+
+def _ps1(word: str) -> str:
+    """A PowerShell literal: single quotes are doubled, nothing else is special."""
+    return "'" + word.replace("'", "''") + "'"

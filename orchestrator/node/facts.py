@@ -1,0 +1,196 @@
+"""What a run needs to know of a node, gathered in one answer.
+
+Request: ``{"python": path or null, "master_port": first port to try or null, "port_fixed": bool,
+"trees": [[workdir, project, tree id], ...]}``.
+"""
+
+import array
+import fcntl
+import getpass
+import glob
+import json
+import os
+import platform
+import shutil
+import socket
+import struct
+import subprocess
+import time
+
+from . import lock, paths, wire
+
+SIOCGIFCONF, SIOCGIFFLAGS, SIOCGIFNETMASK = 0x8912, 0x8913, 0x891B
+IFF_UP = 0x1
+PYTHON_TIMEOUT = 20.0
+# importlib.metadata finds the version without importing torch, which would take seconds.
+PYTHON_PROBE = """
+import importlib.util, json, sys
+from importlib import metadata
+def version(name):
+    try:
+        return metadata.version(name) if importlib.util.find_spec(name) else None
+    except Exception:
+        return "unknown"
+print("\\n" + json.dumps({"executable": sys.executable, "version": "%d.%d.%d" % sys.version_info[:3],
+      "torch": version("torch")}))
+"""
+
+
+def answer(request, out):
+    """Write the facts as one JSON frame."""
+    now = time.time()
+    wire.write_all(
+        out,
+        wire.json_frame(
+            {
+                "hostname": paths.hostname(),
+                "home": os.path.expanduser("~"),
+                "path": os.environ.get("PATH", os.defpath),
+                "user": getpass.getuser(),
+                "system": platform.system(),
+                "machine": platform.machine(),
+                "python": interpreter(request.get("python")),
+                "gpus": gpus(),
+                "addresses": addresses(),
+                "routes": routes(),
+                "ssh_address": ssh_address(),
+                "free_port": free_port(request.get("master_port"), request.get("port_fixed", False)),
+                "trees": [os.path.isdir(paths.tree_dir(*tree)) for tree in request.get("trees", [])],
+                "running": lock.holder(),
+                "time": now,
+            }
+        ),
+    )
+
+
+def interpreter(python):
+    """The training interpreter: its path, version and torch's version, or ``{"error": line}``."""
+    found = shutil.which(os.path.expanduser(python or "python3"))
+    if found is None:
+        return {"path": python or "python3", "error": "no such program"}
+    try:
+        result = subprocess.run(
+            [found, "-c", PYTHON_PROBE],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            timeout=PYTHON_TIMEOUT,
+        )
+    except subprocess.TimeoutExpired:
+        return {"path": found, "error": "did not answer within %d s" % PYTHON_TIMEOUT}
+    except OSError as error:
+        return {"path": found, "error": str(error)}
+    try:
+        facts = json.loads(result.stdout.decode("utf-8", "replace").splitlines()[-1])
+    except (ValueError, IndexError):
+        lines = result.stderr.decode("utf-8", "replace").strip().splitlines()
+        return {"path": found, "error": "is not a working Python: %s" % (lines[-1] if lines else "no output")}
+    return {"path": found, "version": facts["version"], "torch": facts["torch"]}
+
+
+def gpus():
+    """How many NVIDIA GPUs a process started here would see."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([part for part in visible.split(",") if part.strip() not in ("", "-1")])
+    listed = len(glob.glob("/proc/driver/nvidia/gpus/*"))
+    if listed or not shutil.which("nvidia-smi"):
+        return listed
+    try:
+        result = subprocess.run(
+            ["nvidia-smi", "-L"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(1 for line in result.stdout.splitlines() if line.startswith(b"GPU "))
+
+
+def addresses():
+    """Every address of an interface that is up: ``[[interface, address, prefix length], ...]``."""
+    return ipv4_addresses() + ipv6_addresses()
+
+
+def ipv4_addresses():
+    """IPv4 addresses, secondary ones too (SIOCGIFCONF; netdevice(7))."""
+    found = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        size = 40 * 1024
+        names = array.array("B", b"\0" * size)
+        request = struct.pack("iL", size, names.buffer_info()[0])
+        used = struct.unpack("iL", fcntl.ioctl(sock.fileno(), SIOCGIFCONF, request))[0]
+        raw = names.tobytes()
+        for at in range(0, used, 40):
+            label = raw[at : at + 16].split(b"\0", 1)[0]
+            entry = label.ljust(16, b"\0") + raw[at + 16 : at + 40]
+            flags = struct.unpack_from("H", fcntl.ioctl(sock.fileno(), SIOCGIFFLAGS, entry), 16)[0]
+            if not flags & IFF_UP:
+                continue
+            mask = fcntl.ioctl(sock.fileno(), SIOCGIFNETMASK, entry)[20:24]
+            prefix = bin(struct.unpack(">I", mask)[0]).count("1")
+            found.append([label.decode("ascii", "replace"), socket.inet_ntoa(raw[at + 20 : at + 24]), prefix])
+    return found
+
+
+def ipv6_addresses():
+    """IPv6 addresses that are not link-local."""
+    found = []
+    try:
+        with open("/proc/net/if_inet6") as lines:
+            for line in lines:
+                packed, _index, prefix, scope, _flags, name = line.split()
+                if scope != "20":
+                    address = socket.inet_ntop(socket.AF_INET6, bytes.fromhex(packed))
+                    found.append([name, address, int(prefix, 16)])
+    except OSError:
+        pass
+    return found
+
+
+def routes():
+    """The IPv4 routes: ``[[interface, network, prefix length], ...]`` (proc_net(5))."""
+    found = []
+    try:
+        with open("/proc/net/route") as lines:
+            next(lines)
+            for line in lines:
+                name, destination, _gateway, flags, _, _, _, mask = line.split()[:8]
+                if int(flags, 16) & 1:
+                    network = socket.inet_ntoa(struct.pack("<I", int(destination, 16)))
+                    found.append([name, network, bin(int(mask, 16)).count("1")])
+    except (OSError, StopIteration):
+        pass
+    return found
+
+
+def ssh_address():
+    """The address of this node that the SSH connection came in on, or None."""
+    parts = os.environ.get("SSH_CONNECTION", "").split()
+    return parts[2] if len(parts) == 4 else None
+
+
+def free_port(first, fixed):
+    """The first free TCP port from ``first`` on, outside the ephemeral range; ``fixed`` tries just that one.
+
+    The kernel gives ephemeral ports to any outgoing connection, so one that is free now may not be when
+    torchrun binds it.
+    """
+    if first is None:
+        return None
+    low, high = 32768, 60999
+    try:
+        with open("/proc/sys/net/ipv4/ip_local_port_range") as lines:
+            low, high = (int(word) for word in lines.read().split())
+    except (OSError, ValueError):
+        pass
+    candidates = [first] if fixed else [port for port in range(first, 65536) if not low <= port <= high]
+    for port in candidates:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+            # torch's store sets SO_REUSEADDR too: a port in TIME_WAIT is free for it.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind(("0.0.0.0", port))
+                sock.listen(1)
+                return port
+            except OSError:
+                continue
+    return None

@@ -1,0 +1,92 @@
+"""The host's lock: one run at a time.
+
+It is an abstract Unix socket: local to the host (never a file on a home that may be NFS), freed by the
+kernel however its holder ends, and at the same time the supervisor's door for ``status`` and ``stop``.
+"""
+
+import errno
+import json
+import os
+import socket
+import struct
+import time
+
+from . import paths, wire
+from .refusal import Refused
+
+ANSWER_TIMEOUT = 3.0
+
+
+def address():
+    """The abstract address, one per host name (hosts of a sandbox share a kernel)."""
+    return "\0orch-host-lock:" + paths.hostname()
+
+
+def acquire():
+    """The listening socket that is the lock; raises Refused with the facts of the run that holds it."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(address())
+    except OSError as error:
+        sock.close()
+        if error.errno != errno.EADDRINUSE:
+            raise
+        held_by = holder() or {}
+        raise Refused("the node is busy with run %s" % held_by.get("run_id", "?"), "busy", held_by) from None
+    sock.listen(16)
+    return sock
+
+
+def ask(question, timeout=ANSWER_TIMEOUT):
+    """Put a question (a dict) to the supervisor; its answer (a dict), or None if no run holds the lock."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(timeout)
+    try:
+        sock.connect(address())
+        sock.sendall(json.dumps(question).encode("ascii") + b"\n")
+        answer = b""
+        while not answer.endswith(b"\n"):
+            part = sock.recv(65536)
+            if not part:
+                return None
+            answer += part
+    except (ConnectionRefusedError, ConnectionResetError, BrokenPipeError):
+        # Nobody listens, or the supervisor went while being asked.
+        return None
+    except (socket.timeout, OSError) as error:
+        return {"error": "the supervisor does not answer: %s" % error}
+    finally:
+        sock.close()
+    return json.loads(answer.decode("ascii"))
+
+
+def holder():
+    """The facts of the run that holds this host: run id, owner, start time; None if there is none."""
+    return ask({"op": "status"})
+
+
+def peer_uid(connection):
+    """The user id at the other end of a Unix socket (SO_PEERCRED; unix(7))."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return struct.unpack("3i", credentials)[1]
+
+
+def may_stop(uid):
+    """Only the owner of a run, or root, may end it."""
+    return uid in (0, os.getuid())
+
+
+def answer_status(request, out):
+    """The verb ``status``: the run that holds this host, or null."""
+    wire.write_all(out, wire.json_frame({"running": holder()}))
+
+
+def answer_stop(request, out):
+    """The verb ``stop``: end run ``run_id`` (null: whichever holds the host) within ``grace`` seconds.
+
+    Answers when no process of the run is left.
+    """
+    deadline = time.monotonic() + request["grace"] + 15.0
+    question = {"op": "stop", "run_id": request["run_id"], "grace": request["grace"]}
+    answer = ask(question, timeout=max(1.0, deadline - time.monotonic()))
+    wire.write_all(out, wire.json_frame({"stopped": answer}))

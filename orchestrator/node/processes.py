@@ -1,0 +1,102 @@
+"""The processes of a run, found two ways: below the supervisor, and by the mark in their environment."""
+
+import ctypes
+import os
+import signal
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def become_subreaper():
+    """Make orphans among the descendants children of this process (prctl(2)); raises OSError."""
+    if _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+
+
+def die_with_parent(parent):
+    """In a new child: get SIGTERM when ``parent`` dies, also if it has died already."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def pids():
+    """Every process id on this host."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def environment(pid):
+    """The environment a process was started with, as bytes ``NAME=value``; empty if not ours to read."""
+    try:
+        with open("/proc/%d/environ" % pid, "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:
+        return []
+
+
+def variable(pid, name):
+    """One variable of a process's environment, or None."""
+    start = name.encode() + b"="
+    for entry in environment(pid):
+        if entry.startswith(start):
+            return entry[len(start) :].decode("utf-8", "surrogateescape")
+    return None
+
+
+def stat(pid):
+    """``(state, parent pid)`` of a process, or None if it is gone (proc_pid_stat(5))."""
+    try:
+        with open("/proc/%d/stat" % pid, "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return fields[0].decode(), int(fields[1])
+
+
+def children(pid):
+    """The direct children of a process."""
+    found = []
+    try:
+        for task in os.listdir("/proc/%d/task" % pid):
+            with open("/proc/%d/task/%s/children" % (pid, task)) as file:
+                found += [int(word) for word in file.read().split()]
+    except FileNotFoundError:
+        # A kernel without CONFIG_PROC_CHILDREN, or the process is gone.
+        return [child for child in pids() if (stat(child) or ("", 0))[1] == pid]
+    except OSError:
+        return []
+    return found
+
+
+def descendants(pid):
+    """Every process below ``pid``."""
+    found = []
+    level = [pid]
+    while level:
+        level = [child for parent in level for child in children(parent)]
+        found += level
+    return found
+
+
+def of_run(run_id, node):
+    """The live processes of a run on this node: those that bear its mark, and those below this process."""
+    run_mark, node_mark = b"ORCH_RUN_ID=" + run_id.encode(), b"ORCH_NODE=" + node.encode()
+    found = set(descendants(os.getpid()))
+    for pid in pids():
+        if pid not in found:
+            marks = environment(pid)
+            if run_mark in marks and node_mark in marks:
+                found.add(pid)
+    found.discard(os.getpid())
+    return sorted(pid for pid in found if (stat(pid) or ("Z", 0))[0] != "Z")
+
+
+def send(signal_number, targets):
+    """Signal each process; one that is gone is no error."""
+    for pid in targets:
+        try:
+            os.kill(pid, signal_number)
+        except ProcessLookupError:
+            continue

@@ -1,0 +1,224 @@
+"""The control's side of the node program: ship it, call it, read its frames."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import json
+import secrets
+import shlex
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator import errors
+from orchestrator.core.snapshot import Snapshot
+from orchestrator.node import wire
+from orchestrator.remote.ssh import Channel, Connection
+
+PACKAGE = "orch_node"
+MAIN = f"import sys\nfrom {PACKAGE}.__main__ import main\nsys.exit(main())\n"
+# Receives the program: verified, and put in place with one rename.
+INSTALL = """
+import hashlib, os, sys, tempfile
+name, wanted = sys.argv[1:3]
+data = sys.stdin.buffer.read()
+if hashlib.sha256(data).hexdigest() != wanted:
+    sys.exit("the node program arrived damaged")
+folder = os.path.join(os.path.expanduser("~"), ".orch", "lib")
+os.makedirs(folder, mode=0o700, exist_ok=True)
+handle, temporary = tempfile.mkstemp(dir=folder)
+with os.fdopen(handle, "wb") as file:
+    file.write(data)
+os.replace(temporary, os.path.join(folder, name))
+"""
+REFUSALS: Mapping[str, type[errors.OrchError]] = {
+    "busy": errors.NodeBusy,
+    "damaged": errors.SyncError,
+    "broken": errors.SyncError,
+    "path": errors.SyncError,
+    "tree": errors.SyncError,
+}
+
+
+@functools.cache
+def program() -> tuple[str, bytes]:
+    """The node program as a zipapp, and its file name, which holds the hash of its contents."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        folder = Path(wire.__file__).parent
+        texts = {f"{PACKAGE}/{path.name}": path.read_text() for path in sorted(folder.glob("*.py"))}
+        for name, text in [("__main__.py", MAIN), *texts.items()]:
+            # A fixed date makes the same sources the same bytes.
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), text)
+    data = buffer.getvalue()
+    return f"node-{hashlib.sha256(data).hexdigest()[:16]}.pyz", data
+
+
+def call_command(verb: str) -> str:
+    """The command line of a call. ``-I`` keeps the user's PYTHON* variables out of the node program."""
+    return f'exec python3 -I "$HOME/.orch/lib/{program()[0]}" {verb}'
+
+
+def install_command() -> str:
+    """The command line that receives the program on its stdin."""
+    name, data = program()
+    return shlex.join(["python3", "-I", "-c", INSTALL, name, hashlib.sha256(data).hexdigest()])
+
+
+class Call:
+    """One verb being answered by a node."""
+
+    def __init__(self, channel: Channel, nonce: str) -> None:
+        self.channel = channel
+        self.host = channel.host
+        self._splitter = wire.Splitter(nonce)
+        self._frames: list[tuple[bytes, bytes]] = []
+
+    @property
+    def noise(self) -> bytes:
+        """What a login shell printed before the node program spoke."""
+        return self._splitter.noise
+
+    def frames(self) -> Iterator[tuple[bytes, bytes]]:
+        """Frames until the node program ends; raises ConnectionLost, or what the node refused with."""
+        while True:
+            while self._frames:
+                kind, payload = self._frames.pop(0)
+                if kind == wire.JSON:
+                    self._raise_refusal(payload)
+                yield kind, payload
+            piece = self.channel.read()
+            if not piece:
+                return
+            self._take(piece)
+
+    def answer(self) -> dict[str, Any]:
+        """The next frame, which must be a JSON object; raises NodeProgramError at the end of frames."""
+        for kind, payload in self.frames():
+            if kind == wire.JSON:
+                value: dict[str, Any] = json.loads(payload)
+                return value
+        raise self.ended()
+
+    def wait_for_preamble(self) -> bool:
+        """Wait until the program speaks. False if it ends first: it is not there yet, or cannot start."""
+        while not self._splitter.started:
+            piece = self.channel.read()
+            if not piece:
+                return False
+            self._take(piece)
+        return True
+
+    def _take(self, piece: bytes) -> None:
+        try:
+            self._frames += self._splitter.feed(piece)
+        except wire.WireError as error:
+            raise errors.NodeProgramError(f"spoke nonsense: {error}", host=self.host) from None
+
+    def ended(self) -> errors.NodeProgramError:
+        """Why there is nothing more: the exit code and the last words on stderr."""
+        code = self.channel.exit_code()
+        said = self.channel.read_errors().decode("utf-8", "replace").strip().splitlines()
+        return _cannot_start(self.host, code, said)
+
+    def _raise_refusal(self, payload: bytes) -> None:
+        value = json.loads(payload)
+        if "error" in value and "kind" in value:
+            kind = REFUSALS.get(value["kind"], errors.NodeProgramError)
+            raise kind(value["error"], host=self.host)
+
+
+class Node:
+    """A machine with a connection: verbs go in, frames come out."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.name = connection.host.name
+
+    def call(self, verb: str, request: Mapping[str, Any]) -> Call:
+        """Start a verb. The program is shipped first if the node does not have it yet."""
+        call = self._try(verb, request)
+        if not call.wait_for_preamble():
+            self._install()
+            call = self._try(verb, request)
+            if not call.wait_for_preamble():
+                raise call.ended()
+        return call
+
+    def ask(self, verb: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        """A verb with one answer."""
+        call = self.call(verb, request)
+        try:
+            return call.answer()
+        finally:
+            call.channel.close()
+
+    def store(self, snapshot: Snapshot, workdir: str, project: str) -> None:
+        """Put a tree on the node; raises SyncError if it cannot be sent whole."""
+        request = {
+            "workdir": workdir,
+            "project": project,
+            "tree": snapshot.tree_id,
+            "entries": snapshot.manifest(),
+        }
+        call = self.call("store", request)
+        try:
+            # A node that refuses stops reading; its reason is worth more than the broken pipe.
+            try:
+                self._send_files(call.channel, snapshot)
+            except errors.ConnectionLost:
+                if not self.connection.alive:
+                    raise
+            call.answer()
+        except errors.NodeProgramError as error:
+            raise errors.SyncError(error.message, remedy=error.remedy, host=self.name) from None
+        finally:
+            call.channel.close()
+
+    def _try(self, verb: str, request: Mapping[str, Any]) -> Call:
+        nonce = secrets.token_hex(8)
+        channel = self.connection.command(call_command(verb))
+        try:
+            channel.write(wire.json_frame({**request, "nonce": nonce}))
+        except errors.ConnectionLost:
+            if not self.connection.alive:
+                raise
+        return Call(channel, nonce)
+
+    def _install(self) -> None:
+        channel = self.connection.command(install_command())
+        channel.write(program()[1])
+        channel.end_input()
+        _, err = channel.output()
+        code = channel.exit_code()
+        if code:
+            raise _cannot_start(self.name, code, err.decode("utf-8", "replace").strip().splitlines())
+
+    @staticmethod
+    def _send_files(channel: Channel, snapshot: Snapshot) -> None:
+        for entry in snapshot.entries:
+            if entry.kind != "file":
+                continue
+            left = entry.size
+            with (snapshot.root / entry.path).open("rb") as file:
+                while left:
+                    # A file that shrank meanwhile is padded here and refused by its hash there.
+                    piece = file.read(min(left, wire.CHUNK)) or b"\0" * min(left, wire.CHUNK)
+                    channel.write(wire.data_frame(piece))
+                    left -= len(piece)
+
+
+def _cannot_start(host: str, code: int, said: Sequence[str]) -> errors.NodeProgramError:
+    last = said[-1] if said else "it said nothing"
+    if code == 127:
+        return errors.NodeProgramError(
+            "python3 is not on this node's PATH", remedy="install Python 3.8 or later there", host=host
+        )
+    return errors.NodeProgramError(
+        f"the node program ended with exit code {code}: {last}",
+        remedy="it needs python3 >= 3.8 there",
+        host=host,
+    )

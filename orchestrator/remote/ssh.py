@@ -1,0 +1,421 @@
+"""The one door for SSH: nothing else imports fabric or paramiko, and none of their exceptions gets past it.
+
+Fabric supplies ``~/.ssh/config``, jump hosts and keys. Two of its defaults are overruled: it accepts any
+host key (AutoAddPolicy), and its ``run`` reads fast output slowly; channels here are paramiko's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fabric
+import invoke
+import paramiko
+from paramiko.hostkeys import HostKeyEntry
+
+from orchestrator import errors
+from orchestrator.core.inventory import Host
+from orchestrator.core.known_hosts import KnownHosts
+
+PIECE = 128 * 1024
+KEEPALIVE = 15
+# A server that is full drops connections before its banner; these are retried, refusals are not.
+BANNER_ATTEMPTS = 4
+
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+logging.getLogger("paramiko").propagate = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to connect. ``connect_timeout`` in seconds."""
+
+    connect_timeout: float = 10.0
+    accept_new_host_keys: bool = False
+
+
+class Keyring:
+    """The user's known_hosts files and private keys, read once for all connections."""
+
+    def __init__(self, home: Path, *, accept_new: bool) -> None:
+        self.accept_new = accept_new
+        self.file = home / ".ssh" / "known_hosts"
+        self._lock = threading.Lock()
+        self._identities: dict[Path, paramiko.PKey] = {}
+        lines: list[str] = []
+        for path in (Path("/etc/ssh/ssh_known_hosts"), self.file):
+            with contextlib.suppress(OSError):
+                lines += path.read_text(errors="replace").splitlines()
+        self._known = KnownHosts(lines)
+
+    def keys_of(self, name: str) -> list[paramiko.PKey]:
+        """The recorded keys of a host, named as known_hosts names it."""
+        found = []
+        for key in self._known.lookup(name):
+            with contextlib.suppress(paramiko.SSHException, ValueError):
+                if entry := HostKeyEntry.from_line(f"{name} {key}"):
+                    found.append(entry.key)
+        return found
+
+    def key_at(self, path: Path) -> paramiko.PKey:
+        """The private key in a file, read once however many hosts take it; raises what paramiko raises."""
+        with self._lock:
+            if path not in self._identities:
+                self._identities[path] = paramiko.PKey.from_path(path)
+            return self._identities[path]
+
+    def learn(self, name: str, key: paramiko.PKey) -> None:
+        """Append a host's key to the user's file."""
+        with self._lock:
+            self.file.parent.mkdir(mode=0o700, exist_ok=True)
+            with self.file.open("a") as file:
+                file.write(f"{name} {key.get_name()} {key.get_base64()}\n")
+
+
+class _HostKeyPolicy(paramiko.MissingHostKeyPolicy):
+    """What to do about a host of which no key is recorded."""
+
+    def __init__(self, host: str, keyring: Keyring, pinned_fingerprint: str | None) -> None:
+        self.host = host
+        self.keyring = keyring
+        self.pinned_fingerprint = pinned_fingerprint
+
+    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
+        seen = fingerprint(key)
+        if self.pinned_fingerprint:
+            if seen != self.pinned_fingerprint:
+                raise _changed(self.host, seen, self.pinned_fingerprint, "host_key: in the inventory")
+        elif self.keyring.accept_new:
+            self.keyring.learn(hostname, key)
+        else:
+            raise errors.HostKeyUnknown(
+                f"host key of {hostname} is not known ({key.get_name()} {seen})",
+                remedy="check it, then pass --accept-new-host-keys once, or pin it with host_key:",
+                host=self.host,
+            )
+
+
+def fingerprint(key: paramiko.PKey) -> str:
+    """``SHA256:...`` as OpenSSH prints it."""
+    return str(key.fingerprint)
+
+
+def _changed(host: str, seen: str, recorded: str, where: str) -> errors.HostKeyChanged:
+    return errors.HostKeyChanged(
+        f"host key has CHANGED: it shows {seen}, {where} says {recorded}",
+        remedy="somebody may be listening in; if the machine was set up anew, replace the recorded key",
+        host=host,
+    )
+
+
+class Channel:
+    """One command on a node. ``read`` and ``write`` raise ConnectionLost when the connection breaks."""
+
+    def __init__(self, host: str, channel: paramiko.Channel) -> None:
+        self.host = host
+        self._channel = channel
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Send to the command's stdin."""
+        with _translated(self.host):
+            self._channel.sendall(bytes(data))
+
+    def end_input(self) -> None:
+        """Close the command's stdin."""
+        with _translated(self.host):
+            self._channel.shutdown_write()
+
+    def read(self) -> bytes:
+        """The next piece of stdout, b"" at its end."""
+        with _translated(self.host):
+            return self._channel.recv(PIECE)
+
+    def read_errors(self) -> bytes:
+        """What the command has written to stderr so far, without waiting."""
+        parts = []
+        while self._channel.recv_stderr_ready():
+            parts.append(self._channel.recv_stderr(PIECE))
+        return b"".join(parts)
+
+    def output(self) -> tuple[bytes, bytes]:
+        """All of stdout and stderr, read side by side so that neither can block the other."""
+        err: list[bytes] = []
+
+        def drain() -> None:
+            with contextlib.suppress(OSError, paramiko.SSHException):
+                while piece := self._channel.recv_stderr(PIECE):
+                    err.append(piece)
+
+        reader = threading.Thread(target=drain, daemon=True)
+        reader.start()
+        out = []
+        while piece := self.read():
+            out.append(piece)
+        reader.join()
+        return b"".join(out), b"".join(err)
+
+    def exit_code(self) -> int:
+        """Wait for the command's end. Raises ConnectionLost if the connection broke first."""
+        with _translated(self.host):
+            code = self._channel.recv_exit_status()
+        if code == -1 and not self._channel.get_transport().is_active():
+            raise translate(EOFError("no exit status"), self.host)
+        return code
+
+    def close(self) -> None:
+        """Give the channel up."""
+        with contextlib.suppress(Exception):
+            self._channel.close()
+
+
+class Connection:
+    """The one SSH connection of a node; commands are channels on it."""
+
+    def __init__(self, host: Host, settings: Settings, keyring: Keyring, config: fabric.Config) -> None:
+        self.host = host
+        self.settings = settings
+        self.keyring = keyring
+        self._config = config
+        self._fabric: Any = None
+
+    def _prepare(self) -> fabric.Connection:
+        host = self.host
+        gateway: fabric.Connection | None = None
+        for hop in host.jump:
+            gateway = self._secured(fabric.Connection(hop, config=self._config, gateway=gateway), None)
+        connection = fabric.Connection(
+            host.address, user=host.user, port=host.port, config=self._config, gateway=gateway
+        )
+        # Hops that ~/.ssh/config names are made by Fabric, with its own idea of host keys.
+        outer = connection.gateway
+        while isinstance(outer, fabric.Connection) and gateway is None:
+            self._secured(outer, None)
+            outer = outer.gateway
+        return self._secured(connection, host.host_key)
+
+    def _secured(self, connection: fabric.Connection, pinned: str | None) -> fabric.Connection:
+        """Replace Fabric's AutoAddPolicy by the user's known_hosts, or the key pinned in the inventory."""
+        timeout = self.settings.connect_timeout
+        connection.connect_timeout = timeout
+        named = connection.ssh_config.get("identityfile", [])
+        connection.connect_kwargs = {
+            "key_filename": [path for path in named if Path(path).expanduser().is_file()],
+            "pkey": self._identity(),
+            # As OpenSSH does: an identity that is named leaves only the agent's beside it.
+            "look_for_keys": not (self.host.identity_file or named),
+            "banner_timeout": timeout,
+            "auth_timeout": timeout,
+            "channel_timeout": timeout,
+        }
+        client = connection.client
+        name = connection.host if connection.port == 22 else f"[{connection.host}]:{connection.port}"
+        wanted = None
+        if pinned is None:
+            for key in self.keyring.keys_of(name):
+                client.get_host_keys().add(name, key.get_name(), key)
+        elif pinned.startswith("SHA256:"):
+            wanted = pinned
+        else:
+            entry = HostKeyEntry.from_line(f"{name} {pinned}")
+            client.get_host_keys().add(name, entry.key.get_name(), entry.key)
+        client.set_missing_host_key_policy(_HostKeyPolicy(self.host.name, self.keyring, wanted))
+        return connection
+
+    def _identity(self) -> paramiko.PKey | None:
+        """The key of ``identity_file``; None if there is none, or only an agent can unlock it."""
+        identity = self.host.identity_file
+        if identity is None:
+            return None
+        try:
+            return self.keyring.key_at(Path(identity).expanduser())
+        except paramiko.PasswordRequiredException:
+            return None
+        except OSError as error:
+            problem = error.strerror or str(error)
+        except (paramiko.SSHException, paramiko.pkey.UnknownKeyType, ValueError):
+            problem = "not a private key"
+        remedy = "correct identity_file: in the inventory"
+        raise errors.AuthenticationFailed(f"identity_file {identity}: {problem}", remedy=remedy)
+
+    @property
+    def address(self) -> str:
+        """What is dialled: the inventory's address, or what ``~/.ssh/config`` makes of it."""
+        return str(self._fabric.host) if self._fabric else self.host.address
+
+    @property
+    def ssh_target(self) -> str:
+        """This host as arguments of OpenSSH's programs, for remedies."""
+        port = f"-p {self._fabric.port} " if self._fabric and self._fabric.port != 22 else ""
+        return f"{port}{self._fabric.user}@{self.address}" if self._fabric else self.address
+
+    @property
+    def ssh_command(self) -> str:
+        """What a user would type to try the same."""
+        return f"ssh -v {self.ssh_target}"
+
+    @property
+    def where(self) -> str:
+        """``user@address:port`` as dialled, for messages."""
+        if self._fabric is None:
+            return self.host.address
+        return f"{self._fabric.user}@{self._fabric.host}:{self._fabric.port}"
+
+    def open(self) -> None:
+        """Connect; raises a NodeUnreachable that says why not, and what helps."""
+        with _translated(self.host.name, connecting=self):
+            self._fabric = self._prepare()
+            self._open_with_retries()
+            self._fabric.transport.set_keepalive(KEEPALIVE)
+
+    def _open_with_retries(self) -> None:
+        deadline = time.monotonic() + self.settings.connect_timeout
+        for attempt in range(1, BANNER_ATTEMPTS + 1):
+            try:
+                self._fabric.open()
+                return
+            except (paramiko.SSHException, EOFError) as error:
+                dropped = isinstance(error, EOFError) or "banner" in str(error)
+                pause = random.uniform(0.1, 0.4) * attempt
+                if not dropped or attempt == BANNER_ATTEMPTS or time.monotonic() + pause > deadline:
+                    raise
+                self._fabric.client.close()
+                time.sleep(pause)
+
+    def command(self, command: str) -> Channel:
+        """Start a command line on the node; raises ConnectionLost."""
+        with _translated(self.host.name):
+            channel = self._fabric.transport.open_session(timeout=self.settings.connect_timeout)
+            channel.exec_command(command)
+        return Channel(self.host.name, channel)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the connection is there, as far as this side knows."""
+        return bool(self._fabric.is_connected)
+
+    def close(self) -> None:
+        """Hang up, the jump hosts too."""
+        connection = self._fabric
+        while isinstance(connection, fabric.Connection):
+            with contextlib.suppress(Exception):
+                connection.close()
+            connection = connection.gateway
+
+
+def connections(hosts: Sequence[Host], settings: Settings) -> list[Connection]:
+    """One connection, not yet open, for each host; ``~/.ssh/config`` and known_hosts are read once.
+
+    Raises UsageError if ``~/.ssh/config`` cannot be understood.
+    """
+    home = Path.home()
+    keyring = Keyring(home, accept_new=settings.accept_new_host_keys)
+    ssh_config = paramiko.SSHConfig()
+    for path in (home / ".ssh" / "config", Path("/etc/ssh/ssh_config")):
+        if path.is_file():
+            try:
+                ssh_config.parse(path.read_text().splitlines())
+            except (OSError, ValueError, paramiko.SSHException) as error:
+                raise errors.UsageError(f"{path} cannot be read: {error}", remedy="correct it") from None
+    # lazy: no fabric.yml takes part.
+    config = fabric.Config(ssh_config=ssh_config, lazy=True)
+    return [Connection(host, settings, keyring, config) for host in hosts]
+
+
+@contextlib.contextmanager
+def _translated(host: str, *, connecting: Connection | None = None) -> Iterator[None]:
+    """The door: every exception of Fabric, paramiko and sockets leaves as one of ours."""
+    try:
+        yield
+    except errors.OrchError as error:
+        error.host = error.host or host
+        raise
+    except Exception as error:
+        raise translate(error, host, connecting) from error
+
+
+def translate(error: Exception, host: str, connecting: Connection | None = None) -> errors.OrchError:
+    """Our error for one of theirs, while ``connecting`` or on a connection that was there.
+
+    What is none of the network's, a TypeError say, is a bug in orch and becomes a plain OrchError.
+    """
+    if isinstance(error, (paramiko.ConfigParseError, paramiko.CouldNotCanonicalize)):
+        return errors.UsageError(f"~/.ssh/config: {_first_line(error)}", remedy="correct it", host=host)
+    if not isinstance(error, (paramiko.SSHException, OSError, EOFError, UnicodeError, invoke.exceptions.Failure)):
+        return errors.OrchError(f"{type(error).__name__}: {_first_line(error)}", host=host)
+    if connecting is None:
+        what = f"the connection broke ({_first_line(error)})"
+        return errors.ConnectionLost(
+            what, remedy="what the node does now is unknown; look with: orch exec", host=host
+        )
+    known = _authentication_error(error, host, connecting) or _network_error(error, host, connecting)
+    if known is not None:
+        return known
+    what = f"SSH to {connecting.where} failed: {_first_line(error)}"
+    return errors.NodeUnreachable(what, remedy=f"try: {connecting.ssh_command}", host=host)
+
+
+def _authentication_error(error: Exception, host: str, connecting: Connection) -> errors.OrchError | None:
+    if isinstance(error, paramiko.BadHostKeyException):
+        return _changed(host, fingerprint(error.key), fingerprint(error.expected_key), "known_hosts")
+    keyless = "No authentication methods available" in str(error)
+    if not isinstance(error, paramiko.AuthenticationException) and not keyless:
+        return None
+    identity = connecting.host.identity_file
+    offered = identity or "the agent's keys and ~/.ssh/id_*"
+    allowed = ""
+    if isinstance(error, paramiko.BadAuthenticationType):
+        allowed = f"; the server allows {', '.join(error.allowed_types)}"
+    what = f"{connecting.where} refused the login (offered {offered}{allowed})"
+    if keyless:
+        what = f"no key to log in to {connecting.where} with"
+    copy = f"ssh-copy-id {f'-i {identity} ' if identity else ''}{connecting.ssh_target}"
+    return errors.AuthenticationFailed(what, remedy=f"check user: and identity_file:, or {copy}", host=host)
+
+
+def _network_error(error: Exception, host: str, connecting: Connection) -> errors.OrchError | None:
+    where = connecting.where
+    if isinstance(error, (socket.gaierror, UnicodeError)):
+        return errors.NameNotResolved(
+            f"the name {connecting.address!r} cannot be resolved",
+            remedy="correct address: in the inventory, or give a numeric one",
+            host=host,
+        )
+    if isinstance(error, TimeoutError):
+        return errors.ConnectTimeout(
+            f"{where} did not answer within {connecting.settings.connect_timeout:g} s",
+            remedy="is the machine on, the address right, and the SSH port open in its firewall?",
+            host=host,
+        )
+    causes = (
+        list(error.errors.values()) if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError) else []
+    )
+    number = getattr(causes[0] if causes else error, "errno", None)
+    if number == errno.ECONNREFUSED:
+        remedy = "start sshd there, or set port: for this host"
+        return errors.ConnectRefused(
+            f"{where} refused the connection: nothing listens there", remedy=remedy, host=host
+        )
+    if number in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES, errno.EPERM):
+        remedy = "check the address, and that this machine is on a network that leads there"
+        return errors.ConnectRefused(f"there is no route to {where}", remedy=remedy, host=host)
+    if isinstance(error, EOFError) or "banner" in str(error) or number in (errno.ECONNRESET, errno.EPIPE):
+        remedy = "is it an SSH server? if it is busy, raise MaxStartups there or lower --fanout"
+        return errors.ConnectRefused(
+            f"{where} closed the connection before its SSH banner", remedy=remedy, host=host
+        )
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]

@@ -1,0 +1,44 @@
+"""Names with ranges: ``gpu[01-04]`` is gpu01 to gpu04, ``rack[1,3-5]`` is rack1, rack3, rack4, rack5."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+MOST = 4096
+_BRACKETS = re.compile(r"\[([^\[\]]*)\]")
+_PART = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?\Z", re.ASCII)
+
+
+class RangeError(ValueError):
+    """A range that cannot be expanded; the message says why."""
+
+
+def expand(text: str) -> list[str]:
+    """Every name that a text with ranges means, leading zeros kept; raises RangeError."""
+    pieces = _BRACKETS.split(text)
+    if any("[" in piece or "]" in piece for piece in pieces):
+        raise RangeError("its brackets do not match")
+    choices = [[piece] if position % 2 == 0 else _numbers(piece) for position, piece in enumerate(pieces)]
+    count = 1
+    for choice in choices:
+        count *= len(choice)
+    if count > MOST:
+        raise RangeError(f"it means {count} names, at most {MOST} are possible")
+    return ["".join(parts) for parts in itertools.product(*choices)]
+
+
+def _numbers(inside: str) -> list[str]:
+    found: list[str] = []
+    for part in inside.split(","):
+        match = _PART.match(part)
+        if match is None:
+            raise RangeError(f"[{inside}] is not a range such as [01-04] or [1,3-5]")
+        first, last = match.group(1), match.group(2) or match.group(1)
+        if int(first) > int(last):
+            raise RangeError(f"[{inside}] runs backwards")
+        if int(last) - int(first) >= MOST:
+            raise RangeError(f"[{inside}] means more than {MOST} names")
+        width = len(first) if first.startswith("0") or len(first) == len(last) else 0
+        found += [str(number).zfill(width) for number in range(int(first), int(last) + 1)]
+    return found

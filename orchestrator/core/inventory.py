@@ -1,0 +1,489 @@
+"""``hosts.yaml`` text -> Inventory, or every mistake in it at once.
+
+Each mistake is one line: the key's path, the value, what was expected, and the nearest known key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.core import strictyaml
+from orchestrator.core.hostrange import RangeError, expand
+from orchestrator.errors import InventoryError, UsageError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\Z", re.IGNORECASE)
+REFERENCE = re.compile(r"\$(?:\$|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})")
+HOST_KEY = re.compile(r"(SHA256:[A-Za-z0-9+/]{43}|(?:ssh-|ecdsa-|sk-)[a-z0-9@.-]+ [A-Za-z0-9+/]+={0,2})\Z")
+# torchrun and orch set these themselves.
+RESERVED = frozenset(
+    "RANK LOCAL_RANK GROUP_RANK ROLE_RANK WORLD_SIZE LOCAL_WORLD_SIZE ROLE_WORLD_SIZE GROUP_WORLD_SIZE "
+    "MASTER_ADDR MASTER_PORT TORCHELASTIC_RUN_ID TORCHELASTIC_RESTART_COUNT TORCHELASTIC_MAX_RESTARTS".split()
+)
+REACHING = ("address", "user", "port", "identity_file", "jump", "host_key")
+
+
+@dataclass(frozen=True)
+class Host:
+    """One machine. None means: as ``~/.ssh/config``, the node or the defaults of the tools have it.
+
+    ``jump`` is the outermost hop first; ``host_key`` is ``type base64`` or ``SHA256:fingerprint``.
+    """
+
+    name: str
+    address: str
+    user: str | None = None
+    port: int | None = None
+    identity_file: str | None = None
+    jump: tuple[str, ...] = ()
+    host_key: str | None = None
+    fabric_address: str | None = None
+    interface: str | None = None
+    gpus: int | None = None
+    nproc: int | None = None
+    workdir: str = "~/orch-work"
+    python: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rendezvous:
+    """How the torchruns find each other; None means that orch chooses."""
+
+    backend: str = "static"
+    port: int | None = None
+    interface: str | None = None
+    id: str | None = None
+    endpoint: str | None = None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What comes back from a run's working folders: at most ``max_bytes`` a node, by gitignore-style patterns."""
+
+    max_bytes: int = 1 << 30
+    include: tuple[str, ...] = ("**",)
+    exclude: tuple[str, ...] = ("__pycache__/", "*.pyc", ".git/")
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """A cluster. ``hosts`` is in node_rank order, the master first; spares are among them."""
+
+    cluster: str
+    hosts: tuple[Host, ...]
+    spares: tuple[str, ...]
+    rendezvous: Rendezvous
+    outputs: Outputs
+    sandbox: bool
+    source: str
+
+    @property
+    def master(self) -> Host:
+        """The host of node_rank 0."""
+        return self.hosts[0]
+
+
+def parse_inventory(
+    text: str, *, source: str = "hosts.yaml", environ: Mapping[str, str] | None = None
+) -> Inventory:
+    """Parse an inventory; raises InventoryError with all its mistakes. ``environ`` is for ``${VAR}``."""
+    try:
+        document = strictyaml.load(text)
+    except strictyaml.StrictYamlError as error:
+        raise InventoryError([str(error)], source=source) from None
+    reader = _Reader(environ or {})
+    inventory = reader.inventory(document, source)
+    if reader.problems or inventory is None:
+        raise InventoryError(reader.problems or ["it is empty"], source=source)
+    return inventory
+
+
+def select(inventory: Inventory, expression: str | None) -> tuple[Host, ...]:
+    """The hosts that ``--nodes`` means, in inventory order: a count, or names, globs and ranges with commas.
+
+    None means all but the spares. Raises UsageError for what matches nothing.
+    """
+    regular = tuple(host for host in inventory.hosts if host.name not in inventory.spares)
+    if expression is None:
+        return regular
+    if expression.strip().isascii() and expression.strip().isdigit() and len(expression.strip()) < 6:
+        count = int(expression)
+        if not 1 <= count <= len(regular):
+            raise UsageError(f"--nodes {count}: {inventory.source} has {len(regular)} hosts that are not spares")
+        return regular[:count]
+    names = [host.name for host in inventory.hosts]
+    chosen: set[str] = set()
+    for pattern in re.split(r",(?![^\[]*\])", expression):
+        chosen.update(_matching(pattern.strip(), names))
+    return tuple(host for host in inventory.hosts if host.name in chosen)
+
+
+def _matching(pattern: str, names: list[str]) -> list[str]:
+    try:
+        wanted = expand(pattern)
+    except RangeError as error:
+        raise UsageError(f"--nodes {pattern!r}: {error}") from None
+    for each in wanted:
+        if not fnmatch.filter(names, each):
+            raise UsageError(f"--nodes {each!r} matches no host", remedy=_near(each, names) or _known(names))
+    return [name for name in names if any(fnmatch.fnmatchcase(name, each) for each in wanted)]
+
+
+class _Reader:
+    """Reads a document, collecting problems; what is wrong reads as absent."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.environ = environ
+        self.problems: list[str] = []
+
+    def problem(self, path: str, value: object, expected: str) -> None:
+        """Record ``path: value: expected ...`` as one line."""
+        shown = ascii(value) if not isinstance(value, str) else repr(value)
+        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        self.say(f"{path}: {shown}: expected {expected}")
+
+    def say(self, line: str) -> None:
+        """Record a mistake; control characters are escaped."""
+        self.problems.append("".join(c if c.isprintable() else repr(c)[1:-1] for c in line))
+
+    def inventory(self, document: Any, source: str) -> Inventory | None:
+        if document is None:
+            self.say("the file is empty: expected at least 'hosts:' with one host")
+            return None
+        known = ("cluster", "defaults", "hosts", "spares", "master", "rendezvous", "outputs", "sandbox")
+        top = self.mapping(document, "", known)
+        cluster = self.take(top, "cluster", "", self.name, "cluster")
+        sandbox = self.take(top, "sandbox", "", self.boolean, False)
+        defaults = self.host_keys(top.get("defaults"), "defaults", defaults=True)
+        hosts = self.hosts(top.get("hosts"), defaults, sandbox, "hosts" in top)
+        names = [host.name for host in hosts]
+        spares = tuple(self.host_names(top.get("spares"), "spares", names))
+        if hosts and set(names) == set(spares):
+            self.say("spares: every host is a spare: expected at least one that is not")
+        hosts = self.master_first(top.get("master"), hosts, spares)
+        return Inventory(
+            cluster=cluster,
+            hosts=tuple(hosts),
+            spares=spares,
+            rendezvous=self.rendezvous(top.get("rendezvous")),
+            outputs=self.outputs(top.get("outputs")),
+            sandbox=sandbox,
+            source=source,
+        )
+
+    def mapping(self, value: Any, path: str, known: tuple[str, ...]) -> dict[str, Any]:
+        """The known keys of a mapping; every other key is a mistake."""
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            self.problem(path or "the file", value, "a mapping of keys to values")
+            return {}
+        for key in value:
+            if key not in known:
+                near = _near(str(key), known)
+                where = f"{path}.{key}" if path else str(key)
+                self.say(f"{where}: unknown key; {near or _known(known)}")
+        return {key: item for key, item in value.items() if key in known}
+
+    def take(
+        self, source: Mapping[str, Any], key: str, path: str, read: Callable[[Any, str], Any], default: Any = None
+    ) -> Any:
+        """One key of a mapping through a reader; the default if it is absent or wrong."""
+        if key not in source:
+            return default
+        value = read(source[key], f"{path}.{key}" if path else key)
+        return default if value is None else value
+
+    def text(self, value: Any, path: str, expected: str = "text") -> str | None:
+        """A string with its ``${VAR}`` expanded."""
+        if not isinstance(value, str) or not value or "\0" in value:
+            self.problem(path, value, expected + ("" if isinstance(value, str) else " (quote it)"))
+            return None
+        return self.expanded(value, path)
+
+    def expanded(self, value: str, path: str) -> str | None:
+        missing: list[str] = []
+
+        def replace(match: re.Match[str]) -> str:
+            name, default = match.group(1), match.group(2)
+            if name is None:
+                return "$"
+            if name not in self.environ and default is None:
+                missing.append(name)
+            return self.environ.get(name) or default or ""
+
+        result = REFERENCE.sub(replace, value)
+        for name in missing:
+            self.problem(path, value, f"the environment variable {name} to be set")
+        return None if missing else result
+
+    def word(self, value: Any, path: str) -> str | None:
+        """A string that SSH could not take for an option."""
+        text = self.text(value, path, "a word")
+        if text is not None and (text.startswith("-") or re.search(r"[\s\x00-\x1f]", text)):
+            self.problem(path, value, "a word without spaces that does not begin with '-'")
+            return None
+        return text
+
+    def name(self, value: Any, path: str) -> str | None:
+        text = self.text(value, path, "a name")
+        if text is not None and not NAME.match(text):
+            self.problem(path, value, "letters, digits, '.', '_' and '-', at most 63")
+            return None
+        return text
+
+    def boolean(self, value: Any, path: str) -> bool | None:
+        if not isinstance(value, bool):
+            self.problem(path, value, "true or false")
+            return None
+        return value
+
+    def integer(self, low: int, high: int) -> Callable[[Any, str], int | None]:
+        """A reader of whole numbers within bounds."""
+
+        def read(value: Any, path: str) -> int | None:
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                self.problem(path, value, f"a whole number from {low} to {high}")
+                return None
+            return value
+
+        return read
+
+    def one_of(self, *choices: str) -> Callable[[Any, str], str | None]:
+        """A reader of one of some words."""
+
+        def read(value: Any, path: str) -> str | None:
+            if value not in choices:
+                self.problem(path, value, " or ".join(choices))
+                return None
+            return str(value)
+
+        return read
+
+    def address(self, value: Any, path: str) -> str | None:
+        text = self.word(value, path)
+        try:
+            return str(ipaddress.ip_address(text)) if text else None
+        except ValueError:
+            self.problem(path, value, "a numeric address such as 10.0.0.2")
+            return None
+
+    def interface(self, value: Any, path: str) -> str | None:
+        text = self.word(value, path)
+        return None if text == "auto" else text
+
+    def jump(self, value: Any, path: str) -> tuple[str, ...] | None:
+        entries = value if isinstance(value, list) else [value]
+        hops = [self.word(entry, path) for entry in entries]
+        return tuple(hop for hop in hops if hop)
+
+    def host_key(self, value: Any, path: str) -> str | None:
+        text = self.text(value, path, "a public key or SHA256:fingerprint")
+        if text is not None and not HOST_KEY.match(" ".join(text.split()[:2])):
+            self.problem(path, value, "'ssh-ed25519 AAAA...' or 'SHA256:...'")
+            return None
+        return " ".join(text.split()[:2]) if text else None
+
+    def environment(self, value: Any, path: str) -> dict[str, str] | None:
+        if not isinstance(value, dict):
+            self.problem(path, value, "a mapping of variables, NAME: value")
+            return None
+        found = {}
+        for key, item in value.items():
+            where = f"{path}.{key}"
+            if not isinstance(key, str) or not VARIABLE.match(key):
+                self.problem(where, key, "a variable's name: letters, digits and '_'")
+            elif key in RESERVED or key.startswith("ORCH_"):
+                self.say(f"{where}: torchrun and orch set this variable themselves: expected another")
+            elif isinstance(item, bool):
+                found[key] = "true" if item else "false"
+            elif isinstance(item, (int, float)):
+                found[key] = str(item)
+            elif not isinstance(item, str) or "\0" in item:
+                self.problem(where, item, "text or a number")
+            else:
+                expanded = self.expanded(item, where)
+                found[key] = "" if expanded is None else expanded
+        return found
+
+    def host_keys(self, value: Any, path: str, *, defaults: bool = False) -> dict[str, Any]:
+        """The keys of one host, or of ``defaults``, read; absent ones are absent."""
+        readers: dict[str, Callable[[Any, str], Any]] = {
+            "user": self.word,
+            "port": self.integer(1, 65535),
+            "identity_file": self.text,
+            "jump": self.jump,
+            "interface": self.interface,
+            "gpus": self.integer(0, 1024),
+            "nproc": self.integer(1, 1024),
+            "workdir": self.text,
+            "python": self.text,
+            "env": self.environment,
+        }
+        if not defaults:
+            own = {"address": self.word, "host_key": self.host_key, "fabric_address": self.address}
+            readers = {**own, **readers}
+        body = self.mapping(value, path, tuple(readers))
+        read = {key: self.take(body, key, path, readers[key]) for key in body}
+        return {key: item for key, item in read.items() if item is not None}
+
+    def hosts(self, value: Any, defaults: Mapping[str, Any], sandbox: bool, given: bool) -> list[Host]:
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            doubled = sorted({item for item in value if value.count(item) > 1})
+            for item in doubled:
+                self.say(f"hosts.{item}: the host is given twice: expected different names")
+            value = dict.fromkeys(value)
+        if not isinstance(value, dict) or not value:
+            self.problem("hosts", value, "a mapping with at least one host" if given else "this key")
+            return []
+        hosts: dict[str, Host] = {}
+        for key, body in value.items():
+            path = f"hosts.{key}"
+            if not isinstance(key, str):
+                self.problem(path, key, "a name (quote it)")
+                continue
+            for name, each in self.expanded_host(key, body, path):
+                if name in hosts:
+                    self.say(f"{path}: the host {name} is given twice: expected different names")
+                    continue
+                if sandbox:
+                    for unused in sorted(set(REACHING) & set(each)):
+                        self.say(f"{path}.{unused}: a sandbox host has no such key: expected it to be left out")
+                hosts[name] = self.host(name, each, path, defaults)
+        if not sandbox:
+            self.same_machine(hosts)
+        return list(hosts.values())
+
+    def expanded_host(self, key: str, body: Any, path: str) -> list[tuple[str, dict[str, Any]]]:
+        """A host's name and body for each name that its key means; addresses expand along."""
+        try:
+            names = expand(key)
+        except RangeError as error:
+            self.problem(path, key, f"a name or range; {error}")
+            return []
+        for name in names:
+            if not NAME.match(name):
+                self.problem(path, name, "letters, digits, '.', '_' and '-', at most 63")
+                return []
+        if body is not None and not isinstance(body, dict):
+            self.problem(path, body, "a mapping of keys to values")
+            return []
+        bodies: list[dict[str, Any]] = [dict(body or {}) for _ in names]
+        for field_name in ("address", "fabric_address"):
+            value = (body or {}).get(field_name)
+            if not isinstance(value, str) or "[" not in value or len(names) == 1 and ":" in value:
+                continue
+            try:
+                addresses = expand(value)
+            except RangeError as error:
+                self.problem(f"{path}.{field_name}", value, f"a range; {error}")
+                return []
+            if len(addresses) != len(names):
+                self.problem(f"{path}.{field_name}", value, f"{len(names)} addresses, as the name; it means {len(addresses)}")
+                return []
+            for one, address in zip(bodies, addresses, strict=True):
+                one[field_name] = address
+        return list(zip(names, bodies, strict=True))
+
+    def host(self, name: str, body: dict[str, Any], path: str, defaults: Mapping[str, Any]) -> Host:
+        own = self.host_keys(body, path)
+        env = {**defaults.get("env", {}), **own.get("env", {})}
+        return Host(**{"name": name, "address": name, **defaults, **own, "env": env})
+
+    def same_machine(self, hosts: Mapping[str, Host]) -> None:
+        """One machine listed twice would have two torchruns fight for its lock and its GPUs."""
+        seen: dict[tuple[str, int | None, tuple[str, ...]], str] = {}
+        for host in hosts.values():
+            where = (host.address, host.port, host.jump)
+            if where in seen:
+                self.problem(f"hosts.{host.name}.address", host.address, f"an address that {seen[where]} does not have")
+            seen.setdefault(where, host.name)
+
+    def host_names(self, value: Any, path: str, names: list[str]) -> list[str]:
+        """Names, or ranges of names, of hosts that exist."""
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            self.problem(path, value, "a list of host names")
+            return []
+        found: list[str] = []
+        for item in value:
+            try:
+                wanted = expand(item) if isinstance(item, str) else []
+            except RangeError:
+                wanted = []
+            unknown = [name for name in wanted if name not in names]
+            if unknown or not wanted:
+                near = _near(str(item), names)
+                self.problem(path, item, f"the name of a host{f'; {near}' if near else ''}")
+            found += [name for name in wanted if name in names and name not in found]
+        return found
+
+    def master_first(self, value: Any, hosts: list[Host], spares: tuple[str, ...]) -> list[Host]:
+        names = [host.name for host in hosts]
+        if value is not None:
+            if value not in names:
+                near = _near(str(value), names)
+                self.problem("master", value, f"the name of a host{f'; {near}' if near else ''}")
+                return hosts
+            if value in spares:
+                self.problem("master", value, "a host that is not a spare")
+        first = value if value is not None else next((name for name in names if name not in spares), None)
+        return sorted(hosts, key=lambda host: host.name != first)
+
+    def rendezvous(self, value: Any) -> Rendezvous:
+        readers: dict[str, Callable[[Any, str], Any]] = {
+            "backend": self.one_of("static", "c10d"),
+            "port": self.integer(1, 65535),
+            "interface": self.interface,
+            "id": self.name,
+            "endpoint": self.word,
+        }
+        body = self.mapping(value, "rendezvous", tuple(readers))
+        read = {key: self.take(body, key, "rendezvous", readers[key]) for key in body}
+        return Rendezvous(**{key: item for key, item in read.items() if item is not None})
+
+    def outputs(self, value: Any) -> Outputs:
+        body = self.mapping(value, "outputs", ("max_size", "include", "exclude"))
+        usual = Outputs()
+        return Outputs(
+            self.take(body, "max_size", "outputs", self.size, usual.max_bytes),
+            self.take(body, "include", "outputs", self.patterns, usual.include),
+            self.take(body, "exclude", "outputs", self.patterns, usual.exclude),
+        )
+
+    def size(self, value: Any, path: str) -> int | None:
+        """Bytes: a number, or ``500 MB``, ``1GiB``."""
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return value
+        match = SIZE.match(value) if isinstance(value, str) else None
+        if match is None:
+            self.problem(path, value, "a size such as 500 MB or 2 GiB")
+            return None
+        number, unit, binary = match.groups()
+        power = " kmgt".index(unit.lower() or " ")
+        return int(float(number) * (1024 if binary else 1000) ** power)
+
+    def patterns(self, value: Any, path: str) -> tuple[str, ...] | None:
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            self.problem(path, value, "a list of patterns")
+            return None
+        return tuple(value)
+
+
+def _near(word: str, known: tuple[str, ...] | list[str]) -> str:
+    found = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {found[0]!r}?" if found else ""
+
+
+def _known(names: tuple[str, ...] | list[str]) -> str:
+    shown = ", ".join(names[:12])
+    return f"known: {shown}{', ...' if len(names) > 12 else ''}"

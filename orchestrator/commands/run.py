@@ -208,7 +208,7 @@ def stopping_on_signals(gang: Gang) -> Iterator[None]:
         gang.stop("interrupted" if number == signal.SIGINT else name, GRACE if len(received) == 1 else 0.0)
 
     before: dict[int, Callable[..., Any] | int | None] = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
         before[number] = signal.signal(number, handle)
     try:
         yield

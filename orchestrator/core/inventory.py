@@ -24,8 +24,16 @@ REFERENCE = re.compile(r"\$(?:\$|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})")
 HOST_KEY = re.compile(r"(SHA256:[A-Za-z0-9+/]{43}|(?:ssh-|ecdsa-|sk-)[a-z0-9@.-]+ [A-Za-z0-9+/]+={0,2})\Z")
 # torchrun and orch set these themselves.
 RESERVED = frozenset(
-    "RANK LOCAL_RANK GROUP_RANK ROLE_RANK WORLD_SIZE LOCAL_WORLD_SIZE ROLE_WORLD_SIZE GROUP_WORLD_SIZE "
-    "MASTER_ADDR MASTER_PORT TORCHELASTIC_RUN_ID TORCHELASTIC_RESTART_COUNT TORCHELASTIC_MAX_RESTARTS".split()
+    (
+        "RANK",
+        "LOCAL_RANK",
+        "GROUP_RANK",
+        "ROLE_RANK",
+        "WORLD_SIZE",
+        "LOCAL_WORLD_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+    )
 )
 REACHING = ("address", "user", "port", "identity_file", "jump", "host_key")
 
@@ -379,7 +387,7 @@ class _Reader:
         bodies: list[dict[str, Any]] = [dict(body or {}) for _ in names]
         for field_name in ("address", "fabric_address"):
             value = (body or {}).get(field_name)
-            if not isinstance(value, str) or "[" not in value or len(names) == 1 and ":" in value:
+            if not isinstance(value, str) or "[" not in value or (len(names) == 1 and ":" in value):
                 continue
             try:
                 addresses = expand(value)
@@ -387,7 +395,11 @@ class _Reader:
                 self.problem(f"{path}.{field_name}", value, f"a range; {error}")
                 return []
             if len(addresses) != len(names):
-                self.problem(f"{path}.{field_name}", value, f"{len(names)} addresses, as the name; it means {len(addresses)}")
+                self.problem(
+                    f"{path}.{field_name}",
+                    value,
+                    f"{len(names)} addresses, as the name; it means {len(addresses)}",
+                )
                 return []
             for one, address in zip(bodies, addresses, strict=True):
                 one[field_name] = address
@@ -404,7 +416,9 @@ class _Reader:
         for host in hosts.values():
             where = (host.address, host.port, host.jump)
             if where in seen:
-                self.problem(f"hosts.{host.name}.address", host.address, f"an address that {seen[where]} does not have")
+                self.problem(
+                    f"hosts.{host.name}.address", host.address, f"an address that {seen[where]} does not have"
+                )
             seen.setdefault(where, host.name)
 
     def host_names(self, value: Any, path: str, names: list[str]) -> list[str]:

@@ -33,7 +33,7 @@ class _Loader(yaml.SafeLoader):
 def load(text: str) -> Any:
     """The document's value; raises StrictYamlError for anything that is not one plain YAML document."""
     try:
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506  it is a SafeLoader
+        value = yaml.load(text, Loader=_Loader)
         _check_finite(value, ())
     except StrictYamlError:
         raise

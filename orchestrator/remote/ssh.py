@@ -227,6 +227,8 @@ class Connection:
             wanted = pinned
         else:
             entry = HostKeyEntry.from_line(f"{name} {pinned}")
+            if entry is None:
+                raise errors.HostKeyUnknown("host_key: in the inventory is not a public key")
             client.get_host_keys().add(name, entry.key.get_name(), entry.key)
         client.set_missing_host_key_policy(_HostKeyPolicy(self.host.name, self.keyring, wanted))
         return connection

@@ -122,7 +122,7 @@ class _HomeSFTP(asyncssh.SFTPServer):
         self._home = os.fsencode(home)
 
     def map_path(self, path: bytes) -> bytes:
-        return os.path.join(self._home, path)
+        return os.path.join(self._home, path)  # noqa: PTH118  asyncssh maps bytes
 
 
 async def _pump(source: asyncio.StreamReader, target: asyncssh.SSHWriter[bytes]) -> None:
@@ -162,7 +162,11 @@ async def _serve_all(folder: Path, state: Path, names: Sequence[str], keep: bool
         loop.add_signal_handler(number, over.set)
     if not keep:
         # The end of stdin is the end of the command that started this server.
-        loop.add_reader(sys.stdin.fileno(), lambda: os.read(sys.stdin.fileno(), 1024) or over.set())
+        def heard() -> None:
+            if not os.read(sys.stdin.fileno(), 1024):
+                over.set()
+
+        loop.add_reader(sys.stdin.fileno(), heard)
     await over.wait()
 
 

@@ -1,0 +1,94 @@
+"""Fixtures: a cluster of namespace hosts, and ``orch`` as a user calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster import Cluster, require
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass
+class Orch:
+    """``orch`` run against one cluster from a folder of its own."""
+
+    folder: Path
+    env: dict[str, str]
+
+    def argv(self, *words: str) -> list[str]:
+        """The command line, for a test that starts it itself."""
+        return [sys.executable, "-m", "orchestrator", *words]
+
+    def __call__(self, *words: str, timeout: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run to the end."""
+        return subprocess.run(
+            self.argv(*words),
+            cwd=self.folder,
+            env={**self.env, **env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    def popen(self, *words: str) -> subprocess.Popen[str]:
+        """Start and leave running."""
+        return subprocess.Popen(
+            self.argv(*words),
+            cwd=self.folder,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run_folder(self) -> Path:
+        """The newest run's folder."""
+        return max((self.folder / "runs").glob("*-*-*"))
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """The newest run's events of one kind."""
+        lines = (self.run_folder() / "events.jsonl").read_text().splitlines()
+        return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Three namespace hosts with a real sshd each."""
+    require()
+    with Cluster(3, python=sys.executable, visible=[ROOT]) as made:
+        yield made
+
+
+@pytest.fixture
+def orch(cluster: Cluster, tmp_path: Path) -> Orch:
+    """``orch`` for the three hosts."""
+    (tmp_path / "hosts.yaml").write_text(cluster.hosts_yaml())
+    return Orch(tmp_path, {**cluster.control_env(), "PYTHONPATH": str(ROOT)})
+
+
+@pytest.fixture
+def local_orch(tmp_path: Path) -> Orch:
+    """``orch`` with an empty home and no cluster."""
+    return Orch(tmp_path, {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)})
+
+
+@pytest.fixture
+def marked(cluster: Cluster) -> Callable[[], list[Any]]:
+    """Every process on any host that bears a run's mark."""
+
+    def find() -> list[Any]:
+        return [each for host in cluster.hosts for each in host.processes() if "ORCH_RUN_ID" in each.environ]
+
+    return find

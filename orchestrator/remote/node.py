@@ -80,7 +80,7 @@ class Call:
     @property
     def noise(self) -> bytes:
         """What a login shell printed before the node program spoke."""
-        return self._splitter.noise
+        return bytes(self._splitter.noise)
 
     def frames(self) -> Iterator[tuple[bytes, bytes]]:
         """Frames until the node program ends; raises ConnectionLost, or what the node refused with."""

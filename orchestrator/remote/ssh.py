@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import fabric
-import invoke
 import paramiko
 from paramiko.hostkeys import HostKeyEntry
 
@@ -352,7 +351,7 @@ def translate(error: Exception, host: str, connecting: Connection | None = None)
     """
     if isinstance(error, (paramiko.ConfigParseError, paramiko.CouldNotCanonicalize)):
         return errors.UsageError(f"~/.ssh/config: {_first_line(error)}", remedy="correct it", host=host)
-    if not isinstance(error, (paramiko.SSHException, OSError, EOFError, UnicodeError, invoke.exceptions.Failure)):
+    if not isinstance(error, (paramiko.SSHException, OSError, EOFError, UnicodeError)):
         return errors.OrchError(f"{type(error).__name__}: {_first_line(error)}", host=host)
     if connecting is None:
         what = f"the connection broke ({_first_line(error)})"

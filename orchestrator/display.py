@@ -137,7 +137,8 @@ class Display:
         if self.as_json:
             self._write(_json_lines(key, lines))
         elif lines:
-            self._write(lines)
+            # torchrun's own words are progress, not the workload's output.
+            self._write(lines, 2 if output.stream == "torchrun" else 1)
         elif progress := assembler.progress():
             now = time.monotonic()
             every = PROGRESS_EVERY[0 if self._terminal else 1]
@@ -149,7 +150,10 @@ class Display:
         """Show the last lines that lack a newline."""
         for key, assembler in self._assemblers.items():
             line = assembler.flush()
-            self._write(_json_lines(key, line) if self.as_json else line)
+            if self.as_json:
+                self._write(_json_lines(key, line))
+            else:
+                self._write(line, 2 if key[1] == "torchrun" else 1)
 
     def event(self, event: Event) -> None:
         """An event of a run."""
@@ -196,11 +200,11 @@ class Display:
         weight = "2;" if output.stream != "stdout" else ""
         return f"\x1b[{weight}{ANSI[colour]}m{text}\x1b[0m ".encode()
 
-    def _write(self, data: bytes) -> None:
-        sys.stdout.flush()
+    def _write(self, data: bytes, descriptor: int = 1) -> None:
+        """Straight to the descriptor: output comes in large blocks of bytes, not all of them text."""
         view = memoryview(data)
         while view:
-            view = view[os.write(sys.stdout.fileno(), view) :]
+            view = view[os.write(descriptor, view) :]
 
 
 class Stage:

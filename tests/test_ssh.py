@@ -106,6 +106,7 @@ def foreign_exceptions() -> list[Exception]:
         paramiko.BadHostKeyException: paramiko.BadHostKeyException("h", key, key),
         paramiko.ChannelException: paramiko.ChannelException(2, "Connect failed"),
         paramiko.ProxyCommandFailure: paramiko.ProxyCommandFailure("nc", "gone"),
+        paramiko.ssh_exception.PartialAuthentication: paramiko.ssh_exception.PartialAuthentication(["password"]),
         paramiko.BadAuthenticationType: paramiko.BadAuthenticationType("no", ["publickey"]),
         paramiko.ssh_exception.NoValidConnectionsError: paramiko.ssh_exception.NoValidConnectionsError(
             {("10.0.0.1", 22): ConnectionRefusedError(111, "refused")}
@@ -120,7 +121,7 @@ def foreign_exceptions() -> list[Exception]:
     ]
     for _, kind in inspect.getmembers(paramiko.ssh_exception, inspect.isclass):
         if issubclass(kind, Exception) and kind.__module__ == paramiko.ssh_exception.__name__:
-            found.append(known.get(kind) or kind())
+            found.append(known.get(kind) or kind("what it says"))
     return found
 
 

@@ -1,0 +1,200 @@
+"""Plans: golden commands, addresses worked out from facts, and the layering rule."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shlex
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.core.checks import check
+from orchestrator.core.events import Event, fold
+from orchestrator.core.facts import Address, Facts, Interpreter, Running
+from orchestrator.core.inventory import Host, Rendezvous
+from orchestrator.core.plan import LaunchPlan, RunSpec, Workload, plan
+from orchestrator.core.snapshot import take
+from orchestrator.core.torchrun import as_json, as_ps1, as_sh, commands
+from orchestrator.errors import PreflightError, SyncError
+from tests.conftest import ROOT
+
+HOSTS = (Host("a", "a"), Host("b", "b", gpus=2, env={"X": "it's", "HF_TOKEN": "hush"}))
+
+
+def facts(name: str, last: int, **changes: object) -> Facts:
+    known = Facts(
+        node=name,
+        hostname=name,
+        home="/home/u",
+        user="u",
+        system="Linux",
+        path="/usr/bin",
+        python=Interpreter("/usr/bin/python3", "3.11.2", "2.4.0"),
+        gpus=0,
+        addresses=(
+            Address("lo", "127.0.0.1", 8),
+            Address("docker0", "172.17.0.1", 16),
+            Address("eth0", f"10.0.0.{last}", 24),
+        ),
+        routes=(Address("eth0", "0.0.0.0", 0),),
+        ssh_address=f"10.0.0.{last}",
+        free_port=29501,
+        trees=(True,),
+        running=None,
+    )
+    return replace(known, **changes)  # type: ignore[arg-type]
+
+
+def planned(**spec: object) -> LaunchPlan:
+    known = {"a": facts("a", 1), "b": facts("b", 2)}
+    asked = RunSpec(Workload("t.py", "script", "t.py"), ("a b", "$(x)"), **spec)  # type: ignore[arg-type]
+    return plan(HOSTS, Rendezvous(), asked, known, "run1")
+
+
+def test_the_command_of_each_node() -> None:
+    first, second = commands(planned())
+    assert shlex.join(second.argv) == (
+        "/usr/bin/python3 -m torch.distributed.run --nnodes=2 --nproc_per_node=2 --node_rank=1 "
+        "--master_addr=10.0.0.1 --master_port=29501 --max_restarts=0 "
+        "--log_dir=/home/u/.orch/b/runs/run1/logs --redirects=3 t.py 'a b' '$(x)'"
+    )
+    assert "--nproc_per_node=1" in first.argv
+    assert first.cwd == "/home/u/orch-work/runs/a/run1"
+    assert first.env["GLOO_SOCKET_IFNAME"] == "eth0"
+    assert first.env["NCCL_SOCKET_IFNAME"] == "=eth0"
+    assert [node.first_rank for node in planned().nodes] == [0, 1]
+
+
+def test_c10d_says_who_opens_the_store() -> None:
+    made = planned(rdzv_id="job7")
+    first, second = commands(made)
+    assert "--rdzv_backend=c10d" in first.argv
+    assert "--rdzv_id=job7" in first.argv
+    assert "--rdzv_conf=is_host=true" in first.argv
+    assert "--rdzv_conf=is_host=false" in second.argv
+    assert "--local_addr=10.0.0.2" in second.argv
+    assert "ignores node_rank" in made.notes[0]
+
+
+def test_secrets_are_in_the_environment_and_nowhere_else() -> None:
+    made = planned()
+    assert commands(made)[1].env["HF_TOKEN"] == "hush"
+    for text in (as_sh(made), as_ps1(made), as_json(made)):
+        assert "hush" not in text
+    assert json.loads(as_json(made))["nodes"][1]["env"]["HF_TOKEN"] == "***"
+
+
+def test_sh_is_what_a_shell_reads_back(tmp_path: Path) -> None:
+    block = as_sh(planned()).split("\n\n")[1].replace("cd /home/u/orch-work/runs/b/run1", f"cd {tmp_path}")
+    shown = block.replace("/usr/bin/python3 -m torch.distributed.run", "python3 -c 'import sys; print(sys.argv)'")
+    done = subprocess.run(
+        ["sh", "-c", shown], capture_output=True, text=True, check=True, env={"PATH": "/usr/bin:/bin"}
+    )
+    assert ast.literal_eval(done.stdout)[-2:] == ["a b", "$(x)"]
+
+
+def test_ps1_quotes_by_doubling() -> None:
+    assert "$env:X = 'it''s'" in as_ps1(planned())
+    assert "'t.py' 'a b' '$(x)'" in as_ps1(planned())
+
+
+def test_an_address_behind_nat_is_not_used() -> None:
+    known = {"a": facts("a", 1, ssh_address="203.0.113.9"), "b": facts("b", 2)}
+    made = plan(HOSTS, Rendezvous(), RunSpec(Workload("t", "script", "t.py")), known, "r")
+    assert made.master_addr == "10.0.0.1"
+
+
+def test_no_common_network_is_an_error_that_names_the_key() -> None:
+    island = facts("b", 2, addresses=(Address("eth0", "192.168.5.2", 24),), routes=())
+    known = {"a": facts("a", 1, ssh_address=None), "b": island}
+    with pytest.raises(PreflightError, match="fabric_address"):
+        plan(HOSTS, Rendezvous(), RunSpec(Workload("t", "script", "t.py")), known, "r")
+
+
+def test_findings() -> None:
+    known = {
+        "a": facts(
+            "a", 1, python=Interpreter("/x", error="no such program"), running=Running("r9", "ann@pc", "t", 7200)
+        ),
+        "b": facts("b", 2, python=Interpreter("/usr/bin/python3", "3.11.2", None)),
+    }
+    found = [str(finding) for finding in check(HOSTS, known, None)]
+    assert found[0].startswith("a: interpreter '/x': no such program → set python:")
+    assert found[1].startswith("a: is busy with run r9 (t) of ann@pc, for 2 h 0 min")
+    assert found[2].startswith("b: /usr/bin/python3 (Python 3.11.2) has no torch")
+
+
+def test_the_first_failure_decides() -> None:
+    ended = {"exit_code": 1, "signal": None, "stopped": False, "killed": 0}
+    events = [
+        Event(0, "planned", None, {"nodes": ["a", "b"]}),
+        Event(1, "rank_failed", "b", {"rank": 1, "exit_code": None, "signal": 9, "message": None}),
+        Event(2, "finished", "b", ended),
+        Event(3, "finished", "a", {**ended, "stopped": True}),
+    ]
+    result = fold(Event.from_json(event.to_json()) for event in events)
+    assert result.failure
+    assert result.failure.describe() == "rank 1 on b was killed by SIGKILL"
+    assert [node.state for node in result.nodes.values()] == ["stopped", "failed"]
+    assert result.over
+
+
+def test_a_snapshot_obeys_ignore_files_and_refuses_pipes(tmp_path: Path) -> None:
+    for name in ("a.py", "b.log", "sub/c.log", "sub/keep.log", "skip/d.py", ".git/x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / ".gitignore").write_text("*.log\n")
+    (tmp_path / ".orchignore").write_text("skip/\n")
+    (tmp_path / "sub" / ".gitignore").write_text("!keep.log\n")
+    (tmp_path / "link").symlink_to("a.py")
+    before = take(tmp_path)
+    paths = [entry.path for entry in before.entries]
+    assert paths == [".gitignore", ".orchignore", "a.py", "link", "sub/.gitignore", "sub/keep.log"]
+    (tmp_path / "a.py").chmod(0o755)
+    assert take(tmp_path).tree_id != before.tree_id
+    subprocess.run(["mkfifo", tmp_path / "pipe"], check=True)
+    with pytest.raises(SyncError, match="'pipe' is not a file"):
+        take(tmp_path)
+
+
+# Who may import whom within the package; node stands alone, and remote shares its frames.
+MAY = {
+    "errors": set(),
+    "core": {"core", "errors"},
+    "node": {"node"},
+    "remote": {"remote", "core", "errors", "node"},
+    "sandbox": {"sandbox", "core", "errors"},
+    "rundir": {"remote", "core", "errors"},
+    "display": {"remote", "core", "errors"},
+    "commands": {"commands", "remote", "sandbox", "display", "rundir", "core", "errors"},
+    "cli": {"commands", "remote", "display", "core", "errors"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+WORLD = {"socket", "subprocess", "threading", "asyncio", "time", "signal", "fabric", "paramiko"}
+
+
+def test_the_folder_says_what_code_may_touch() -> None:
+    for file in (ROOT / "orchestrator").rglob("*.py"):
+        layer = file.relative_to(ROOT / "orchestrator").parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = (
+                    [node.module or ""]
+                    if node.module != "orchestrator"
+                    else [f"orchestrator.{a.name}" for a in node.names]
+                )
+            for name in names:
+                first, _, rest = name.partition(".")
+                if first == "orchestrator" and rest and rest != "__version__":
+                    assert rest.split(".")[0] in MAY[layer], f"{file.name} imports {name}"
+                if first in ("fabric", "paramiko"):
+                    assert file.name == "ssh.py", f"{file.name} imports {name}"
+                if layer == "core" and file.name != "events.py":
+                    assert first not in WORLD, f"{file.name} imports {name}"
+    for file in (ROOT / "workloads").glob("*.py"):
+        assert "orchestrator" not in file.read_text()

@@ -74,7 +74,9 @@ def preview(target: Target, options: RunOptions, display: Display, *, offline: b
     """The plan that ``run`` would make, started nowhere. ``offline`` asks no node and assumes the rest."""
     if offline:
         inventory = read_inventory(target.hosts_file)
-        hosts = select(inventory, target.nodes)
+        chosen = select(inventory, target.nodes)
+        # With nobody asked, the address that SSH dials is the best guess at the one to meet at.
+        hosts = [replace(host, fabric_address=host.fabric_address or host.address) for host in chosen]
         facts = {host.name: assumed_facts(host) for host in hosts}
         made = plan(hosts, inventory.rendezvous, options.spec, facts, new_run_id())
         note = "no node was asked: port, interpreter and number of GPUs are assumed, addresses are the inventory's"

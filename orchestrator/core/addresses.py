@@ -98,9 +98,9 @@ def _candidates(own: Facts) -> Iterable[str]:
 
 def _matching(entries: Iterable[Address], destination: str) -> list[Address]:
     """The interfaces and routes whose network holds an address; a virtual bridge leads nowhere else."""
-    target = ipaddress.ip_address(destination)
     found = []
     for entry in entries:
+        target = ipaddress.ip_address(destination)
         network = ipaddress.ip_network(f"{entry.address}/{entry.prefix}", strict=False)
         if target in network and not entry.interface.startswith(VIRTUAL):
             found.append(entry)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.core.addresses import interface_towards, master_address, on_interface
-from orchestrator.core.facts import Address, Facts, Interpreter
+from orchestrator.core.facts import Facts, Interpreter
 from orchestrator.core.inventory import Host, Rendezvous
 from orchestrator.errors import PreflightError
 
@@ -144,8 +144,6 @@ def nproc_per_node(host: Host, facts: Facts, spec: RunSpec) -> int:
 
 def assumed_facts(host: Host) -> Facts:
     """Facts for a plan that asks no node: everything as the inventory has it, the rest by its usual value."""
-    address = host.fabric_address or host.address
-    interfaces = (Address(host.interface, address, 32),) if host.interface else ()
     return Facts(
         node=host.name,
         hostname=host.name,
@@ -155,7 +153,7 @@ def assumed_facts(host: Host) -> Facts:
         path="",
         python=Interpreter(host.python or "python3"),
         gpus=0,
-        addresses=interfaces,
+        addresses=(),
         routes=(),
         ssh_address=None,
         free_port=DEFAULT_PORT,

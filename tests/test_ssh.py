@@ -151,3 +151,26 @@ def test_known_hosts_forms() -> None:
     assert known.lookup("bad.lab") == ()
     assert known.lookup("[h]:2222") == ("ssh-ed25519 PORT",)
     assert known.lookup("h") == ()
+
+
+@pytest.mark.cluster
+def test_jump_hosts_from_the_inventory_and_from_ssh_config(orch: Orch, cluster: Cluster) -> None:
+    first, second, third = (host.address for host in cluster.hosts)
+    (orch.folder / "hosts.yaml").write_text(
+        f"defaults: {{user: root, identity_file: {cluster.identity_file}}}\n"
+        f"hosts: {{one: {{address: {first}, jump: 'root@{second}'}}, two: {{address: {third}, jump: ['root@{second}', 'root@{first}']}}}}\n"
+    )
+    result = orch("exec", "--", "sh", "-c", "echo ${SSH_CONNECTION%% *}")
+    assert result.returncode == 0, result.stderr
+    assert sorted(result.stdout.split()) == sorted([second, first])
+    config = Path(orch.env["HOME"]) / ".ssh" / "config"
+    before = config.read_text() if config.exists() else None
+    config.write_text(
+        f"Host lab\n  HostName {first}\n  User root\n  ProxyJump root@{second}\n  IdentityFile {cluster.identity_file}\n"
+    )
+    try:
+        (orch.folder / "hosts.yaml").write_text("hosts: [lab]\n")
+        result = orch("exec", "--", "sh", "-c", "echo ${SSH_CONNECTION%% *}")
+    finally:
+        config.unlink() if before is None else config.write_text(before)
+    assert result.stdout == f"{second}\n", result.stderr

@@ -200,15 +200,19 @@ class Node:
     @staticmethod
     def _send_files(channel: Channel, snapshot: Snapshot) -> None:
         for entry in snapshot.entries:
-            if entry.kind != "file":
+            if entry.kind != "file" or not entry.size:
                 continue
             left = entry.size
-            with (snapshot.root / entry.path).open("rb") as file:
-                while left:
-                    # A file that shrank meanwhile is padded here and refused by its hash there.
-                    piece = file.read(min(left, wire.CHUNK)) or b"\0" * min(left, wire.CHUNK)
-                    channel.write(wire.data_frame(piece))
-                    left -= len(piece)
+            try:
+                with (snapshot.root / entry.path).open("rb") as file:
+                    while left:
+                        # A file that shrank meanwhile is padded here and refused by its hash there.
+                        piece = file.read(min(left, wire.CHUNK)) or b"\0" * min(left, wire.CHUNK)
+                        channel.write(wire.data_frame(piece))
+                        left -= len(piece)
+            except OSError as error:
+                reason = f"{entry.path!r} changed while it was sent: {error.strerror}"
+                raise errors.SyncError(reason, remedy="run it again", host=channel.host) from None
 
 
 def _cannot_start(host: str, code: int, said: Sequence[str]) -> errors.NodeProgramError:

@@ -45,6 +45,9 @@ class RunFolder:
         self.events.append(event)
         self._events_file.write(event.to_json() + "\n")
         self._events_file.flush()
+        if event.kind == "worker":
+            # A rank that prints nothing has a log too, an empty one.
+            self.log(Output(event.node or "?", event.fields["rank"], event.fields["local_rank"], "stdout", b""))
 
     def log(self, output: Output) -> None:
         """Append a piece of output to its log."""

@@ -185,6 +185,8 @@ class Training:
     def run(self, backend: str) -> None:
         """All epochs that are left, then the result and the plot."""
         self.say(f"World size {self.world_size} on {self.where()} ({backend}, {self.device.type})")
+        if self.rank:
+            print(f"Rank {self.rank} of {self.world_size} is on {this_node()}", flush=True)
         epochs = self.options.epochs
         if self.first_epoch:
             self.say(f"Resuming from epoch {self.first_epoch} of {self.options.snapshot}")
@@ -253,10 +255,9 @@ class Training:
     def where(self) -> str:
         """The nodes of all ranks, in rank order, each once."""
         names: list[str | None] = [None] * self.world_size
-        own = os.environ.get("ORCH_NODE") or socket.gethostname()
         if self.world_size == 1:
-            return own
-        dist.all_gather_object(names, own)
+            return this_node()
+        dist.all_gather_object(names, this_node())
         return ", ".join(dict.fromkeys(str(name) for name in names))
 
     def say(self, text: str) -> None:
@@ -295,6 +296,11 @@ class Training:
             self.options.output_dir.mkdir(parents=True, exist_ok=True)
             with (self.options.output_dir / "metrics.jsonl").open("a" if epoch > 1 else "w") as file:
                 file.write(json.dumps(metrics) + "\n")
+
+
+def this_node() -> str:
+    """This node's name: as orch calls it, or as it calls itself."""
+    return os.environ.get("ORCH_NODE") or socket.gethostname()
 
 
 def write_atomically(path: Path, state: dict[str, Any]) -> None:

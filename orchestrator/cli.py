@@ -30,17 +30,19 @@ def _stack(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda command: functools.reduce(lambda inner, option: option(inner), reversed(options), command)
 
 
+hosts_option = click.option(
+    "--hosts",
+    "hosts_file",
+    type=click.Path(path_type=Path),
+    envvar="ORCH_HOSTS",
+    default=Path("hosts.yaml"),
+    show_default=True,
+    metavar="FILE",
+    help="The inventory (also $ORCH_HOSTS).",
+)
+
 target_options = _stack(
-    click.option(
-        "--hosts",
-        "hosts_file",
-        type=click.Path(path_type=Path),
-        envvar="ORCH_HOSTS",
-        default=Path("hosts.yaml"),
-        show_default=True,
-        metavar="FILE",
-        help="The inventory (also $ORCH_HOSTS).",
-    ),
+    hosts_option,
     click.option("--nodes", metavar="EXPR", help="Names, globs, ranges gpu[01-04], or a count."),
     click.option(
         "--connect-timeout",
@@ -190,17 +192,6 @@ def stop(run_id: str | None, everything: bool, grace: float, **options: Any) -> 
 @cli.group()
 def sandbox() -> None:
     """The embedded cluster: SSH servers on this machine, for trying orch without any other."""
-
-
-hosts_option = click.option(
-    "--hosts",
-    "hosts_file",
-    type=click.Path(path_type=Path),
-    envvar="ORCH_HOSTS",
-    default=Path("hosts.yaml"),
-    show_default=True,
-    metavar="FILE",
-)
 
 
 @sandbox.command()

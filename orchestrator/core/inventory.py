@@ -5,9 +5,7 @@ Each mistake is one line: the key's path, the value, what was expected, and the 
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
-import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,26 +13,9 @@ from typing import Any
 
 from orchestrator.core import strictyaml
 from orchestrator.core.hostrange import RangeError, expand
+from orchestrator.core.reading import NAME, Reader, listed, nearest
 from orchestrator.errors import InventoryError, UsageError
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\Z", re.IGNORECASE)
-REFERENCE = re.compile(r"\$(?:\$|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})")
-HOST_KEY = re.compile(r"(SHA256:[A-Za-z0-9+/]{43}|(?:ssh-|ecdsa-|sk-)[a-z0-9@.-]+ [A-Za-z0-9+/]+={0,2})\Z")
-# torchrun and orch set these themselves.
-RESERVED = frozenset(
-    (
-        "RANK",
-        "LOCAL_RANK",
-        "GROUP_RANK",
-        "ROLE_RANK",
-        "WORLD_SIZE",
-        "LOCAL_WORLD_SIZE",
-        "MASTER_ADDR",
-        "MASTER_PORT",
-    )
-)
 REACHING = ("address", "user", "port", "identity_file", "jump", "host_key")
 
 
@@ -107,7 +88,7 @@ def parse_inventory(
         document = strictyaml.load(text)
     except strictyaml.StrictYamlError as error:
         raise InventoryError([str(error)], source=source) from None
-    reader = _Reader(environ or {})
+    reader = _InventoryReader(environ or {})
     inventory = reader.inventory(document, source)
     if reader.problems or inventory is None:
         raise InventoryError(reader.problems or ["it is empty"], source=source)
@@ -141,26 +122,12 @@ def _matching(pattern: str, names: list[str]) -> list[str]:
         raise UsageError(f"--nodes {pattern!r}: {error}") from None
     for each in wanted:
         if not fnmatch.filter(names, each):
-            raise UsageError(f"--nodes {each!r} matches no host", remedy=_near(each, names) or _known(names))
+            raise UsageError(f"--nodes {each!r} matches no host", remedy=nearest(each, names) or listed(names))
     return [name for name in names if any(fnmatch.fnmatchcase(name, each) for each in wanted)]
 
 
-class _Reader:
-    """Reads a document, collecting problems; what is wrong reads as absent."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self.environ = environ
-        self.problems: list[str] = []
-
-    def problem(self, path: str, value: object, expected: str) -> None:
-        """Record ``path: value: expected ...`` as one line."""
-        shown = ascii(value) if not isinstance(value, str) else repr(value)
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        self.say(f"{path}: {shown}: expected {expected}")
-
-    def say(self, line: str) -> None:
-        """Record a mistake; control characters are escaped."""
-        self.problems.append("".join(c if c.isprintable() else repr(c)[1:-1] for c in line))
+class _InventoryReader(Reader):
+    """Reads a whole document."""
 
     def inventory(self, document: Any, source: str) -> Inventory | None:
         if document is None:
@@ -186,141 +153,6 @@ class _Reader:
             sandbox=sandbox,
             source=source,
         )
-
-    def mapping(self, value: Any, path: str, known: tuple[str, ...]) -> dict[str, Any]:
-        """The known keys of a mapping; every other key is a mistake."""
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            self.problem(path or "the file", value, "a mapping of keys to values")
-            return {}
-        for key in value:
-            if key not in known:
-                near = _near(str(key), known)
-                where = f"{path}.{key}" if path else str(key)
-                self.say(f"{where}: unknown key; {near or _known(known)}")
-        return {key: item for key, item in value.items() if key in known}
-
-    def take(
-        self, source: Mapping[str, Any], key: str, path: str, read: Callable[[Any, str], Any], default: Any = None
-    ) -> Any:
-        """One key of a mapping through a reader; the default if it is absent or wrong."""
-        if key not in source:
-            return default
-        value = read(source[key], f"{path}.{key}" if path else key)
-        return default if value is None else value
-
-    def text(self, value: Any, path: str, expected: str = "text") -> str | None:
-        """A string with its ``${VAR}`` expanded."""
-        if not isinstance(value, str) or not value or "\0" in value:
-            self.problem(path, value, expected + ("" if isinstance(value, str) else " (quote it)"))
-            return None
-        return self.expanded(value, path)
-
-    def expanded(self, value: str, path: str) -> str | None:
-        missing: list[str] = []
-
-        def replace(match: re.Match[str]) -> str:
-            name, default = match.group(1), match.group(2)
-            if name is None:
-                return "$"
-            if name not in self.environ and default is None:
-                missing.append(name)
-            return self.environ.get(name) or default or ""
-
-        result = REFERENCE.sub(replace, value)
-        for name in missing:
-            self.problem(path, value, f"the environment variable {name} to be set")
-        return None if missing else result
-
-    def word(self, value: Any, path: str) -> str | None:
-        """A string that SSH could not take for an option."""
-        text = self.text(value, path, "a word")
-        if text is not None and (text.startswith("-") or re.search(r"[\s\x00-\x1f]", text)):
-            self.problem(path, value, "a word without spaces that does not begin with '-'")
-            return None
-        return text
-
-    def name(self, value: Any, path: str) -> str | None:
-        text = self.text(value, path, "a name")
-        if text is not None and not NAME.match(text):
-            self.problem(path, value, "letters, digits, '.', '_' and '-', at most 63")
-            return None
-        return text
-
-    def boolean(self, value: Any, path: str) -> bool | None:
-        if not isinstance(value, bool):
-            self.problem(path, value, "true or false")
-            return None
-        return value
-
-    def integer(self, low: int, high: int) -> Callable[[Any, str], int | None]:
-        """A reader of whole numbers within bounds."""
-
-        def read(value: Any, path: str) -> int | None:
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                self.problem(path, value, f"a whole number from {low} to {high}")
-                return None
-            return value
-
-        return read
-
-    def one_of(self, *choices: str) -> Callable[[Any, str], str | None]:
-        """A reader of one of some words."""
-
-        def read(value: Any, path: str) -> str | None:
-            if value not in choices:
-                self.problem(path, value, " or ".join(choices))
-                return None
-            return str(value)
-
-        return read
-
-    def address(self, value: Any, path: str) -> str | None:
-        text = self.word(value, path)
-        try:
-            return str(ipaddress.ip_address(text)) if text else None
-        except ValueError:
-            self.problem(path, value, "a numeric address such as 10.0.0.2")
-            return None
-
-    def interface(self, value: Any, path: str) -> str | None:
-        text = self.word(value, path)
-        return None if text == "auto" else text
-
-    def jump(self, value: Any, path: str) -> tuple[str, ...] | None:
-        entries = value if isinstance(value, list) else [value]
-        hops = [self.word(entry, path) for entry in entries]
-        return tuple(hop for hop in hops if hop)
-
-    def host_key(self, value: Any, path: str) -> str | None:
-        text = self.text(value, path, "a public key or SHA256:fingerprint")
-        if text is not None and not HOST_KEY.match(" ".join(text.split()[:2])):
-            self.problem(path, value, "'ssh-ed25519 AAAA...' or 'SHA256:...'")
-            return None
-        return " ".join(text.split()[:2]) if text else None
-
-    def environment(self, value: Any, path: str) -> dict[str, str] | None:
-        if not isinstance(value, dict):
-            self.problem(path, value, "a mapping of variables, NAME: value")
-            return None
-        found = {}
-        for key, item in value.items():
-            where = f"{path}.{key}"
-            if not isinstance(key, str) or not VARIABLE.match(key):
-                self.problem(where, key, "a variable's name: letters, digits and '_'")
-            elif key in RESERVED or key.startswith("ORCH_"):
-                self.say(f"{where}: torchrun and orch set this variable themselves: expected another")
-            elif isinstance(item, bool):
-                found[key] = "true" if item else "false"
-            elif isinstance(item, (int, float)):
-                found[key] = str(item)
-            elif not isinstance(item, str) or "\0" in item:
-                self.problem(where, item, "text or a number")
-            else:
-                expanded = self.expanded(item, where)
-                found[key] = "" if expanded is None else expanded
-        return found
 
     def host_keys(self, value: Any, path: str, *, defaults: bool = False) -> dict[str, Any]:
         """The keys of one host, or of ``defaults``, read; absent ones are absent."""
@@ -436,7 +268,7 @@ class _Reader:
                 wanted = []
             unknown = [name for name in wanted if name not in names]
             if unknown or not wanted:
-                near = _near(str(item), names)
+                near = nearest(str(item), names)
                 self.problem(path, item, f"the name of a host{f'; {near}' if near else ''}")
             found += [name for name in wanted if name in names and name not in found]
         return found
@@ -445,7 +277,7 @@ class _Reader:
         names = [host.name for host in hosts]
         if value is not None:
             if value not in names:
-                near = _near(str(value), names)
+                near = nearest(str(value), names)
                 self.problem("master", value, f"the name of a host{f'; {near}' if near else ''}")
                 return hosts
             if value in spares:
@@ -473,31 +305,3 @@ class _Reader:
             self.take(body, "include", "outputs", self.patterns, usual.include),
             self.take(body, "exclude", "outputs", self.patterns, usual.exclude),
         )
-
-    def size(self, value: Any, path: str) -> int | None:
-        """Bytes: a number, or ``500 MB``, ``1GiB``."""
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            return value
-        match = SIZE.match(value) if isinstance(value, str) else None
-        if match is None:
-            self.problem(path, value, "a size such as 500 MB or 2 GiB")
-            return None
-        number, unit, binary = match.groups()
-        power = " kmgt".index(unit.lower() or " ")
-        return int(float(number) * (1024 if binary else 1000) ** power)
-
-    def patterns(self, value: Any, path: str) -> tuple[str, ...] | None:
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            self.problem(path, value, "a list of patterns")
-            return None
-        return tuple(value)
-
-
-def _near(word: str, known: tuple[str, ...] | list[str]) -> str:
-    found = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {found[0]!r}?" if found else ""
-
-
-def _known(names: tuple[str, ...] | list[str]) -> str:
-    shown = ", ".join(names[:12])
-    return f"known: {shown}{', ...' if len(names) > 12 else ''}"

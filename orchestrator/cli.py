@@ -279,7 +279,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         code = _report(Interrupted("interrupted"))
     except BrokenPipeError:
-        # Whoever read our output has gone; there is nowhere to say so.
+        # The reader of our output has gone, as with "| head". That is no reason to end a training.
+        click.echo("nobody reads the output any more; a run that has begun goes on, orch stop RUN ends it", err=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 1
     except OrchError as error:

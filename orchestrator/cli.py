@@ -280,7 +280,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = _report(Interrupted("interrupted"))
     except BrokenPipeError:
         # The reader of our output has gone, as with "| head". That is no reason to end a training.
-        click.echo("nobody reads the output any more; a run that has begun goes on, orch stop RUN ends it", err=True)
+        click.echo("nobody reads the output any more; a run that began goes on until orch stop RUN", err=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 1
     except OrchError as error:

@@ -16,6 +16,8 @@ import pytest
 from tests.cluster import Cluster, require
 
 ROOT = Path(__file__).parent.parent
+# Real MNIST, where it lies beside the checkout.
+DATA = ROOT.parent / "shared" / "data"
 
 
 @dataclass
@@ -67,7 +69,7 @@ class Orch:
 def cluster() -> Iterator[Cluster]:
     """Three namespace hosts with a real sshd each."""
     require()
-    with Cluster(3, python=sys.executable, visible=[ROOT]) as made:
+    with Cluster(3, python=sys.executable, visible=[ROOT, *([DATA] if DATA.is_dir() else [])]) as made:
         yield made
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.cluster import Cluster
-from tests.conftest import ROOT, Orch
+from tests.conftest import DATA, Orch
 
 pytestmark = [pytest.mark.cluster, pytest.mark.torch]
 
@@ -39,7 +39,6 @@ HOSTILE = [
     "-x",
     "\\",
 ]
-DATA = ROOT.parent / "shared" / "data"
 
 
 def until(condition: Callable[[], Any], seconds: float) -> Any:

@@ -81,18 +81,36 @@ launch_options = _stack(
     click.option("--rdzv-endpoint", metavar="HOST:PORT", help="c10d: where they meet; by default the master."),
     click.option("--debug", is_flag=True, help="TORCH_DISTRIBUTED_DEBUG and NCCL_DEBUG on every rank, and -v."),
     click.option("--no-doctor", is_flag=True, help="Start even if the preflight says that it will fail."),
-    click.option("--resume", metavar="RUN", help="Begin with an earlier run's outputs in each working folder."),
     click.option(
-        "--runs-dir",
-        type=click.Path(path_type=Path),
-        default=Path("runs"),
+        "--max-restarts",
+        type=click.IntRange(min=0),
+        default=0,
         show_default=True,
-        envvar="ORCH_RUNS_DIR",
-        metavar="DIR",
-        help="Where runs are recorded on this machine.",
+        metavar="N",
+        help="Start a failed run again, with spares in place of lost hosts.",
     ),
+    click.option("--resume", metavar="RUN", help="Begin with an earlier run's outputs in each working folder."),
     click.option("-v", "--verbose", is_flag=True, help="Show every event."),
     click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="WORKLOAD [-- ARGS]"),
+)
+
+seconds = click.FloatRange(min=1.0)
+node_timeout_option = click.option(
+    "--node-timeout",
+    type=seconds,
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="After how long a silence a host is lost.",
+)
+runs_dir_option = click.option(
+    "--runs-dir",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    envvar="ORCH_RUNS_DIR",
+    metavar="DIR",
+    help="Where runs are recorded on this machine.",
 )
 
 format_option = click.option(
@@ -108,12 +126,24 @@ format_option = click.option(
 @cli.command()
 @target_options
 @launch_options
+@node_timeout_option
+@runs_dir_option
+@click.option("-d", "--detach", is_flag=True, help="Start it, print its id, and leave it running.")
+@click.option(
+    "--on-disconnect",
+    metavar="continue|stop:SECONDS",
+    default="continue",
+    show_default=True,
+    help="What a host does without this machine.",
+)
+@click.option("--collect-every", type=seconds, metavar="SECONDS", help="Fetch outputs while it runs, too.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop: the same as orch plan.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON event a line on stdout, nothing else.")
 def run(dry_run: bool, as_json: bool, **options: Any) -> int:
-    """Run WORKLOAD on every host: a bundled name (train, message-passing), a script, or -m MODULE.
+    r"""Run WORKLOAD on every host: a bundled name (train, message-passing), a script, or -m MODULE.
 
-    What follows -- goes to the script untouched.
+    What follows -- goes to the script untouched. Ctrl-C stops the run; a lost terminal or Ctrl-\ leaves it
+    running, for orch attach.
     """
     from orchestrator.commands import run as command
     from orchestrator.display import Display
@@ -130,6 +160,7 @@ def run(dry_run: bool, as_json: bool, **options: Any) -> int:
 @cli.command()
 @target_options
 @launch_options
+@runs_dir_option
 @format_option
 @click.option("--offline", is_flag=True, help="Ask no node; assume what the inventory does not say.")
 def plan(form: str, offline: bool, **options: Any) -> int:
@@ -172,6 +203,65 @@ def sync(project: Path | None, **options: Any) -> int:
     from orchestrator.display import Display
 
     return command(_target(options), project, Display())
+
+
+@cli.command()
+@target_options
+@click.option("-a", "--all", "everything", is_flag=True, help="Runs that have ended, too.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a run and line.")
+def ps(everything: bool, as_json: bool, **options: Any) -> int:
+    """List the runs on all hosts, and the processes that a killed one left over."""
+    from orchestrator.commands.ps import ps as command
+    from orchestrator.display import Display
+
+    return command(_target(options), everything, Display(as_json=as_json))
+
+
+@cli.command()
+@target_options
+@node_timeout_option
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is printed from now on.")
+@click.option("--rank", "ranks", type=click.IntRange(min=0), multiple=True, help="Only this rank; repeatable.")
+@click.option("--node", metavar="NAME", help="Only the ranks of this host.")
+@click.option("--since", metavar="AGE", help="Only what is younger: 90s, 10m, 2h.")
+@click.argument("run_id", required=False, metavar="RUN")
+def logs(
+    run_id: str | None,
+    follow: bool,
+    ranks: tuple[int, ...],
+    node: str | None,
+    since: str | None,
+    node_timeout: float,
+    **options: Any,
+) -> int:
+    """Print what the ranks of RUN printed, from the hosts; without RUN, of the only run there is."""
+    from orchestrator.commands.logs import Wanted
+    from orchestrator.commands.logs import logs as command
+    from orchestrator.display import Display
+
+    wanted = Wanted(ranks or None, node, None if since is None else _age(since), follow)
+    return command(_target(options), run_id, wanted, node_timeout, Display())
+
+
+@cli.command()
+@target_options
+@node_timeout_option
+@runs_dir_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON event a line on stdout, nothing else.")
+@click.option("-v", "--verbose", is_flag=True, help="Show every event.")
+@click.argument("run_id", required=False, metavar="RUN")
+def attach(
+    run_id: str | None, node_timeout: float, runs_dir: Path, as_json: bool, verbose: bool, **options: Any
+) -> int:
+    """Take RUN up again, from any machine that reaches its hosts, and see it to its end.
+
+    Shows what this machine has not recorded yet, then what comes, collects the outputs, and ends as orch run
+    would have. Without RUN: the only run there is.
+    """
+    from orchestrator.commands.attach import attach as command
+    from orchestrator.display import Display
+
+    return command(_target(options), run_id, runs_dir, node_timeout, Display(as_json=as_json, verbose=verbose))
 
 
 @cli.command()
@@ -247,7 +337,24 @@ def _launch(options: dict[str, Any]) -> Any:
         rdzv_endpoint=options["rdzv_endpoint"],
         debug=options["debug"],
     )
-    return RunOptions(spec, source, options["runs_dir"], options["resume"], not options["no_doctor"])
+    detach, max_restarts = options.get("detach", False), options["max_restarts"]
+    if detach and max_restarts:
+        raise UsageError(
+            "--detach and --max-restarts: restarts are made by the process that is left out",
+            remedy="leave --detach out and start orch in tmux, or with nohup",
+        )
+    return RunOptions(
+        spec,
+        source,
+        options["runs_dir"],
+        resume=options["resume"],
+        check=not options["no_doctor"],
+        detach=detach,
+        max_restarts=max_restarts,
+        node_timeout=options.get("node_timeout", 30.0),
+        on_disconnect=_on_disconnect(options.get("on_disconnect", "continue")),
+        collect_every=options.get("collect_every"),
+    )
 
 
 def _nproc(value: str) -> int | None:
@@ -256,6 +363,23 @@ def _nproc(value: str) -> int | None:
     if not value.isascii() or not value.isdigit() or int(value) < 1:
         raise UsageError(f"--nproc {value}: expected auto or a number from 1 on")
     return int(value)
+
+
+def _on_disconnect(value: str) -> float | None:
+    word, colon, seconds = value.partition(":")
+    if value == "continue":
+        return None
+    if word != "stop" or not colon or not seconds.isascii() or not seconds.isdigit() or int(seconds) < 10:
+        raise UsageError(f"--on-disconnect {value}: expected continue, or stop:SECONDS with at least 10")
+    return float(seconds)
+
+
+def _age(value: str) -> float:
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    number, unit = (value[:-1], value[-1:]) if value[-1:] in units else (value, "s")
+    if not number.isascii() or not number.isdigit():
+        raise UsageError(f"--since {value}: expected an age such as 90s, 10m or 2h")
+    return float(int(number) * units[unit])
 
 
 def _variable(entry: str) -> tuple[str, str]:

@@ -12,22 +12,38 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.core.checks import Finding
+from orchestrator.core.checks import Finding, age
+from orchestrator.core.diagnosis import Diagnosis
 from orchestrator.core.events import Event, RunResult
+from orchestrator.core.hostrange import folded
 from orchestrator.core.lines import LineAssembler
 from orchestrator.core.plan import LaunchPlan
+from orchestrator.core.runs import Run
 from orchestrator.core.torchrun import as_json, as_ps1, as_sh, commands, redacted
 from orchestrator.errors import OrchError
-from orchestrator.remote.gang import Output
+from orchestrator.remote.follower import Output, Sample
+from orchestrator.view import Block, View
 
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_green", "bright_magenta")
 ANSI = dict(zip(COLOURS, (36, 32, 33, 35, 34, 96, 92, 95), strict=True))
+STATE_STYLES = {
+    "ok": "green",
+    "running": "green",
+    "reconnecting": "yellow",
+    "stopping": "yellow",
+    "stopped": "yellow",
+    "failed": "red",
+    "lost": "red",
+    "left over": "red",
+}
 # How often a progress bar that redraws itself is shown, in seconds: on a terminal, and elsewhere.
 PROGRESS_EVERY = (1.0, 10.0)
 
@@ -45,6 +61,8 @@ class Display:
         self._assemblers: dict[tuple[str, str, str], LineAssembler] = {}
         self._progress_shown: dict[tuple[str, str, str], float] = {}
         self._colours: dict[str, str] = {}
+        self._view: View | None = None
+        self._live: Live | None = None
 
     @contextmanager
     def stage(self, doing: str) -> Iterator[Stage]:
@@ -129,6 +147,8 @@ class Display:
 
     def output(self, output: Output) -> None:
         """A piece of a rank's output: whole lines with the node and rank before them."""
+        if self._view is not None:
+            self._view.output(output)
         key = (output.node, _label(output), output.stream)
         assembler = self._assemblers.get(key)
         if assembler is None:
@@ -138,58 +158,137 @@ class Display:
             self._write(_json_lines(key, lines))
         elif lines:
             # torchrun's own words are progress, not the workload's output.
-            self._write(lines, 2 if output.stream == "torchrun" else 1)
+            self._write_lines(lines, 2 if output.stream == "torchrun" else 1)
         elif progress := assembler.progress():
             now = time.monotonic()
             every = PROGRESS_EVERY[0 if self._terminal else 1]
             if now - self._progress_shown.get(key, now - every) >= every:
                 self._progress_shown[key] = now
-                self._write(progress + b"\n")
+                self._write_lines(progress + b"\n", 1)
+
+    def attempt(self, run_id: str, workload: str, attempt: int, nodes: Sequence[str]) -> None:
+        """An attempt begins on these nodes: on a terminal a view of them stays below the output."""
+        if attempt > 1:
+            self.note(f"attempt {attempt} on {', '.join(nodes)}")
+        if self.err.is_terminal and not self.as_json:
+            self._view = View(run_id, workload, attempt, nodes, self.err)
+            self._live = Live(
+                get_renderable=self._view.__rich__,
+                console=self.err,
+                refresh_per_second=2,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start()
+
+    def recall(self, events: Sequence[Event]) -> None:
+        """What happened before this display began to look."""
+        if self._view is not None:
+            for event in events:
+                self._view.event(event)
+
+    def sample(self, sample: Sample) -> None:
+        """How busy a node is."""
+        if self._view is not None:
+            self._view.sample(sample)
 
     def end_of_output(self) -> None:
-        """Show the last lines that lack a newline."""
+        """Show the last lines that lack a newline, and end the view."""
         for key, assembler in self._assemblers.items():
             line = assembler.flush()
             if self.as_json:
                 self._write(_json_lines(key, line))
-            else:
-                self._write(line, 2 if key[1] == "torchrun" else 1)
+            elif line:
+                self._write_lines(line, 2 if key[1] == "torchrun" else 1)
+        self._assemblers.clear()
+        if self._live is not None:
+            self._live.stop()
+            self._live = self._view = None
 
     def event(self, event: Event) -> None:
         """An event of a run."""
         if self.as_json:
             self._write(event.to_json().encode() + b"\n")
             return
-        if event.kind == "stop_requested":
-            self.note(f"stopping: {event.fields['reason']}")
-        elif event.kind in ("node_lost", "orphaned"):
-            self.note(f"{event.node}: lost ({event.fields.get('reason', 'its supervisor was killed')})")
-        elif event.kind == "rank_failed":
-            self.note(f"{event.node}: rank {event.fields['rank']} failed")
+        if self._view is not None:
+            self._view.event(event)
+        told = _told(event)
+        if told is not None:
+            self.note(told)
         elif self.verbose:
             fields = " ".join(f"{name}={value}" for name, value in event.fields.items())
             self.note(f"{event.node or '-'}: {event.kind} {fields}")
 
-    def summary(self, result: RunResult, folder: Path, tail: Sequence[str]) -> None:
-        """How each node ended, the first failure and its last lines, and where everything is."""
+    def detached(self, run_id: str) -> None:
+        """How to come back to a run that goes on; its id is the command's result."""
+        if self.as_json:
+            self._write(json.dumps({"event": "detached", "run_id": run_id}).encode() + b"\n")
+            return
+        self.note(f"the run goes on: orch logs -f {run_id}, orch attach {run_id}, orch stop {run_id}")
+        self.write(f"{run_id}\n")
+
+    def runs(self, runs: Sequence[Run], everything: bool) -> None:
+        """A list of runs on stdout; with ``--json`` one object a line."""
+        if self.as_json:
+            for run in runs:
+                self.write(json.dumps(asdict(run)) + "\n")
+            return
+        if not runs:
+            self.write("no runs\n" if everything else "nothing runs (orch ps --all shows what has ended)\n")
+            return
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        rows = [_run_cells(run) for run in runs]
+        for position, heading in enumerate(
+            ("run", "workload", "age", "nodes", "ranks", "state", "owner", "last line")
+        ):
+            # The last two give way where there is no room.
+            width = max(len(heading), *(len(row[position]) for row in rows)) if position < 6 else None
+            table.add_column(heading, no_wrap=True, overflow="ellipsis", min_width=width)
+        for run, row in zip(runs, rows, strict=True):
+            row[5] = Text(row[5].plain, style=STATE_STYLES.get(run.state, ""))
+            table.add_row(*row)
+        if self._terminal:
+            self.out.print(table, soft_wrap=False)
+            return
+        plain = Console(width=2000, color_system=None)
+        with plain.capture() as captured:
+            plain.print(table)
+        self.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+    def diagnosis(self, found: Diagnosis) -> None:
+        """What went wrong, where, why, and what helps."""
+        self.err.print(Text.assemble(("failed: ", "bold red"), found.what))
+        self.err.print(Text.assemble(("  cause: ", "dim"), found.cause))
+        for line in found.evidence[:3]:
+            if line not in found.cause:
+                self.err.print(Text.assemble(("  seen: ", "dim"), line))
+        self.err.print(Text.assemble(("  remedy: ", "dim"), found.remedy))
+
+    def summary(self, result: RunResult, folder: Path, found: Diagnosis | None, last_lines: Sequence[str]) -> None:
+        """How each node ended, what went wrong and that rank's last lines, and where everything is."""
         table = Table(box=None, pad_edge=False, header_style="dim")
         for heading in ("node", "result", "exit", "duration", "outputs"):
             table.add_column(heading)
         for node in result.nodes.values():
-            style = "green" if node.state == "ok" else "red" if node.state in ("failed", "lost") else "yellow"
-            code = str(node.exit_code) if node.signal is None else f"signal {node.signal}"
+            style = STATE_STYLES.get(node.state, "")
+            code = (
+                "-"
+                if node.exit_code is None
+                else str(node.exit_code)
+                if node.signal is None
+                else f"signal {node.signal}"
+            )
             took = f"{node.duration:.1f} s" if node.duration is not None else "-"
             table.add_row(node.node, Text(node.state, style=style), code, took, f"{node.collected} files")
         self.err.print(table)
         for node in result.nodes.values():
             for left in node.left:
                 self.note(f"{node.node}: left there: {left}")
-        if result.failure is not None:
-            for line in tail:
+        if found is not None:
+            for line in last_lines:
                 self.err.print(Text(f"  {line}", style="dim"))
-            self.err.print(Text.assemble(("failed: ", "bold red"), result.failure.describe()))
-            if result.failure.message:
-                self.note(f"  {result.failure.message}")
+            self.diagnosis(found)
         self.err.print(Text.assemble(("outputs, logs and events: ", "dim"), str(folder)))
 
     def _prefix(self, output: Output) -> bytes:
@@ -199,6 +298,13 @@ class Display:
         colour = self._colours.setdefault(output.node, COLOURS[len(self._colours) % len(COLOURS)])
         weight = "2;" if output.stream != "stdout" else ""
         return f"\x1b[{weight}{ANSI[colour]}m{text}\x1b[0m ".encode()
+
+    def _write_lines(self, lines: bytes, descriptor: int) -> None:
+        """Lines of output: above the view if there is one on that terminal, else straight to the descriptor."""
+        if self._live is not None and os.isatty(descriptor):
+            self.err.print(Block(lines.decode("utf-8", "replace")), end="", soft_wrap=True)
+        else:
+            self._write(lines, descriptor)
 
     def _write(self, data: bytes, descriptor: int = 1) -> None:
         """Straight to the descriptor: output comes in large blocks of bytes, not all of them text."""
@@ -249,6 +355,32 @@ def _json_lines(key: tuple[str, str, str], lines: bytes) -> bytes:
     about = {"event": "log", "node": node, "rank": int(label) if label.isdigit() else label, "stream": stream}
     texts = lines.decode("utf-8", "backslashreplace").split("\n")[:-1]
     return "".join(json.dumps({**about, "line": text}) + "\n" for text in texts).encode()
+
+
+def _run_cells(run: Run) -> list[Text]:
+    """A run as ``orch ps`` shows it."""
+    state = f"{run.state} ({run.leftovers} processes)" if run.leftovers else run.state
+    state += f", attempt {run.attempt}" if run.attempt > 1 else ""
+    nodes = folded(run.nodes) + (f" (no answer: {folded(run.missing)})" if run.missing else "")
+    since = "-" if run.age is None else age(run.age)
+    words = (run.run_id, run.workload, since, nodes, str(run.ranks), state, run.owner, run.last_line or "")
+    return [Text(word) for word in words]
+
+
+def _told(event: Event) -> str | None:
+    """The line that an event is worth to everybody, or None."""
+    fields = event.fields
+    texts = {
+        "stop_requested": f"stopping: {fields.get('reason')}",
+        "reconnecting": f"{event.node}: connection lost ({fields.get('reason')}); trying again",
+        "reconnected": f"{event.node}: connected again",
+        "node_lost": f"{event.node}: lost, {fields.get('reason')}",
+        "orphaned": f"{event.node}: the run's supervisor was killed",
+        "swept": f"{event.node}: ended {fields.get('processes')} processes that were left over",
+        "fenced": f"{event.node}: is back; what it still ran of this run was ended",
+        "rank_failed": f"{event.node}: rank {fields.get('rank')} failed",
+    }
+    return texts.get(event.kind)
 
 
 def _label(output: Output) -> str:

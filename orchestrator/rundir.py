@@ -1,78 +1,130 @@
 """A run's folder on the control machine: ``runs/<run_id>/``.
 
-``plan.json``, ``events.jsonl``, ``logs/<node>/rank<N>.<stream>.log`` with the bytes as they were printed,
-and ``<node>/`` with what the run wrote there.
+``plan.json``, ``events.jsonl``, ``logs/<node>/rank<N>.<stream>.log`` with the bytes as they were printed (those
+of a later attempt in ``logs/<node>/attempt<K>/``), and ``<node>/`` with what the run wrote there.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from orchestrator.core.events import Event, RunResult, fold
+from orchestrator.core.events import OF_NODES, Event, RunResult, fold
 from orchestrator.core.plan import LaunchPlan
 from orchestrator.core.torchrun import as_json
 from orchestrator.errors import UsageError
-from orchestrator.remote.gang import Output
+from orchestrator.remote.follower import Output
+
+TAIL_BYTES = 64 * 1024
 
 
 class RunFolder:
-    """Where one run is recorded while it goes on."""
+    """Where one run is recorded while it goes on; ``attempt`` is the one whose logs are being written."""
 
-    def __init__(self, path: Path, events: IO[str]) -> None:
+    def __init__(self, path: Path, events: list[Event]) -> None:
         self.path = path
-        self.events: list[Event] = []
-        self._events_file = events
+        self.events = events
+        self.attempt = 1
+        self._events_file = (path / "events.jsonl").open("a")
         self._logs: dict[str, IO[bytes]] = {}
 
     @classmethod
     def create(cls, base: Path, plan: LaunchPlan) -> RunFolder:
         """Make ``base/<run_id>`` and write the plan there; raises UsageError if it cannot be written."""
-        path = base / plan.run_id
+        folder = cls.open(base, plan.run_id)
+        folder.keep_plan(plan)
+        return folder
+
+    @classmethod
+    def open(cls, base: Path, run_id: str) -> RunFolder:
+        """The folder of a run, with what an earlier control process recorded there, or a new one.
+
+        Raises UsageError if it cannot be written or read.
+        """
+        path = base / run_id
         try:
-            path.mkdir(parents=True)
+            path.mkdir(parents=True, exist_ok=True)
             # Recorded runs are not code: git, and orch's own sync, are to pass them by.
             ignore = base / ".gitignore"
             if not ignore.exists():
                 ignore.write_text("*\n")
-            (path / "plan.json").write_text(as_json(plan))
-            return cls(path, (path / "events.jsonl").open("a"))
+            return cls(path, read_events(path))
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror}", remedy="pass another --runs-dir") from None
+        except (ValueError, KeyError) as error:
+            raise UsageError(f"{path / 'events.jsonl'} is damaged: {error}", remedy="move it away") from None
+
+    def keep_plan(self, plan: LaunchPlan) -> None:
+        """Write an attempt's plan: ``plan.json``, ``plan.attempt2.json``."""
+        name = "plan.json" if plan.attempt == 1 else f"plan.attempt{plan.attempt}.json"
+        (self.path / name).write_text(as_json(plan))
+
+    def begin(self, nodes: list[str], attempt: int) -> None:
+        """An attempt starts on these nodes."""
+        self.record(Event(time.time(), "planned", None, {"nodes": nodes, "attempt": attempt}))
 
     def record(self, event: Event) -> None:
         """Keep an event."""
         self.events.append(event)
         self._events_file.write(event.to_json() + "\n")
         self._events_file.flush()
+        if event.kind == "planned":
+            self.attempt = event.fields["attempt"]
         if event.kind == "worker":
             # A rank that prints nothing has a log too, an empty one.
             self.log(Output(event.node or "?", event.fields["rank"], event.fields["local_rank"], "stdout", b""))
 
     def log(self, output: Output) -> None:
         """Append a piece of output to its log."""
-        name = log_name(output)
-        if name not in self._logs:
-            file = self.path / "logs" / name
-            file.parent.mkdir(parents=True, exist_ok=True)
+        file = self._logs.get(name := self._log_name(output))
+        if file is None:
+            path = self.path / "logs" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
             # Unbuffered: the pieces are large, and a killed orch must not lose any.
-            self._logs[name] = file.open("ab", buffering=0)
-        self._logs[name].write(output.data)
+            file = self._logs[name] = path.open("ab", buffering=0)
+        file.write(output.data)
+
+    def offsets(self) -> dict[str, dict[str, int]]:
+        """What of the newest attempt is here already, by node: see ``remote.follower.Follower``."""
+        found: dict[str, dict[str, int]] = {}
+        for event in self.events:
+            if event.kind == "planned":
+                found = {node: {} for node in event.fields["nodes"]}
+                self.attempt = event.fields.get("attempt", 1)
+            elif event.node is not None and event.kind in OF_NODES:
+                mine = found.setdefault(event.node, {})
+                mine["events"] = mine.get("events", 0) + 1
+                if event.kind == "worker":
+                    local_rank = event.fields["local_rank"]
+                    for stream in ("stdout", "stderr"):
+                        output = Output(event.node, event.fields["rank"], local_rank, stream, b"")
+                        mine[f"{local_rank}.{stream}"] = self._size(output)
+        for node, mine in found.items():
+            mine["torchrun"] = self._size(Output(node, None, None, "torchrun", b""))
+        return found
 
     def node_folder(self, node: str) -> Path:
         """Where a node's outputs go."""
         return self.path / node
 
-    def tail(self, node: str, rank: int | None, lines: int) -> list[str]:
+    def tails(self) -> Iterator[tuple[str, int | None, str]]:
+        """``(node, rank, text)``: the end of each log of this attempt; the rank is None for torchrun's words."""
+        for node in self.result().nodes:
+            folder = self.path / "logs" / self._log_folder(node)
+            for file in sorted(folder.glob("*.log")):
+                word = file.name.partition(".")[0]
+                rank = int(word[4:]) if word.startswith("rank") else None
+                yield node, rank, _tail(file)
+
+    def last_lines(self, node: str, rank: int | None, lines: int) -> list[str]:
         """The last lines of a rank's stderr, or of its stdout if that is empty; of torchrun's for None."""
         names = ["torchrun.log"] if rank is None else [f"rank{rank}.stderr.log", f"rank{rank}.stdout.log"]
         for name in names:
-            file = self.path / "logs" / node / name
-            if file.is_file() and file.stat().st_size:
-                with file.open("rb") as opened:
-                    opened.seek(max(0, file.stat().st_size - 64 * 1024))
-                    text = opened.read().decode("utf-8", "replace")
-                return [line.rpartition("\r")[2] for line in text.rstrip().split("\n")][-lines:]
+            text = _tail(self.path / "logs" / self._log_folder(node) / name).rstrip()
+            if text:
+                return [line.rpartition("\r")[2] for line in text.split("\n")][-lines:]
         return []
 
     def result(self) -> RunResult:
@@ -85,10 +137,37 @@ class RunFolder:
         for file in self._logs.values():
             file.close()
 
+    def _log_folder(self, node: str) -> str:
+        return node if self.attempt == 1 else f"{node}/attempt{self.attempt}"
 
-def log_name(output: Output) -> str:
-    """Where a stream is kept below ``logs/``."""
-    if output.stream == "torchrun":
-        return f"{output.node}/torchrun.log"
-    rank = f"rank{output.rank}" if output.rank is not None else f"local_rank{output.local_rank}"
-    return f"{output.node}/{rank}.{output.stream}.log"
+    def _log_name(self, output: Output) -> str:
+        name = "torchrun.log"
+        if output.stream != "torchrun":
+            rank = f"rank{output.rank}" if output.rank is not None else f"local_rank{output.local_rank}"
+            name = f"{rank}.{output.stream}.log"
+        return f"{self._log_folder(output.node)}/{name}"
+
+    def _size(self, output: Output) -> int:
+        path = self.path / "logs" / self._log_name(output)
+        return path.stat().st_size if path.exists() else 0
+
+
+def read_events(path: Path) -> list[Event]:
+    """The events recorded in a run's folder; raises ValueError or KeyError if they are damaged."""
+    file = path / "events.jsonl"
+    if not file.exists():
+        return []
+    text = file.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        # A killed orch left half a line; what is recorded next must not be joined to it.
+        file.write_text(whole)
+    return [Event.from_json(line) for line in whole.splitlines()]
+
+
+def _tail(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        return file.read().decode("utf-8", "replace")

@@ -1,56 +1,62 @@
-"""``orch run``, ``orch plan``: preflight, sync, launch, stream, collect, summary."""
+"""``orch run``, ``orch plan``: preflight, sync, launch, stream, restart, collect, summary."""
 
 from __future__ import annotations
 
 import getpass
 import secrets
-import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.commands.restart import Lineup, carried_outputs, forget_carried, next_lineup
 from orchestrator.commands.session import Session, Target, gather_facts, read_inventory, session
+from orchestrator.commands.watch import Collector, conclude, explain, stopping_on_signals, watch
 from orchestrator.commands.workload import Source
 from orchestrator.core import checks
-from orchestrator.core.events import Event, RunResult
+from orchestrator.core.events import Event
 from orchestrator.core.facts import Facts
-from orchestrator.core.inventory import Outputs, select
+from orchestrator.core.inventory import select
 from orchestrator.core.plan import DEFAULT_PORT, LaunchPlan, RunSpec, assumed_facts, plan
 from orchestrator.core.snapshot import Snapshot, take
 from orchestrator.core.torchrun import command
 from orchestrator.display import Display
-from orchestrator.errors import HostErrors, OrchError, PreflightError, UsageError
+from orchestrator.errors import HostErrors, PreflightError, UsageError
 from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.gang import GRACE, Gang
 from orchestrator.remote.node import Node
-from orchestrator.remote.outputs import Collected, collect
 from orchestrator.rundir import RunFolder
-
-TAIL_LINES = 20
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What ``orch run`` was asked for, beside the target."""
+    """What ``orch run`` was asked for, beside the target. Times are in seconds.
+
+    ``on_disconnect``: after how long without a control machine a node ends the run by itself; None for never.
+    """
 
     spec: RunSpec
     source: Source
     runs_dir: Path
     resume: str | None = None
     check: bool = True
+    detach: bool = False
+    max_restarts: int = 0
+    node_timeout: float = 30.0
+    on_disconnect: float | None = None
+    collect_every: float | None = None
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that could start now."""
+    """An attempt that could start now. ``trees`` are a node's: the code first, then what is laid over it."""
 
     plan: LaunchPlan
-    nodes: tuple[Node, ...]
+    lineup: Lineup
     facts: Mapping[str, Facts]
     trees: Mapping[str, Sequence[Snapshot]]
 
@@ -61,13 +67,44 @@ def run(target: Target, options: RunOptions, display: Display) -> int:
         prepared = prepare(opened, options, display)
         display.settings(prepared.plan, environments(prepared.facts))
         push(prepared, opened.fanout, display)
-        folder = RunFolder.create(options.runs_dir, prepared.plan)
-        try:
-            follow(prepared, folder, display)
-            fetch(prepared, opened.inventory.outputs, folder, display)
-            return conclude(folder, display)
-        finally:
-            folder.close()
+        with closing(RunFolder.create(options.runs_dir, prepared.plan)) as folder:
+            while True:
+                gang = attempt(opened, options, prepared, folder, display)
+                if gang.left:
+                    return left_running(folder, prepared.plan.run_id, display)
+                again = prepare_again(opened, options, prepared, folder, display)
+                if again is None:
+                    return conclude(folder, display)
+                prepared = again
+
+
+def attempt(opened: Session, options: RunOptions, prepared: Prepared, folder: RunFolder, display: Display) -> Gang:
+    """One attempt from its start to the collection of what it wrote; ``left`` is set if it goes on without us."""
+    made, nodes = prepared.plan, prepared.lineup.nodes
+    gang = Gang(nodes, made.run_id, made.attempt, options.node_timeout)
+    folder.begin([node.name for node in nodes], made.attempt)
+    display.attempt(made.run_id, made.spec.workload.name, made.attempt, [node.name for node in nodes])
+    collector = Collector(nodes, made.run_id, opened.inventory.outputs, folder)
+    with stopping_on_signals(gang):
+        if refusals := gang.start(start_requests(prepared, options)):
+            raise HostErrors(refusals, len(nodes))
+        if options.detach:
+            gang.leave()
+        with collector.every(options.collect_every):
+            watch(gang, folder, display)
+    if not gang.left:
+        collector.finish(display)
+        for event in gang.late_events():
+            folder.record(event)
+            display.event(event)
+    return gang
+
+
+def left_running(folder: RunFolder, run_id: str, display: Display) -> int:
+    """Say how to come back to a run that goes on."""
+    folder.record(Event(time.time(), "detached", None, {}))
+    display.detached(run_id)
+    return 0
 
 
 def preview(target: Target, options: RunOptions, display: Display, *, offline: bool) -> LaunchPlan:
@@ -93,21 +130,63 @@ def prepare(opened: Session, options: RunOptions, display: Display) -> Prepared:
         nodes = opened.connect()
         code = taking.result()
     trees = {host.name: [code, *resumed.get(host.name, ())] for host in opened.hosts}
-    port = options.spec.port or opened.inventory.rendezvous.port
+    return planned(opened, options, Lineup(opened.hosts, nodes), trees, new_run_id(), 1, display)
+
+
+def prepare_again(
+    opened: Session, options: RunOptions, before: Prepared, folder: RunFolder, display: Display
+) -> Prepared | None:
+    """The next attempt of a run that failed, its trees on all nodes; None if there is to be none."""
+    result = folder.result()
+    if result.ok or result.stopped_by_user or not result.failures or before.plan.attempt > options.max_restarts:
+        return None
+    found = explain(folder)
+    if found is not None:
+        display.diagnosis(found)
+    lineup = next_lineup(opened, before.lineup, result, display)
+    if lineup is None:
+        return None
+    code = before.trees[before.lineup.hosts[0].name][0]
+    earlier = earlier_outputs(options, list(lineup.new))
+    carried = carried_outputs(folder, [host.name for host in before.lineup.hosts], lineup, display)
+    trees = {host.name: [code, *earlier.get(host.name, ()), *carried.get(host.name, ())] for host in lineup.hosts}
+    made = before.plan
+    prepared = planned(opened, options, lineup, trees, made.run_id, made.attempt + 1, display)
+    push(prepared, opened.fanout, display)
+    forget_carried(folder)
+    folder.keep_plan(prepared.plan)
+    return prepared
+
+
+def planned(
+    opened: Session,
+    options: RunOptions,
+    lineup: Lineup,
+    trees: Mapping[str, Sequence[Snapshot]],
+    run_id: str,
+    number: int,
+    display: Display,
+) -> Prepared:
+    """Gather facts, check them, and plan attempt ``number``; raises HostErrors, PreflightError."""
+    fixed = options.spec.port or opened.inventory.rendezvous.port
     project = options.spec.workload.project
     requests: dict[str, dict[str, Any]] = {
         host.name: {
             "python": host.python,
             "trees": [[host.workdir, project, tree.tree_id] for tree in trees[host.name]],
         }
-        for host in opened.hosts
+        for host in lineup.hosts
     }
-    requests[opened.hosts[0].name] |= {"master_port": port or DEFAULT_PORT, "port_fixed": port is not None}
+    requests[lineup.hosts[0].name] |= {
+        "master_port": (fixed or DEFAULT_PORT) + number - 1,
+        "port_fixed": fixed is not None and number == 1,
+    }
     with display.stage("checking"):
-        facts = gather_facts(nodes, requests, opened.fanout)
-    preflight(checks.check(opened.hosts, facts, port), len(nodes), options.check, display)
-    made = plan(opened.hosts, opened.inventory.rendezvous, options.spec, facts, new_run_id())
-    return Prepared(made, nodes, facts, trees)
+        facts = gather_facts(lineup.nodes, requests, opened.fanout)
+    port = fixed if number == 1 else None
+    preflight(checks.check(lineup.hosts, facts, port), len(lineup.nodes), options.check, display)
+    made = plan(lineup.hosts, opened.inventory.rendezvous, options.spec, facts, run_id, number)
+    return Prepared(made, lineup, facts, trees)
 
 
 def preflight(findings: Sequence[checks.Finding], hosts: int, strict: bool, display: Display) -> None:
@@ -121,12 +200,13 @@ def preflight(findings: Sequence[checks.Finding], hosts: int, strict: bool, disp
 
 def push(prepared: Prepared, limit: int, display: Display) -> None:
     """Put the trees on the nodes that lack them; raises HostErrors."""
+    nodes = prepared.lineup.nodes
     missing = [
         (
             node,
             [tree for tree, there in zip(trees, prepared.facts[node.name].trees, strict=True) if not there],
         )
-        for node in prepared.nodes
+        for node in nodes
         for trees in [prepared.trees[node.name]]
     ]
     workdirs = {each.node: each.workdir for each in prepared.plan.nodes}
@@ -136,25 +216,31 @@ def push(prepared: Prepared, limit: int, display: Display) -> None:
         for tree in trees:
             node.store(tree, workdirs[node.name], prepared.plan.spec.workload.project)
 
-    code = prepared.trees[prepared.nodes[0].name][0]
+    code = prepared.trees[nodes[0].name][0]
     with display.stage(f"syncing {_count(code.entries, 'file')}, tree {code.tree_id[:8]}") as stage:
         wanting = [item for item in missing if item[1]]
         stage.result = f"sent to {_count(wanting, 'host')}" if wanting else "every host has it"
         if errors := failures(on_all(wanting, send, limit=limit)):
-            raise HostErrors(errors, len(prepared.nodes))
+            raise HostErrors(errors, len(nodes))
 
 
-def start_requests(prepared: Prepared) -> dict[str, dict[str, Any]]:
+def start_requests(prepared: Prepared, options: RunOptions) -> dict[str, dict[str, Any]]:
     """What each node is told to start. Environments travel here and nowhere else."""
     made = prepared.plan
     owner = f"{getpass.getuser()}@{socket.gethostname()}"
+    ports = {host.name: host.port or 22 for host in prepared.lineup.hosts}
+    doors = {node.node: [node.address, ports[node.node]] for node in made.nodes if node.address}
     requests = {}
     for node in made.nodes:
         launch = command(made, node)
         code, *overlays = prepared.trees[node.node]
+        peers = [door for name, door in doors.items() if name != node.node]
         requests[node.node] = {
             "run_id": made.run_id,
+            "attempt": made.attempt,
             "node": node.node,
+            "nodes": [each.node for each in made.nodes],
+            "node_rank": node.node_rank,
             "owner": owner,
             "workload": made.spec.workload.name,
             "workdir": node.workdir,
@@ -167,106 +253,16 @@ def start_requests(prepared: Prepared) -> dict[str, dict[str, Any]]:
             "first_rank": node.first_rank,
             "nproc": node.nproc_per_node,
             "grace": GRACE,
+            "on_disconnect": options.on_disconnect,
+            # A node that is cut off from all others has been replaced by a spare when it comes back.
+            "cut_off": {"after": options.node_timeout, "peers": peers} if options.max_restarts else None,
         }
     return requests
 
 
-def follow(prepared: Prepared, folder: RunFolder, display: Display) -> None:
-    """Start the gang and hear it to its end. The first failure stops the others, Ctrl-C stops all."""
-    gang = Gang(prepared.nodes, prepared.plan.run_id)
-
-    def heard(event: Event) -> None:
-        folder.record(event)
-        display.event(event)
-
-    heard(Event(time.time(), "planned", None, {"nodes": [node.name for node in prepared.nodes]}))
-    with stopping_on_signals(gang):
-        if refusals := gang.start(start_requests(prepared)):
-            raise HostErrors(refusals, len(prepared.nodes))
-        stopping = False
-        while (item := gang.next()) is not None:
-            if not isinstance(item, Event):
-                folder.log(item)
-                display.output(item)
-                continue
-            heard(item)
-            result = folder.result()
-            if not stopping and (result.failure or any(each.state == "lost" for each in result.nodes.values())):
-                stopping = True
-                gang.stop("a node was lost" if result.failure is None else result.failure.describe())
-    display.end_of_output()
-
-
-@contextmanager
-def stopping_on_signals(gang: Gang) -> Iterator[None]:
-    """SIGINT and SIGTERM stop the run; a second one skips the grace, a third leaves at once."""
-    received: list[int] = []
-
-    def handle(number: int, _frame: object) -> None:
-        received.append(number)
-        if len(received) > 2:
-            raise KeyboardInterrupt
-        name = signal.Signals(number).name
-        gang.stop("interrupted" if number == signal.SIGINT else name, GRACE if len(received) == 1 else 0.0)
-
-    before: dict[int, Callable[..., Any] | int | None] = {}
-    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-        before[number] = signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def fetch(prepared: Prepared, outputs: Outputs, folder: RunFolder, display: Display) -> None:
-    """Collect what each node wrote; a node that cannot be asked is named, the others' files are kept."""
-    lost = {name for name, each in folder.result().nodes.items() if each.state == "lost"}
-    reachable = [node for node in prepared.nodes if node.name not in lost]
-
-    def collect_from(node: Node) -> Collected:
-        return collect(node, prepared.plan.run_id, outputs, folder.node_folder(node.name))
-
-    with display.stage("collecting outputs") as stage:
-        outcomes = on_all(reachable, collect_from)
-        size = 0
-        for node, outcome in zip(reachable, outcomes, strict=True):
-            if isinstance(outcome, OrchError):
-                display.error(outcome)
-                continue
-            size += outcome.size
-            fields = {"files": outcome.files, "bytes": outcome.size, "left": list(outcome.left)}
-            folder.record(Event(time.time(), "collected", node.name, fields))
-        stage.result = f"{size / 1e6:.1f} MB"
-
-
-def conclude(folder: RunFolder, display: Display) -> int:
-    """Show how it ended; the exit code that says so."""
-    result = folder.result()
-    failure = result.failure
-    tail = folder.tail(failure.node, failure.rank, TAIL_LINES) if failure else []
-    code = exit_code(result)
-    event = Event(time.time(), "run_finished", None, {"exit_code": code})
-    folder.record(event)
-    display.event(event)
-    display.summary(result, folder.path, tail)
-    return code
-
-
-def exit_code(result: RunResult) -> int:
-    """0 done, 1 failed, 4 a node was lost, 130 interrupted."""
-    if result.ok:
-        return 0
-    if result.failure is not None:
-        return 1
-    if any(node.state == "lost" for node in result.nodes.values()):
-        return 4
-    return 130
-
-
 def earlier_outputs(options: RunOptions, hosts: Sequence[str]) -> dict[str, list[Snapshot]]:
     """``--resume``: each node's outputs of an earlier run; a node that had no part in it gets its first node's."""
-    if options.resume is None:
+    if options.resume is None or not hosts:
         return {}
     path = options.runs_dir / options.resume
     if not path.is_dir():

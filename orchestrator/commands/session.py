@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestrator.core.facts import Facts
 from orchestrator.core.inventory import Host, Inventory, parse_inventory, select
-from orchestrator.errors import HostErrors, UsageError
+from orchestrator.errors import HostErrors, OrchError, UsageError
 from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
 from orchestrator.remote.ssh import Connection, Settings, connections
@@ -31,12 +31,17 @@ class Target:
 
 @dataclass(frozen=True)
 class Session:
-    """An inventory, the hosts chosen from it in node_rank order, and the connections of those."""
+    """An inventory, the hosts chosen from it in node_rank order, and the connections of those.
+
+    ``spares`` are hosts to fall back on, with connections that are not open; ``given_up`` those that failed.
+    """
 
     inventory: Inventory
     hosts: tuple[Host, ...]
     links: tuple[Connection, ...]
     fanout: int
+    spares: tuple[tuple[Host, Connection], ...] = ()
+    given_up: set[str] = field(default_factory=set)
 
     def connect(self) -> tuple[Node, ...]:
         """Open every connection; raises HostErrors naming each host that cannot be reached."""
@@ -44,6 +49,16 @@ class Session:
         if errors := failures(outcomes):
             raise HostErrors(errors, len(self.links))
         return tuple(Node(link) for link in self.links)
+
+    def connect_some(self) -> tuple[tuple[Node, ...], list[OrchError]]:
+        """Open every connection; the nodes that can be reached, and for each other host why not."""
+        outcomes = on_all(self.links, Connection.open, limit=self.fanout)
+        nodes = [
+            Node(link)
+            for link, outcome in zip(self.links, outcomes, strict=True)
+            if not isinstance(outcome, OrchError)
+        ]
+        return tuple(nodes), failures(outcomes)
 
 
 def read_inventory(path: Path) -> Inventory:
@@ -58,18 +73,25 @@ def read_inventory(path: Path) -> Inventory:
 
 
 @contextmanager
-def session(target: Target) -> Iterator[Session]:
-    """The hosts asked for, with connections not yet open; the sandbox is up meanwhile if they are its."""
+def session(target: Target, *, spares_too: bool = False) -> Iterator[Session]:
+    """The hosts asked for, with connections not yet open; the sandbox is up meanwhile if they are its.
+
+    ``spares_too``: with no hosts named, the spares are asked for as well.
+    """
     inventory = read_inventory(target.hosts_file)
-    hosts = select(inventory, target.nodes)
+    everyone = spares_too and target.nodes is None
+    hosts = inventory.hosts if everyone else select(inventory, target.nodes)
+    chosen = {host.name for host in hosts}
+    spares = tuple(h for h in inventory.hosts if h.name in inventory.spares and h.name not in chosen)
     sandbox = None
     links: Sequence[Connection] = ()
     try:
         if inventory.sandbox:
             sandbox = the_sandbox(target.hosts_file, inventory)
-            hosts = _sandboxed(hosts, sandbox)
-        links = connections(hosts, target.settings)
-        yield Session(inventory, hosts, tuple(links), target.fanout)
+            hosts, spares = _sandboxed(hosts, sandbox), _sandboxed(spares, sandbox)
+        links = connections([*hosts, *spares], target.settings)
+        mine, theirs = links[: len(hosts)], links[len(hosts) :]
+        yield Session(inventory, hosts, tuple(mine), target.fanout, tuple(zip(spares, theirs, strict=True)))
     finally:
         on_all(links, Connection.close)
         if sandbox is not None:

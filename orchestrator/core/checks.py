@@ -30,6 +30,9 @@ def check(hosts: Sequence[Host], facts: Mapping[str, Facts], port: int | None) -
         found += _interpreter(host, known)
         if known.running is not None:
             found.append(_busy(host.name, known.running))
+        for run_id in known.leftovers:
+            what = f"has processes of run {run_id} left over, and no supervisor for them"
+            found.append(Finding(host.name, "fail", what, f"end them: orch stop {run_id}"))
     found += _torch_versions(hosts, facts)
     if port is not None and facts[hosts[0].name].free_port is None:
         what = f"master port {port} is in use"
@@ -52,7 +55,9 @@ def _interpreter(host: Host, known: Facts) -> list[Finding]:
 
 def _busy(node: str, running: Running) -> Finding:
     what = f"is busy with run {running.run_id} ({running.workload}) of {running.owner}, for {age(running.age)}"
-    return Finding(node, "fail", what, f"wait, or end it: orch stop {running.run_id}")
+    return Finding(
+        node, "fail", what, f"wait, watch it: orch attach {running.run_id}, or end it: orch stop {running.run_id}"
+    )
 
 
 def _torch_versions(hosts: Sequence[Host], facts: Mapping[str, Facts]) -> list[Finding]:

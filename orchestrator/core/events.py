@@ -1,8 +1,9 @@
 """What happens in a run, as values; a list of events is enough to say how it ended.
 
-Kinds that nodes report: ``started``, ``torchrun_started``, ``worker``, ``rank_failed``, ``stopping``,
-``failed_to_start``, ``finished``, ``orphaned``. Kinds of the control side: ``planned``, ``stop_requested``,
-``node_lost``, ``collected``, ``run_finished``.
+Kinds that nodes report: ``torchrun_started``, ``worker``, ``rank_failed``, ``stopping``, ``failed_to_start``,
+``finished``. Kinds of the control side: ``planned`` (an attempt begins), ``stop_requested``, ``reconnecting``,
+``reconnected``, ``node_lost``, ``orphaned``, ``swept``, ``fenced``, ``evidence``, ``diagnosed``, ``collected``,
+``carried``, ``detached``, ``attached``, ``run_finished``.
 """
 
 from __future__ import annotations
@@ -39,18 +40,29 @@ class Event:
         return cls(value["time"], value["event"], node or value.get("node"), rest)
 
 
+# What a node's own journal holds; the rest is the control machine's.
+OF_NODES = ("torchrun_started", "worker", "rank_failed", "stopping", "failed_to_start", "finished")
+
+
 @dataclass(frozen=True)
 class Failure:
-    """The first thing that went wrong. ``rank`` is None where torchrun itself failed, not a worker."""
+    """Something that went wrong on a node. ``rank`` is None where torchrun itself failed, not a worker.
+
+    ``time`` is by the control machine's clock; ``reason`` says what became of a node that told nothing more.
+    """
 
     node: str
     rank: int | None
     exit_code: int | None
     signal: int | None
     message: str | None = None
+    time: float = 0.0
+    reason: str | None = None
 
     def describe(self) -> str:
         """``rank 2 on gpu3 was killed by SIGKILL``, say."""
+        if self.reason is not None:
+            return f"{self.node} {self.reason}"
         who = f"rank {self.rank} on {self.node}" if self.rank is not None else f"torchrun on {self.node}"
         if self.signal is not None:
             return f"{who} was killed by {signal_name(self.signal)}"
@@ -58,8 +70,18 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """A line of a rank's output (of torchrun's for None) that tells something; ``signature`` names what."""
+
+    node: str
+    rank: int | None
+    signature: str
+    line: str
+
+
+@dataclass(frozen=True)
 class NodeResult:
-    """How one node's part ended; ``state`` is ``running``, ``ok``, ``failed``, ``stopped`` or ``lost``."""
+    """How one node's part stands: ``running``, ``reconnecting``, ``ok``, ``failed``, ``stopped`` or ``lost``."""
 
     node: str
     state: str = "running"
@@ -68,70 +90,107 @@ class NodeResult:
     began: float | None = None
     ended: float | None = None
     killed: int = 0
+    oom_kills: int = 0
     collected: int = 0
     left: tuple[str, ...] = ()
+    ranks: tuple[int, ...] = ()
 
     @property
     def duration(self) -> float | None:
-        """Seconds from torchrun's start to the end of its last process, by the node's clock."""
+        """Seconds from torchrun's start to the end of its last process."""
         return None if self.began is None or self.ended is None else self.ended - self.began
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come from it."""
+        return self.state not in ("running", "reconnecting")
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended, or stands. ``failure`` is the first one by arrival."""
+    """How a run's newest attempt ended, or stands. ``failures`` are in the order of their arrival."""
 
+    attempt: int
     nodes: Mapping[str, NodeResult]
-    failure: Failure | None
+    failures: tuple[Failure, ...]
+    evidence: tuple[Evidence, ...]
     stop_reason: str | None
+    stopped_by_user: bool
 
     @property
     def over(self) -> bool:
         """Whether no node is running any more."""
-        return all(node.state != "running" for node in self.nodes.values())
+        return all(node.over for node in self.nodes.values())
 
     @property
     def ok(self) -> bool:
         """Whether every node ended well."""
         return bool(self.nodes) and all(node.state == "ok" for node in self.nodes.values())
 
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """The nodes that were lost."""
+        return tuple(name for name, node in self.nodes.items() if node.state == "lost")
+
 
 def fold(events: Iterable[Event]) -> RunResult:
     """The state that a run's events amount to."""
+    attempt = 1
     nodes: dict[str, dict[str, Any]] = {}
-    failure: Failure | None = None
+    failures: list[Failure] = []
+    evidence: list[Evidence] = []
     stop_reason: str | None = None
+    by_user = False
     for event in events:
-        if event.kind == "stop_requested":
-            stop_reason = stop_reason or event.fields["reason"]
+        fields = event.fields
         if event.kind == "planned":
-            nodes = {name: {} for name in event.fields["nodes"]}
+            attempt = fields.get("attempt", 1)
+            nodes = {name: {} for name in fields["nodes"]}
+            failures, evidence, stop_reason, by_user = [], [], None, False
+        elif event.kind == "stop_requested":
+            stop_reason = stop_reason or fields["reason"]
+            by_user = by_user or fields.get("by_user", False)
+        elif event.kind == "evidence":
+            evidence.append(Evidence(event.node or "?", fields["rank"], fields["signature"], fields["line"]))
         if event.node is None:
             continue
-        nodes.setdefault(event.node, {}).update(_changes(event))
-        if failure is None and stop_reason is None:
-            failure = _failure(event)
+        mine = nodes.setdefault(event.node, {})
+        if event.kind == "worker" and fields["rank"] is not None:
+            mine["ranks"] = (*mine.get("ranks", ()), fields["rank"])
+        mine.update(_changes(event, mine.get("state", "running")))
+        failure = _failure(event)
+        # What torchrun's end says of a failure is known already from the rank's, and a stop breaks things.
+        told = event.kind == "finished" and any(known.node == event.node for known in failures)
+        if failure and not told and not (by_user and not failures):
+            failures.append(failure)
     results = {name: NodeResult(name, **values) for name, values in nodes.items()}
-    return RunResult(results, failure, stop_reason)
+    return RunResult(attempt, results, tuple(failures), tuple(evidence), stop_reason, by_user)
 
 
-def _changes(event: Event) -> dict[str, Any]:
+def _changes(event: Event, state: str) -> dict[str, Any]:
     """What an event changes in its node's result."""
     fields = event.fields
     if event.kind == "torchrun_started":
         return {"began": event.time}
     if event.kind == "finished":
         code, number = fields["exit_code"], fields["signal"]
-        state = "ok" if code == 0 else "stopped" if fields["stopped"] else "failed"
+        ended = "ok" if code == 0 else "stopped" if fields["stopped"] else "failed"
         return {
-            "state": state,
+            "state": ended,
             "exit_code": code,
             "signal": number,
             "killed": fields["killed"],
+            "oom_kills": fields.get("oom_kills", 0),
             "ended": event.time,
         }
-    if event.kind in ("node_lost", "orphaned"):
+    if event.kind == "node_lost":
         return {"state": "lost"}
+    if event.kind == "orphaned":
+        return {"state": "failed", "ended": event.time}
+    if event.kind == "reconnecting" and state == "running":
+        return {"state": "reconnecting"}
+    if event.kind == "reconnected" and state == "reconnecting":
+        return {"state": "running"}
     if event.kind == "collected":
         return {"collected": fields["files"], "left": tuple(fields["left"])}
     return {}
@@ -141,11 +200,16 @@ def _failure(event: Event) -> Failure | None:
     fields = event.fields
     node = event.node or "?"
     if event.kind == "rank_failed":
-        return Failure(node, fields["rank"], fields["exit_code"], fields["signal"], fields.get("message"))
+        rank, message = fields["rank"], fields.get("message")
+        return Failure(node, rank, fields["exit_code"], fields["signal"], message, event.time)
     if event.kind == "failed_to_start":
-        return Failure(node, None, 127, None, fields["error"])
+        return Failure(node, None, 127, None, fields["error"], event.time)
     if event.kind == "finished" and not fields["stopped"] and fields["exit_code"] != 0:
-        return Failure(node, None, fields["exit_code"], fields["signal"])
+        return Failure(node, None, fields["exit_code"], fields["signal"], None, event.time)
+    if event.kind == "node_lost":
+        return Failure(node, None, None, None, None, event.time, f"was lost: {fields['reason']}")
+    if event.kind == "orphaned":
+        return Failure(node, None, None, None, None, event.time, "lost its supervisor, which was killed")
     return None
 
 

@@ -38,7 +38,10 @@ class Running:
 
 @dataclass(frozen=True)
 class Facts:
-    """One node. ``trees``: which of those asked for are there; ``free_port``: asked of the master only."""
+    """One node. ``trees``: which of those asked for are there; ``free_port``: asked of the master only.
+
+    ``leftovers`` are the runs that have processes there but no supervisor any more.
+    """
 
     node: str
     hostname: str
@@ -54,6 +57,7 @@ class Facts:
     free_port: int | None
     trees: tuple[bool, ...]
     running: Running | None
+    leftovers: tuple[str, ...] = ()
 
     @classmethod
     def from_answer(cls, node: str, answer: Mapping[str, Any]) -> Facts:
@@ -82,6 +86,7 @@ class Facts:
             free_port=answer["free_port"],
             trees=tuple(answer["trees"]),
             running=running,
+            leftovers=tuple(answer["leftovers"]),
         )
 
     def expand(self, path: str) -> str:

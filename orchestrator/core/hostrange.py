@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Sequence
 
 MOST = 4096
 _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
+_TRAILING = re.compile(r"\d{1,9}\Z", re.ASCII)
 _PART = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?\Z", re.ASCII)
 
 
@@ -42,3 +44,29 @@ def _numbers(inside: str) -> list[str]:
         width = len(first) if first.startswith("0") or len(first) == len(last) else 0
         found += [str(number).zfill(width) for number in range(int(first), int(last) + 1)]
     return found
+
+
+def folded(names: Sequence[str]) -> str:
+    """Names written short, in the order of their first: ``gpu01``, ``gpu02``, ``web`` is ``gpu[01-02],web``."""
+    groups: dict[tuple[str, int], list[int]] = {}
+    for name in names:
+        digits = _TRAILING.search(name)
+        number = digits.group() if digits else ""
+        padded = len(number) if number.startswith("0") else 0
+        groups.setdefault((name[: len(name) - len(number)], padded if number else -1), []).append(int(number or 0))
+    return ",".join(_folded(stem, width, sorted(numbers)) for (stem, width), numbers in groups.items())
+
+
+def _folded(stem: str, width: int, numbers: list[int]) -> str:
+    if width < 0:
+        return stem
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    parts = [
+        str(first).zfill(width) + (f"-{str(last).zfill(width)}" if last > first else "") for first, last in spans
+    ]
+    return f"{stem}{parts[0]}" if len(numbers) == 1 else f"{stem}[{','.join(parts)}]"

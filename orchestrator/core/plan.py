@@ -57,7 +57,7 @@ class NodePlan:
     path: str
     workdir: str
     work: str
-    run_dir: str
+    attempt_dir: str
     env: Mapping[str, str]
 
 
@@ -66,6 +66,7 @@ class LaunchPlan:
     """A whole run before it starts. ``nodes`` is in node_rank order."""
 
     run_id: str
+    attempt: int
     spec: RunSpec
     nodes: tuple[NodePlan, ...]
     backend: str
@@ -83,18 +84,28 @@ class LaunchPlan:
 
 
 def plan(
-    hosts: Sequence[Host], rendezvous: Rendezvous, spec: RunSpec, facts: Mapping[str, Facts], run_id: str
+    hosts: Sequence[Host],
+    rendezvous: Rendezvous,
+    spec: RunSpec,
+    facts: Mapping[str, Facts],
+    run_id: str,
+    attempt: int = 1,
 ) -> LaunchPlan:
-    """Plan a run on ``hosts``, the first of which is the master.
+    """Plan an attempt of a run on ``hosts``, the first of which is the master.
+
+    A later attempt meets at another port, so that what may live on of an earlier one cannot join it.
 
     Raises PreflightError if no address of the master can be reached by all, or no port is free.
     """
     master = hosts[0]
     address = master_address(master, hosts, facts, rendezvous.interface)
-    port = spec.port or rendezvous.port or facts[master.name].free_port
+    fixed = spec.port or rendezvous.port
+    port = fixed if fixed and attempt == 1 else facts[master.name].free_port
     if port is None:
         raise PreflightError("no TCP port from 29500 on is free", remedy="pass --port", host=master.name)
-    rdzv_backend, rdzv_id, endpoint = _rendezvous(rendezvous, spec, f"{_bracketed(address)}:{port}", run_id)
+    rdzv_backend, rdzv_id, endpoint = _rendezvous(
+        rendezvous, spec, f"{_bracketed(address)}:{port}", run_id, attempt
+    )
     notes = []
     if rdzv_backend == "c10d":
         notes.append("c10d: torchrun hands out node ranks itself and ignores node_rank, so the order may differ")
@@ -118,13 +129,14 @@ def plan(
                 path=_search_path(host, known),
                 workdir=known.expand(host.workdir),
                 work=f"{known.expand(host.workdir)}/runs/{known.hostname}/{run_id}",
-                run_dir=f"{known.home}/.orch/{known.hostname}/runs/{run_id}",
+                attempt_dir=f"{known.home}/.orch/{known.hostname}/runs/{run_id}/attempt{attempt}",
                 env={**host.env, **spec.env},
             )
         )
         first_rank += nproc
     return LaunchPlan(
         run_id=run_id,
+        attempt=attempt,
         spec=spec,
         nodes=tuple(nodes),
         backend=_backend(spec, hosts, facts),
@@ -140,6 +152,11 @@ def plan(
 def nproc_per_node(host: Host, facts: Facts, spec: RunSpec) -> int:
     """Processes on a node: as asked for, as the inventory says, one per GPU, or one."""
     return spec.nproc or host.nproc or host.gpus or (facts.gpus if host.gpus is None else 0) or 1
+
+
+def ranks_of(first_rank: int | None, nproc: int) -> range:
+    """The ranks of a node; none where torchrun decides them."""
+    return range(0) if first_rank is None else range(first_rank, first_rank + nproc)
 
 
 def assumed_facts(host: Host) -> Facts:
@@ -162,12 +179,15 @@ def assumed_facts(host: Host) -> Facts:
     )
 
 
-def _rendezvous(rendezvous: Rendezvous, spec: RunSpec, default: str, run_id: str) -> tuple[str, str, str]:
+def _rendezvous(
+    rendezvous: Rendezvous, spec: RunSpec, default: str, run_id: str, attempt: int
+) -> tuple[str, str, str]:
     backend = spec.rdzv_backend or rendezvous.backend
     if spec.rdzv_id or spec.rdzv_endpoint:
         backend = "c10d"
     endpoint = spec.rdzv_endpoint or rendezvous.endpoint or default
-    return backend, spec.rdzv_id or rendezvous.id or run_id, endpoint
+    rdzv_id = spec.rdzv_id or rendezvous.id or run_id
+    return backend, rdzv_id if attempt == 1 else f"{rdzv_id}-{attempt}", endpoint
 
 
 def _backend(spec: RunSpec, hosts: Sequence[Host], facts: Mapping[str, Facts]) -> str:

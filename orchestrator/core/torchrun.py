@@ -42,7 +42,7 @@ def command(plan: LaunchPlan, node: NodePlan) -> NodeCommand:
         f"--node_rank={node.node_rank}",
         *_rendezvous_options(plan, node),
         "--max_restarts=0",
-        f"--log_dir={node.run_dir}/logs",
+        f"--log_dir={node.attempt_dir}/logs",
         "--redirects=3",
     ]
     workload = plan.spec.workload
@@ -80,6 +80,7 @@ def _environment(plan: LaunchPlan, node: NodePlan) -> dict[str, str]:
     env |= node.env
     env |= {
         "ORCH_RUN_ID": plan.run_id,
+        "ORCH_ATTEMPT": str(plan.attempt),
         "ORCH_NODE": node.node,
         "ORCH_BACKEND": plan.backend,
         "ORCH_OUTPUT_DIR": f"{node.work}/{OUTPUT_FOLDER}",
@@ -123,6 +124,7 @@ def as_dict(plan: LaunchPlan) -> dict[str, Any]:
     settings = {**asdict(plan.spec), "env": redacted(plan.spec.env)}
     return {
         "run_id": plan.run_id,
+        "attempt": plan.attempt,
         "spec": settings,
         "backend": plan.backend,
         "nnodes": len(plan.nodes),

@@ -14,7 +14,8 @@ VERBS = {
     "store": ("store", "answer"),
     "start": ("start", "answer"),
     "follow": ("follow", "answer"),
-    "stop": ("lock", "answer_stop"),
+    "stop": ("sweep", "answer"),
+    "runs": ("runs", "answer"),
     "status": ("lock", "answer_status"),
     "collect": ("outputs", "answer"),
 }

@@ -17,7 +17,7 @@ import struct
 import subprocess
 import time
 
-from . import lock, paths, wire
+from . import lock, paths, sweep, wire
 
 SIOCGIFCONF, SIOCGIFFLAGS, SIOCGIFNETMASK = 0x8912, 0x8913, 0x891B
 IFF_UP = 0x1
@@ -57,6 +57,7 @@ def answer(request, out):
                 "free_port": free_port(request.get("master_port"), request.get("port_fixed", False)),
                 "trees": [os.path.isdir(paths.tree_dir(*tree)) for tree in request.get("trees", [])],
                 "running": lock.holder(),
+                "leftovers": sorted({run_id for run_id, _ in sweep.leftovers().values()}),
                 "time": now,
             }
         ),

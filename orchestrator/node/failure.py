@@ -1,4 +1,4 @@
-"""Which rank failed first on this node, and how: read from what torchrun leaves behind."""
+"""What torchrun leaves behind that tells which rank failed first on this node, and how."""
 
 import glob
 import json
@@ -17,28 +17,16 @@ ROOT_CAUSE = re.compile(
 TAIL = 64 * 1024
 
 
-def find(logs):
-    """The first failure on this node as a list of one dict, or of none.
+def summary(logs):
+    """The first failure on this node as ``(rank, local_rank, pid, exit code, time)``, or None.
 
-    Keys: rank, local_rank, pid, exit_code or signal, and message where the script is decorated with
-    ``@record`` and so wrote an error file.
+    The exit code is negative for a signal; the time is in seconds since the epoch, or None.
     """
-    summary = ROOT_CAUSE.search(tail(os.path.join(logs, "torchrun.log")))
-    if summary is None:
-        return []
-    code = int(summary.group("code"))
-    local_rank = int(summary.group("local_rank"))
-    return [
-        {
-            "rank": int(summary.group("rank")),
-            "local_rank": local_rank,
-            "pid": int(summary.group("pid")),
-            "exit_code": code if code >= 0 else None,
-            "signal": -code if code < 0 else None,
-            "failed_at": parsed_time(summary.group("time")),
-            "message": recorded_message(logs, local_rank),
-        }
-    ]
+    found = ROOT_CAUSE.search(tail(os.path.join(logs, "torchrun.log")))
+    if found is None:
+        return None
+    rank, local_rank, pid, code = (int(found.group(name)) for name in ("rank", "local_rank", "pid", "code"))
+    return rank, local_rank, pid, code, parsed_time(found.group("time"))
 
 
 def tail(path):

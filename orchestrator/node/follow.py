@@ -1,35 +1,54 @@
-"""The verb ``follow``: a run's events and logs as frames, from given byte offsets, until it ends.
+"""The verb ``follow``: an attempt's events and logs as frames, from where they were left, until it ends.
 
 It reads files that the supervisor and torchrun write, so a slow reader slows nobody but itself.
 """
 
 import json
 import os
-import select
+import threading
 import time
 
-from . import lock, paths, wire
+from . import journal, lease, lock, paths, sample, wire
 from .refusal import Refused
 
 POLL_SHORTEST, POLL_LONGEST = 0.02, 0.2
-HEARTBEAT = 5.0
+# How often the control machine hears that the node is there, in seconds.
+BEAT = 2.0
 
 
 def answer(request, out):
-    """Follow run ``run_id`` from ``offsets`` (stream name -> bytes already received)."""
-    follow(request["run_id"], request["offsets"], out)
+    """Follow ``attempt`` of run ``run_id`` (null: its newest here).
+
+    Further keys, all optional: ``offsets`` (stream name -> bytes already received; ``events`` -> how many of
+    them), ``ranks`` (only these; then torchrun's own words stay away), ``since`` (seconds ago, or null),
+    ``wait`` (false: end when all there is has been sent).
+    """
+    attempt = request.get("attempt") or (paths.attempts(request["run_id"]) or [1])[-1]
+    follow(request["run_id"], attempt, request, out)
 
 
-def follow(run_id, offsets, out):
-    """Send what there is and what comes, and return when the run is over or the control machine gone."""
-    run = paths.run_dir(run_id)
-    if not os.path.isdir(run):
+def follow(run_id, attempt, request, out):
+    """Send what there is and what comes, and return when the attempt is over or the control machine gone."""
+    folder = paths.attempt_dir(run_id, attempt)
+    if not os.path.isdir(folder):
         raise Refused("there is no run %s on this node" % run_id, "no-run")
-    Follower(run_id, run, offsets, out).follow()
+    wire.write_all(out, wire.json_frame({"type": "following", "time": time.time()}))
+    threading.Thread(target=hear_control, args=(folder,), daemon=True).start()
+    Follower(run_id, attempt, folder, request, out).follow()
+
+
+def hear_control(folder):
+    """Note every sign of life from the control machine; with the end of stdin it is gone, and so are we."""
+    try:
+        while os.read(0, 4096):
+            lease.touch(folder)
+    except OSError:
+        pass
+    os._exit(0)
 
 
 class Stream:
-    """One growing file: its name (``events``, ``torchrun``, ``0.stdout``), and how far it was sent."""
+    """One growing file: its name (``torchrun``, ``0.stdout``), and how far it was sent."""
 
     def __init__(self, name, path, offset):
         self.name = name
@@ -48,36 +67,48 @@ class Stream:
 
 
 class Follower:
-    """Sends one run's streams over ``out``."""
+    """Sends one attempt's streams over ``out``."""
 
-    def __init__(self, run_id, run, offsets, out):
+    def __init__(self, run_id, attempt, folder, request, out):
         self.run_id = run_id
-        self.run = run
-        self.offsets = offsets
+        self.attempt = attempt
+        self.folder = folder
         self.out = out
-        self.events = Stream("events", os.path.join(run, "events.jsonl"), offsets.get("events", 0))
+        self.ranks = request.get("ranks")
+        self.wait = request.get("wait", True)
+        self.offsets = dict(request.get("offsets") or {})
+        if request.get("since") is not None:
+            self.offsets.update(sizes_at(folder, time.time() - request["since"]))
+        self.events_known = self.offsets.pop("events", 0)
+        self.events_sent = 0
+        self.events_path = os.path.join(folder, "events.jsonl")
+        self.events_offset = 0
         self.logs = []
-        self.finished = False
-        self.sent_at = time.monotonic()
         self.known = set()
+        self.finished = False
+        self.beat_at = time.monotonic()
 
     def follow(self):
-        """Until everything is sent and the run is over."""
-        self.add_log("torchrun", os.path.join(self.run, "logs", "torchrun.log"), {})
-        self.recall_workers()
+        """Until everything is sent and the attempt is over."""
+        if self.ranks is None:
+            self.add_log("torchrun", os.path.join(self.folder, "logs", "torchrun.log"), {})
         pause = POLL_SHORTEST
         checked_at = time.monotonic()
         while True:
             # The order matters: a run that was over before the logs were read has nothing more to write.
             self.send_events()
             over = self.finished
-            if self.send_logs():
+            sent = self.send_logs()
+            now = time.monotonic()
+            if now - self.beat_at > BEAT:
+                self.beat_at = now
+                self.send({"type": "beat", "time": time.time(), "sample": sample.last(self.folder)})
+            if sent:
                 pause = POLL_SHORTEST
                 continue
-            if over:
+            if over or not self.wait:
                 self.send({"type": "end"})
                 return
-            now = time.monotonic()
             if now - checked_at > 1.0:
                 checked_at = now
                 if not self.supervised():
@@ -85,50 +116,33 @@ class Follower:
                     if not self.finished:
                         self.send({"type": "orphaned"})
                         return
-            if now - self.sent_at > HEARTBEAT:
-                self.send({"type": "beat"})
-            # The end of stdin means that the control machine is gone.
-            ready, _, _ = select.select([0], [], [], pause)
-            if ready and not os.read(0, 4096):
-                return
+            time.sleep(pause)
             pause = min(pause * 1.5, POLL_LONGEST)
 
     def send(self, value):
         """Send a JSON frame."""
         wire.write_all(self.out, wire.json_frame(value))
-        self.sent_at = time.monotonic()
 
     def supervised(self):
-        """Whether the run's supervisor is alive."""
+        """Whether the attempt's supervisor is alive."""
         held = lock.holder()
-        return held is not None and held.get("run_id", self.run_id) == self.run_id
-
-    def recall_workers(self):
-        """Learn the logs named by events that were sent over an earlier connection."""
-        if not self.events.offset:
-            return
-        with open(self.events.path, "rb") as file:
-            for line in file.read(self.events.offset).splitlines():
-                self.learn(json.loads(line.decode("ascii")))
+        return held is not None and (
+            "error" in held or (held["run_id"], held["attempt"]) == (self.run_id, self.attempt)
+        )
 
     def send_events(self):
-        """Send the events that were written since."""
-        piece = self.events.read()
-        whole = piece[: piece.rfind(b"\n") + 1]
-        for line in whole.splitlines():
-            self.events.offset += len(line) + 1
-            event = json.loads(line.decode("ascii"))
-            self.send({"type": "event", "offset": self.events.offset, "event": event})
-            self.learn(event)
-
-    def learn(self, event):
-        """Take from an event what it says of streams and of the end."""
-        if event["event"] == "worker":
-            for name in ("stdout", "stderr"):
-                path = os.path.join(self.run, event["logs"], name + ".log")
+        """Send the events that were written since; those the control machine knows only teach us the logs."""
+        for event, offset in journal.events_from(self.events_path, self.events_offset):
+            self.events_offset = offset
+            self.events_sent += 1
+            if self.events_sent > self.events_known:
+                self.send({"type": "event", "event": event})
+            if event["event"] == "worker" and (self.ranks is None or event["rank"] in self.ranks):
                 about = {"rank": event["rank"], "local_rank": event["local_rank"]}
-                self.add_log("%d.%s" % (event["local_rank"], name), path, about)
-        self.finished = self.finished or event["event"] == "finished"
+                for name in ("stdout", "stderr"):
+                    path = os.path.join(self.folder, event["logs"], name + ".log")
+                    self.add_log("%d.%s" % (event["local_rank"], name), path, about)
+            self.finished = self.finished or event["event"] == "finished"
 
     def add_log(self, name, path, about):
         """Begin to follow a log and say so."""
@@ -147,6 +161,20 @@ class Follower:
             if piece:
                 wire.write_all(self.out, wire.log_frame(stream_id, stream.offset, piece))
                 stream.offset += len(piece)
-                self.sent_at = time.monotonic()
                 any_sent = True
         return any_sent
+
+
+def sizes_at(folder, moment):
+    """How long each log was at a time, by the marks that the supervisor made every other second."""
+    sizes = {}
+    try:
+        with open(os.path.join(folder, "sizes.jsonl")) as lines:
+            for line in lines:
+                mark = json.loads(line)
+                if mark["time"] > moment:
+                    break
+                sizes = mark["sizes"]
+    except (OSError, ValueError):
+        pass
+    return sizes

@@ -9,7 +9,6 @@ import json
 import os
 import socket
 import struct
-import time
 
 from . import paths, wire
 from .refusal import Refused
@@ -79,14 +78,3 @@ def may_stop(uid):
 def answer_status(request, out):
     """The verb ``status``: the run that holds this host, or null."""
     wire.write_all(out, wire.json_frame({"running": holder()}))
-
-
-def answer_stop(request, out):
-    """The verb ``stop``: end run ``run_id`` (null: whichever holds the host) within ``grace`` seconds.
-
-    Answers when no process of the run is left.
-    """
-    deadline = time.monotonic() + request["grace"] + 15.0
-    question = {"op": "stop", "run_id": request["run_id"], "grace": request["grace"]}
-    answer = ask(question, timeout=max(1.0, deadline - time.monotonic()))
-    wire.write_all(out, wire.json_frame({"stopped": answer}))

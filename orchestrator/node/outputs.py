@@ -28,7 +28,8 @@ def answer(request, out):
     """Offer, hear the choice, send."""
     run = paths.run_dir(request["run_id"])
     try:
-        with open(os.path.join(run, "run.json")) as file:
+        newest = paths.attempt_dir(request["run_id"], (paths.attempts(request["run_id"]) or [1])[-1])
+        with open(os.path.join(newest, "run.json")) as file:
             work = json.load(file)["work"]
         with open(os.path.join(run, "before.json")) as file:
             before = json.load(file)

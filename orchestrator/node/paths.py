@@ -21,10 +21,32 @@ def state_dir():
 
 
 def run_dir(run_id):
-    """The folder of one run's state: events, logs. Raises ValueError for what cannot be a run id."""
+    """The folder of one run's state. Raises ValueError for what cannot be a run id."""
     if not RUN_ID.match(run_id):
         raise ValueError("not a run id: %r" % run_id)
     return os.path.join(state_dir(), "runs", run_id)
+
+
+def attempt_dir(run_id, attempt):
+    """The folder of one attempt: what was asked for, events, logs."""
+    return os.path.join(run_dir(run_id), "attempt%d" % attempt)
+
+
+def attempts(run_id):
+    """The numbers of the attempts that this host had a part in, in order."""
+    try:
+        names = os.listdir(run_dir(run_id))
+    except OSError:
+        return []
+    return sorted(int(name[7:]) for name in names if name.startswith("attempt") and name[7:].isdigit())
+
+
+def run_ids():
+    """Every run that this host had a part in, the oldest first."""
+    try:
+        return sorted(os.listdir(os.path.join(state_dir(), "runs")))
+    except OSError:
+        return []
 
 
 def work_dir(workdir, run_id):

@@ -80,17 +80,33 @@ def descendants(pid):
     return found
 
 
-def of_run(run_id, node):
-    """The live processes of a run on this node: those that bear its mark, and those below this process."""
-    run_mark, node_mark = b"ORCH_RUN_ID=" + run_id.encode(), b"ORCH_NODE=" + node.encode()
-    found = set(descendants(os.getpid()))
+def marks():
+    """The live processes of runs on this host: ``{pid: (run id, attempt)}``, by the marks in their environment.
+
+    Hosts of a sandbox share a kernel; there ORCH_HOSTNAME says whose a process is.
+    """
+    here = os.environ.get("ORCH_HOSTNAME", "").encode()
+    found = {}
     for pid in pids():
-        if pid not in found:
-            marks = environment(pid)
-            if run_mark in marks and node_mark in marks:
-                found.add(pid)
+        values = dict(entry.partition(b"=")[::2] for entry in environment(pid) if entry.startswith(b"ORCH_"))
+        run_id = values.get(b"ORCH_RUN_ID")
+        if run_id and values.get(b"ORCH_HOSTNAME", b"") == here and alive(pid):
+            attempt = values.get(b"ORCH_ATTEMPT", b"1")
+            found[pid] = (run_id.decode("utf-8", "replace"), int(attempt) if attempt.isdigit() else 1)
+    return found
+
+
+def alive(pid):
+    """Whether a process exists and has not ended yet."""
+    return (stat(pid) or ("Z", 0))[0] not in "ZX"
+
+
+def of_run(run_id, attempt):
+    """The live processes of one attempt of a run: those with its mark, and those below this process."""
+    found = {pid for pid, mark in marks().items() if mark == (run_id, attempt)}
+    found.update(pid for pid in descendants(os.getpid()) if alive(pid))
     found.discard(os.getpid())
-    return sorted(pid for pid in found if (stat(pid) or ("Z", 0))[0] != "Z")
+    return sorted(found)
 
 
 def send(signal_number, targets):

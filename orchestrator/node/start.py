@@ -4,47 +4,61 @@ import json
 import os
 import shutil
 
-from . import follow, lock, outputs, paths, store, wire
+from . import follow, lock, outputs, paths, store, sweep, wire
 from .refusal import Refused
 
 
 def answer(request, out):
-    """Start the run described by ``request`` and follow it; raises Refused if the node is busy."""
-    run = paths.run_dir(request["run_id"])
-    if os.path.exists(run):
+    """Start the attempt described by ``request`` and follow it; raises Refused if the node is busy.
+
+    An earlier attempt of the same run that still lives here, on a node that was lost for a while, is ended first.
+    """
+    folder = paths.attempt_dir(request["run_id"], request["attempt"])
+    if os.path.exists(folder):
         raise Refused("run %s exists on this node already" % request["run_id"], "exists")
+    sweep.end(request["run_id"], 0.0)
     listener = lock.acquire()
     try:
-        os.makedirs(os.path.join(run, "logs"), mode=0o700)
+        os.makedirs(os.path.join(folder, "logs"), mode=0o700)
         work = make_work_dir(request)
-        with open(os.path.join(run, "run.json"), "w") as file:
+        with open(os.path.join(folder, "run.json"), "w") as file:
             # Not the environment: it may hold secrets, and this file stays.
             kept = {key: value for key, value in request.items() if key not in ("env", "nonce")}
             json.dump(dict(kept, work=work), file)
-        leave_supervisor(request, run, work, listener)
+        leave_supervisor(request, folder, work, listener)
     finally:
         # The supervisor has its own copy of the lock; ours must not outlive it.
         listener.close()
-    wire.write_all(out, wire.json_frame({"type": "started", "work": work}))
-    follow.follow(request["run_id"], {}, out)
+    wire.write_all(out, wire.json_frame({"type": "started"}))
+    follow.follow(request["run_id"], request["attempt"], {}, out)
 
 
 def make_work_dir(request):
-    """A folder of the run's own: a copy of the synced tree, then of what it resumes from."""
+    """A folder of the run's own, which stays through its attempts: a copy of the synced tree to begin with.
+
+    The overlays, outputs of an earlier run or of another node of this one, are laid over it.
+    """
     work = paths.work_dir(request["workdir"], request["run_id"])
-    os.makedirs(os.path.dirname(work), exist_ok=True)
-    for position, tree_id in enumerate([request["tree"]] + request["overlays"]):
-        tree = paths.tree_dir(request["workdir"], request["project"], tree_id)
-        if not os.path.isdir(tree):
-            raise Refused("tree %s is not on this node" % tree_id, "tree")
-        copy_tree(tree, work)
-        if position == 0:
-            before = outputs.listing(work)
+    listing = os.path.join(paths.run_dir(request["run_id"]), "before.json")
+    if not os.path.exists(listing):
+        os.makedirs(os.path.dirname(work), exist_ok=True)
+        copy_tree(existing_tree(request, request["tree"]), work)
+        with open(listing + ".part", "w") as file:
+            json.dump(outputs.listing(work), file)
+        os.replace(listing + ".part", listing)
+    for tree_id in request["overlays"]:
+        copy_tree(existing_tree(request, tree_id), work)
     os.makedirs(os.path.join(work, request["cwd"]), exist_ok=True)
     os.makedirs(os.path.join(work, outputs.OUTPUT_FOLDER), exist_ok=True)
-    with open(os.path.join(paths.run_dir(request["run_id"]), "before.json"), "w") as file:
-        json.dump(before, file)
     return work
+
+
+def existing_tree(request, tree_id):
+    """The folder of a synced tree; raises Refused if it is not here."""
+    tree = paths.tree_dir(request["workdir"], request["project"], tree_id)
+    if not os.path.isdir(tree):
+        raise Refused("tree %s is not on this node" % tree_id, "tree")
+    return tree
 
 
 def copy_tree(source, target):
@@ -56,14 +70,14 @@ def copy_tree(source, target):
             if name == store.MANIFEST and folder == source:
                 continue
             there = os.path.join(into, name)
-            if os.path.islink(there):
+            if os.path.lexists(there):
                 os.unlink(there)
             shutil.copy2(os.path.join(folder, name), there, follow_symlinks=False)
             if not os.path.islink(there):
                 os.chmod(there, os.stat(there).st_mode | 0o200)
 
 
-def leave_supervisor(request, run, work, listener):
+def leave_supervisor(request, folder, work, listener):
     """Fork a supervisor that belongs to no terminal and no connection; it holds ``listener``, the lock."""
     child = os.fork()
     if child:
@@ -74,7 +88,7 @@ def leave_supervisor(request, run, work, listener):
         if os.fork():
             os._exit(0)
         null = os.open(os.devnull, os.O_RDONLY)
-        log = os.open(os.path.join(run, "supervisor.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log = os.open(os.path.join(folder, "supervisor.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(null, 0)
         os.dup2(log, 1)
         os.dup2(log, 2)
@@ -82,6 +96,6 @@ def leave_supervisor(request, run, work, listener):
         os.closerange(4, 256)
         from . import supervisor
 
-        supervisor.main(request, run, work, lock_fd)
+        supervisor.main(request, folder, work, lock_fd)
     finally:
         os._exit(1)

@@ -1,7 +1,7 @@
 """Owns one torchrun on one node: starts it, records what happens, ends it, and leaves nothing behind.
 
 It is a session of its own, so the connection that started it may break. Everything it has to say goes to
-``events.jsonl`` in the run's folder; ``follow`` reads it from there.
+``events.jsonl`` in the attempt's folder; ``follow`` reads it from there.
 """
 
 import contextlib
@@ -15,19 +15,25 @@ import sys
 import time
 import traceback
 
-from . import failure, lock, processes
+from . import lock, processes
+from .journal import Journal
+from .lease import Lease
+from .sample import Sampler
+from .workers import Workers
 
 DISCOVERY_INTERVAL = 0.05
-IDLE_INTERVAL = 1.0
+IDLE_INTERVAL = 0.25
 # How long what torchrun leaves behind may take to end by itself before it is killed, in seconds.
 SURVIVOR_GRACE = 2.0
+# How long torchrun may take to notice a worker's end before a stop hides how it ended, in seconds.
+NOTICE_TIME = 1.0
 
 
-def main(request, run, work, lock_fd):
+def main(request, folder, work, lock_fd):
     """Supervise until nothing of the run is left, then exit. Never returns."""
     code = 1
     try:
-        Supervisor(request, run, work, socket.socket(fileno=lock_fd)).supervise()
+        Supervisor(request, folder, work, socket.socket(fileno=lock_fd)).supervise()
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -37,20 +43,24 @@ def main(request, run, work, lock_fd):
 
 
 class Supervisor:
-    """One run's life on this node; ``supervise()`` is all of it."""
+    """One attempt's life on this node; ``supervise()`` is all of it."""
 
-    def __init__(self, request, run, work, listener):
+    def __init__(self, request, folder, work, listener):
         self.request = request
-        self.run = run
+        self.folder = folder
         self.work = work
         self.listener = listener
-        self.logs = os.path.join(run, "logs")
-        # Open for as long as the supervisor lives.
-        self.events = open(os.path.join(run, "events.jsonl"), "a")  # noqa: SIM115
+        self.logs = os.path.join(folder, "logs")
+        self.journal = Journal(folder)
+        self.workers = Workers(request, folder, self.journal.record)
+        self.sampler = Sampler(folder)
+        self.lease = Lease(folder, request["on_disconnect"], request["cut_off"])
+        self.sizes = {}
         self.started_at = time.time()
+        self.oom_kills = oom_kills()
         self.torchrun = None
-        self.workers = set()
         self.stopped_by = None
+        self.term_at = None
         self.kill_at = None
         self.askers = []
 
@@ -61,35 +71,53 @@ class Supervisor:
         try:
             self.start_torchrun()
         except OSError as error:
-            self.record("failed_to_start", error=str(error))
-            self.record("finished", exit_code=127, signal=None, stopped=False, killed=0)
+            self.journal.record("failed_to_start", error=str(error))
+            self.finish(127, 0)
             return
         while self.torchrun.poll() is None:
-            busy = len(self.workers) < self.request["nproc"]
-            self.wait(wake, DISCOVERY_INTERVAL if busy else IDLE_INTERVAL)
-            if busy:
-                self.find_workers()
-            self.kill_if_due()
-        self.find_logs()
+            self.wait(wake, IDLE_INTERVAL if self.workers.complete else DISCOVERY_INTERVAL)
+            self.look()
+            self.end_if_due()
+        self.workers.find_logs()
         if self.torchrun.returncode != 0 and self.stopped_by is None:
-            for fields in failure.find(self.logs):
-                self.record("rank_failed", **fields)
+            self.workers.find_summary()
+        self.sampler.close()
         killed = self.clear(wake)
-        code = self.torchrun.returncode
-        self.record(
+        self.finish(self.torchrun.returncode, killed)
+
+    def look(self):
+        """See what has changed since the last look."""
+        if not self.workers.complete:
+            self.workers.find(self.torchrun.pid)
+        if self.stopped_by is None or self.term_at is not None:
+            self.workers.find_failure()
+        if self.sampler.tick():
+            self.note_sizes()
+        reason = self.lease.ended() if self.stopped_by is None else None
+        if reason is not None:
+            self.stop(reason, self.request["grace"])
+
+    def finish(self, code, killed):
+        """Record how it ended, and tell those who wait for it."""
+        self.journal.record(
             "finished",
             exit_code=code if code >= 0 else None,
             signal=-code if code < 0 else None,
             stopped=self.stopped_by is not None,
             killed=killed,
+            oom_kills=oom_kills() - self.oom_kills,
         )
+        self.journal.close()
         for asker in self.askers:
             self.reply(asker, {"run_id": self.request["run_id"], "gone": True})
 
-    def record(self, kind, **fields):
-        """Append an event; it is on disk's way before anything that follows from it is done."""
-        self.events.write(json.dumps(dict(fields, event=kind, time=time.time())) + "\n")
-        self.events.flush()
+    def note_sizes(self):
+        """Keep how long each log was by now: lines have no time of their own, ``logs --since`` needs one."""
+        sizes = self.workers.sizes()
+        if sizes != self.sizes:
+            self.sizes = sizes
+            with contextlib.suppress(OSError), open(os.path.join(self.folder, "sizes.jsonl"), "a") as file:
+                file.write(json.dumps({"time": time.time(), "sizes": sizes}) + "\n")
 
     def wake_on_child(self):
         """A descriptor that becomes readable when a child ends."""
@@ -118,45 +146,13 @@ class Supervisor:
                 start_new_session=True,
                 preexec_fn=lambda: processes.die_with_parent(me),
             )
-        self.record("torchrun_started", pid=self.torchrun.pid)
-
-    def find_workers(self):
-        """Record each worker that has appeared, with the rank that torchrun gave it."""
-        for pid in processes.children(self.torchrun.pid):
-            local_rank = processes.variable(pid, "LOCAL_RANK")
-            if local_rank is None or int(local_rank) in self.workers:
-                continue
-            stdout = self.log_file(int(local_rank), "stdout.log")
-            rank = processes.variable(pid, "RANK")
-            if stdout is not None and rank is not None:
-                self.record_worker(int(local_rank), int(rank), pid, os.path.dirname(stdout))
-
-    def find_logs(self):
-        """Record the workers that came and went unseen, by the logs they left."""
-        for local_rank in range(self.request["nproc"]):
-            stdout = self.log_file(local_rank, "stdout.log")
-            if local_rank not in self.workers and stdout is not None:
-                first = self.request["first_rank"]
-                rank = None if first is None else first + local_rank
-                self.record_worker(local_rank, rank, None, os.path.dirname(stdout))
-
-    def record_worker(self, local_rank, rank, pid, folder):
-        """Record a worker and where its output is."""
-        self.workers.add(local_rank)
-        self.record("worker", rank=rank, local_rank=local_rank, pid=pid, logs=os.path.relpath(folder, self.run))
-
-    def log_file(self, local_rank, name):
-        """torchrun's file of one worker's stream, or None: ``<logs>/<id>/attempt_0/<local_rank>/<name>``."""
-        for entry in os.listdir(self.logs):
-            path = os.path.join(self.logs, entry, "attempt_0", str(local_rank), name)
-            if os.path.exists(path):
-                return path
-        return None
+        self.journal.record("torchrun_started", pid=self.torchrun.pid)
 
     def wait(self, wake, seconds):
         """Until a child ends, somebody asks, or the time is over."""
-        if self.kill_at is not None:
-            seconds = min(seconds, max(0.0, self.kill_at - time.monotonic()))
+        for due in (self.term_at, self.kill_at):
+            if due is not None:
+                seconds = min(seconds, max(0.0, due - time.monotonic()))
         ready, _, _ = select.select([wake, self.listener], [], [], seconds)
         if wake in ready:
             os.read(wake, 4096)
@@ -189,32 +185,33 @@ class Supervisor:
 
     def status(self):
         """The facts of this run."""
-        return {
-            "run_id": self.request["run_id"],
-            "owner": self.request["owner"],
-            "workload": self.request["workload"],
-            "age": time.time() - self.started_at,
-        }
+        facts = {key: self.request[key] for key in ("run_id", "attempt", "owner", "workload")}
+        return dict(facts, age=time.time() - self.started_at, stopping=self.stopped_by is not None)
 
     def stop(self, who, grace):
         """Ask torchrun to end (it passes SIGTERM on to its workers); kill what is left after ``grace``."""
-        deadline = time.monotonic() + grace
+        now = time.monotonic()
         if self.stopped_by is None:
             self.stopped_by = who
-            self.record("stopping", by=who, grace=grace)
-            if self.torchrun is not None and self.torchrun.poll() is None:
-                processes.send(signal.SIGTERM, [self.torchrun.pid])
-        self.kill_at = deadline if self.kill_at is None else min(self.kill_at, deadline)
+            self.journal.record("stopping", by=who, grace=grace)
+            # A worker that is gone already is the more interesting end: let torchrun say how it ended.
+            self.term_at = now + NOTICE_TIME if grace and self.workers.any_ended() else now
+        self.kill_at = now + grace if self.kill_at is None else min(self.kill_at, now + grace)
 
-    def kill_if_due(self):
-        """Kill the whole run when the grace period is over."""
-        if self.kill_at is not None and time.monotonic() >= self.kill_at:
+    def end_if_due(self):
+        """Send what a stop has announced: SIGTERM to torchrun, after the grace period SIGKILL to all."""
+        now = time.monotonic()
+        if self.term_at is not None and (now >= self.term_at or self.workers.failed):
+            self.term_at = None
+            if self.torchrun.poll() is None:
+                processes.send(signal.SIGTERM, [self.torchrun.pid])
+        if self.kill_at is not None and now >= self.kill_at:
             processes.send(signal.SIGKILL, self.survivors())
-            self.kill_at = time.monotonic() + 1.0
+            self.kill_at = now + 1.0
 
     def survivors(self):
-        """The live processes of this run, other than the supervisor."""
-        return processes.of_run(self.request["run_id"], self.request["node"])
+        """The live processes of this attempt, other than the supervisor."""
+        return processes.of_run(self.request["run_id"], self.request["attempt"])
 
     def clear(self, wake):
         """End what torchrun left behind; returns how many processes had to be killed."""
@@ -222,10 +219,10 @@ class Supervisor:
         left = self.survivors()
         processes.send(signal.SIGTERM, left)
         deadline = time.monotonic() + SURVIVOR_GRACE
-        if self.kill_at is not None:
-            deadline = min(deadline, self.kill_at)
-        self.kill_at = None
         while left:
+            if self.kill_at is not None:
+                deadline = min(deadline, self.kill_at)
+            self.term_at = self.kill_at = None
             if time.monotonic() >= deadline:
                 processes.send(signal.SIGKILL, left)
                 killed = max(killed, len(left))
@@ -242,3 +239,15 @@ class Supervisor:
                 continue
         except ChildProcessError:
             return
+
+
+def oom_kills():
+    """How many processes this machine has killed for memory since it started (proc_vmstat, Linux 4.13)."""
+    try:
+        with open("/proc/vmstat") as lines:
+            for line in lines:
+                if line.startswith("oom_kill "):
+                    return int(line.split()[1])
+    except OSError:
+        pass
+    return 0

@@ -1,60 +1,44 @@
-"""All nodes of one run: start them together, hear them, stop them, fetch what they wrote."""
+"""All nodes of one attempt of a run: start them together or join them, hear them, stop them."""
 
 from __future__ import annotations
 
-import json
 import queue
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from orchestrator import errors
 from orchestrator.core.events import Event
-from orchestrator.node import wire
 from orchestrator.remote.fanout import on_all
+from orchestrator.remote.follower import SILENCE, Closed, Follower, Item, Output, Sample
 from orchestrator.remote.node import Call, Node
 
-# Frames held for a slow reader; beyond this the SSH window, and then the node's reader, holds back.
-QUEUE_FRAMES = 64
-GRACE = 5.0
-
-
-@dataclass(frozen=True)
-class Output:
-    """A piece of what a process printed. ``stream``: ``stdout``, ``stderr``, or ``torchrun`` for its own words.
-
-    ``rank`` is None for torchrun, and where it is not known which rank a worker had.
-    """
-
-    node: str
-    rank: int | None
-    local_rank: int | None
-    stream: str
-    data: bytes
-
-
-@dataclass(frozen=True)
-class _Closed:
-    """A node has nothing more to say; ``error`` if that came unexpectedly."""
-
-    node: str
-    error: errors.OrchError | None
+# Pieces of output held for a slow reader; beyond this the SSH window, and then the node's reader, holds back.
+QUEUE_PIECES = 64
+# How long a run may take to end by itself when it is stopped, in seconds: by its user, and because of a failure.
+GRACE, FAILURE_GRACE = 5.0, 3.0
+PING_INTERVAL = 4.0
 
 
 class Gang:
-    """The nodes of one run. ``start()``, then ``next()`` until it returns None; ``stop()`` at any time."""
+    """The nodes of one attempt. ``start()`` or ``join()``, then ``next()`` until it returns None.
 
-    def __init__(self, nodes: Sequence[Node], run_id: str) -> None:
+    ``stop()`` and ``leave()`` may be called at any time. ``node_timeout``: after how many silent seconds a node
+    is lost.
+    """
+
+    def __init__(self, nodes: Sequence[Node], run_id: str, attempt: int, node_timeout: float) -> None:
         self.nodes = nodes
         self.run_id = run_id
-        self._queue: queue.SimpleQueue[tuple[str, bytes, bytes] | Event | _Closed] = queue.SimpleQueue()
-        self._room = threading.Semaphore(QUEUE_FRAMES)
-        self._streams: dict[tuple[str, int], Mapping[str, Any]] = {}
-        self._speaking = {node.name for node in nodes}
-        self._finished: set[str] = set()
-        self._started = threading.Event()
+        self.attempt = attempt
+        self.node_timeout = node_timeout
+        self.left = False
+        self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
+        self._room = threading.Semaphore(QUEUE_PIECES)
+        self._followers: dict[str, Follower] = {}
+        self._begun = threading.Event()
+        self._grace: float | None = None
 
     def start(self, requests: Mapping[str, Mapping[str, Any]]) -> list[errors.OrchError]:
         """Start every node with its request. If one refuses, those that began are stopped again.
@@ -67,84 +51,107 @@ class Gang:
             call.answer()
             return call
 
-        outcomes = on_all(self.nodes, start_one)
-        self._started.set()
+        return self._begin(start_one, {})
+
+    def join(self, offsets: Mapping[str, Mapping[str, int]]) -> list[errors.OrchError]:
+        """Follow a run that goes on, or that has ended, from where ``offsets`` says; returns as ``start`` does."""
+
+        def follow_one(node: Node) -> Call:
+            return node.call("follow", self._request(node.name, offsets))
+
+        return self._begin(follow_one, offsets, joining=True)
+
+    def _begin(
+        self, begin: Any, offsets: Mapping[str, Mapping[str, int]], joining: bool = False
+    ) -> list[errors.OrchError]:
+        outcomes = on_all(self.nodes, begin)
         refusals = [outcome for outcome in outcomes if isinstance(outcome, errors.OrchError)]
-        for node, outcome in zip(self.nodes, outcomes, strict=True):
-            if isinstance(outcome, errors.OrchError):
-                self._speaking.discard(node.name)
-            else:
-                self._listen(node, outcome)
+        calls = {
+            node: outcome
+            for node, outcome in zip(self.nodes, outcomes, strict=True)
+            if not isinstance(outcome, errors.OrchError)
+        }
+        for node in calls:
+            self._followers[node.name] = Follower(
+                node,
+                self._request(node.name, offsets),
+                self._put,
+                timeout=self.node_timeout,
+                company=lambda name=node.name: self._others_heard(name),  # type: ignore[misc]
+                stopping=lambda: self._grace,
+            )
+        self._begun.set()
         if refusals:
-            self._stop_nodes(0.0)
-        return refusals
+            if not joining:
+                self._stop_nodes(0.0)
+            return refusals
+        for node, call in calls.items():
+            follower = self._followers[node.name]
+            threading.Thread(target=follower.follow, args=(call,), daemon=True, name=f"follow-{node.name}").start()
+        threading.Thread(target=self._ping, daemon=True, name="ping").start()
+        return []
 
-    def _listen(self, node: Node, call: Call) -> None:
-        def read() -> None:
-            error = None
-            try:
-                for kind, payload in call.frames():
-                    # Only frames are held back: a stop must get through however slow the reader is.
-                    self._room.acquire()
-                    self._queue.put((node.name, kind, payload))
-            except errors.OrchError as caught:
-                error = caught
-            self._queue.put(_Closed(node.name, error))
+    def _request(self, node: str, offsets: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+        return {"run_id": self.run_id, "attempt": self.attempt, "offsets": dict(offsets.get(node, {}))}
 
-        threading.Thread(target=read, daemon=True, name=f"follow-{node.name}").start()
+    def _put(self, item: Item) -> None:
+        if isinstance(item, Output):
+            # Only output is held back: a stop must get through however slow the reader is.
+            self._room.acquire()
+        self._queue.put(item)
 
-    def next(self) -> Event | Output | None:
-        """The next thing that happened on any node; None when all nodes have ended."""
-        while self._speaking:
+    def _ping(self) -> None:
+        while not all(follower.over for follower in self._followers.values()):
+            for follower in self._followers.values():
+                follower.ping()
+            time.sleep(PING_INTERVAL)
+
+    def _others_heard(self, name: str) -> bool:
+        others = [each for each in self._followers.values() if each.name != name and not each.over]
+        now = time.monotonic()
+        return not others or any(now - each.heard_at < 2 * SILENCE for each in others)
+
+    def next(self) -> Event | Output | Sample | None:
+        """The next thing that happens on any node; None when all nodes have ended, or after ``leave()``."""
+        while not self.left:
+            if self._queue.empty() and all(follower.over for follower in self._followers.values()):
+                return None
+            item = self._queue.get()
+            if isinstance(item, Output):
+                self._room.release()
+            if item is not None and not isinstance(item, Closed):
+                return item
+        return None
+
+    def late_events(self) -> list[Event]:
+        """What has come since ``next()`` returned None: a lost node that was reached again, say."""
+        found = []
+        while not self._queue.empty():
             item = self._queue.get()
             if isinstance(item, Event):
-                return item
-            if isinstance(item, _Closed):
-                self._speaking.discard(item.node)
-                if item.node not in self._finished:
-                    reason = str(item.error.message) if item.error else "its follower ended"
-                    return Event(time.time(), "node_lost", item.node, {"reason": reason})
-                continue
-            self._room.release()
-            heard = self._hear(*item)
-            if heard is not None:
-                return heard
-        return None
+                found.append(item)
+        return found
 
-    def _hear(self, node: str, kind: bytes, payload: bytes) -> Event | Output | None:
-        if kind == wire.LOG:
-            stream_id, _offset = wire.LOG_HEAD.unpack_from(payload)
-            about = self._streams[node, stream_id]
-            name = about["name"].rpartition(".")[2]
-            data = payload[wire.LOG_HEAD.size :]
-            return Output(node, about.get("rank"), about.get("local_rank"), name, data)
-        value = json.loads(payload)
-        if value["type"] == "stream":
-            self._streams[node, value["id"]] = value
-        elif value["type"] == "event":
-            event = Event.from_dict(value["event"], node)
-            if event.kind == "finished":
-                self._finished.add(node)
-            return event
-        elif value["type"] == "orphaned":
-            self._finished.add(node)
-            return Event(time.time(), "orphaned", node, {})
-        return None
-
-    def stop(self, reason: str, grace: float = GRACE) -> None:
+    def stop(self, reason: str, grace: float = GRACE, *, by_user: bool = False) -> None:
         """Ask every node to end the run within ``grace`` seconds. Returns at once; safe in a signal handler.
 
-        What becomes of it is heard through ``next()``.
+        What becomes of it is heard through ``next()``. A node that cannot be reached now is told when it can.
         """
 
         def work() -> None:
-            self._started.wait()
-            self._queue.put(Event(time.time(), "stop_requested", None, {"reason": reason, "grace": grace}))
+            self._begun.wait()
+            fields = {"reason": reason, "grace": grace, "by_user": by_user}
+            self._queue.put(Event(time.time(), "stop_requested", None, fields))
+            self._grace = grace if self._grace is None else min(grace, self._grace)
             self._stop_nodes(grace)
 
         threading.Thread(target=work, daemon=True, name="stop").start()
 
+    def leave(self) -> None:
+        """Hear no more and leave the run going; ``next()`` returns None. Safe in a signal handler."""
+        self.left = True
+        self._queue.put(None)
+
     def _stop_nodes(self, grace: float) -> None:
-        request = {"run_id": self.run_id, "grace": grace}
-        running = [node for node in self.nodes if node.name not in self._finished]
-        on_all(running, lambda node: node.ask("stop", request))
+        running = [each.node for each in self._followers.values() if each.connected and not each.finished]
+        on_all(running, lambda node: node.stop(self.run_id, grace), limit=len(running))

@@ -15,6 +15,9 @@ from orchestrator.core.inventory import Outputs
 from orchestrator.node import wire
 from orchestrator.remote.node import Call, Node
 
+# How long a node may take over a file's next piece, in seconds.
+SILENCE = 60.0
+
 
 @dataclass(frozen=True)
 class Offer:
@@ -54,15 +57,15 @@ def choose(offers: Sequence[Offer], outputs: Outputs) -> tuple[list[Offer], list
 
 
 def collect(node: Node, run_id: str, outputs: Outputs, into: Path) -> Collected:
-    """Fetch a node's outputs into a folder. A file is complete or not there.
+    """Fetch a node's outputs into a folder, those that are not there already. A file is complete or not there.
 
     Raises ConnectionLost, NodeProgramError, or OrchError if this machine cannot write them.
     """
     call = node.call("collect", {"run_id": run_id})
     try:
-        offers = [Offer(*entry) for entry in call.answer()["files"]]
+        offers = [Offer(*entry) for entry in call.answer(SILENCE)["files"]]
         chosen, left = choose(offers, outputs)
-        wanted = [offer.path for offer in chosen if offer.target is None]
+        wanted = [offer.path for offer in chosen if offer.target is None and not _there(offer, into)]
         call.channel.write(wire.json_frame({"paths": wanted}))
         into.mkdir(parents=True, exist_ok=True)
         size = _receive(call, {offer.path: offer for offer in chosen}, into)
@@ -86,7 +89,7 @@ def collect(node: Node, run_id: str, outputs: Outputs, into: Path) -> Collected:
 def _receive(call: Call, offers: dict[str, Offer], into: Path) -> int:
     """Write the files that arrive; returns their bytes."""
     total = 0
-    frames = call.frames()
+    frames = call.frames(SILENCE)
     for _, payload in frames:
         about = json.loads(payload)
         if about.get("done"):
@@ -106,6 +109,15 @@ def _receive(call: Call, offers: dict[str, Offer], into: Path) -> int:
         partial.replace(there)
         total += about["size"]
     raise call.ended()
+
+
+def _there(offer: Offer, folder: Path) -> bool:
+    """Whether an earlier collection fetched this very version."""
+    try:
+        status = (folder / offer.path).lstat()
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (offer.size, offer.mtime_ns)
 
 
 def _safe(offer: Offer) -> bool:

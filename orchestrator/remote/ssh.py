@@ -134,10 +134,16 @@ class Channel:
         with _translated(self.host):
             self._channel.shutdown_write()
 
-    def read(self) -> bytes:
-        """The next piece of stdout, b"" at its end."""
+    def read(self, silence: float | None = None) -> bytes:
+        """The next piece of stdout, b"" at its end; ConnectionLost too if none comes for ``silence`` seconds."""
         with _translated(self.host):
-            return self._channel.recv(PIECE)
+            self._channel.settimeout(silence)
+            try:
+                return self._channel.recv(PIECE)
+            except TimeoutError:
+                raise errors.ConnectionLost(f"nothing heard for {silence:g} s") from None
+            finally:
+                self._channel.settimeout(None)
 
     def read_errors(self) -> bytes:
         """What the command has written to stderr so far, without waiting."""
@@ -291,6 +297,22 @@ class Connection:
                     raise
                 self._fabric.client.close()
                 time.sleep(pause)
+
+    def reopen(self, timeout: float) -> None:
+        """Replace a connection that broke, or fell silent, by a new one; raises as ``open`` does.
+
+        ``timeout`` in seconds, for this time.
+        """
+        broken = Connection(self.host, self.settings, self.keyring, self._config)
+        broken._fabric = self._fabric
+        # Hanging up a silent connection may take as long as it likes.
+        threading.Thread(target=broken.close, daemon=True).start()
+        usual = self.settings
+        self.settings = Settings(timeout, usual.accept_new_host_keys)
+        try:
+            self.open()
+        finally:
+            self.settings = usual
 
     def command(self, command: str) -> Channel:
         """Start a command line on the node; raises ConnectionLost."""

@@ -1,0 +1,96 @@
+"""``orch attach``: take a run up again, from any machine that reaches its nodes, and see it to its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.commands.ps import ask_runs
+from orchestrator.commands.session import Session, Target, session
+from orchestrator.commands.watch import Collector, conclude, stopping_on_signals, watch
+from orchestrator.core.events import Event
+from orchestrator.core.runs import NodeRun
+from orchestrator.display import Display
+from orchestrator.errors import HostErrors, UsageError
+from orchestrator.remote.gang import Gang
+from orchestrator.remote.node import Node
+from orchestrator.rundir import RunFolder
+
+
+@dataclass(frozen=True)
+class Member:
+    """A node and its part in a run."""
+
+    node: Node
+    run: NodeRun
+
+
+def attach(target: Target, run_id: str | None, runs_dir: Path, node_timeout: float, display: Display) -> int:
+    """Follow a run, from what an earlier control process recorded in ``runs_dir`` on; its exit code.
+
+    With None, the only run there is. A run that has ended is shown and collected all the same.
+    """
+    with session(target, spares_too=True) as opened:
+        members = find_members(opened, run_id, display)
+        first = members[0].run
+        with closing(RunFolder.open(runs_dir, first.run_id)) as folder:
+            offsets = taken_up(folder, members)
+            gang = Gang([each.node for each in members], first.run_id, first.attempt, node_timeout)
+            display.attempt(first.run_id, first.workload, first.attempt, [each.node.name for each in members])
+            display.recall(folder.events)
+            with stopping_on_signals(gang):
+                if refusals := gang.join(offsets):
+                    raise HostErrors(refusals, len(members))
+                watch(gang, folder, display)
+            if gang.left:
+                folder.record(Event(time.time(), "detached", None, {}))
+                display.detached(first.run_id)
+                return 0
+            Collector(gang.nodes, first.run_id, opened.inventory.outputs, folder).finish(display)
+            return conclude(folder, display)
+
+
+def find_members(opened: Session, run_id: str | None, display: Display) -> list[Member]:
+    """The nodes of a run's newest attempt, in node_rank order; raises UsageError, HostErrors."""
+    with display.stage(f"looking on {len(opened.hosts)} hosts"):
+        found, errors = ask_runs(opened, run_id, ended=run_id is not None)
+    everywhere: dict[str, list[Member]] = {}
+    for node, runs in found:
+        for each in runs:
+            everywhere.setdefault(each.run_id, []).append(Member(node, each))
+    if not everywhere and errors:
+        raise HostErrors(errors, len(opened.hosts))
+    if not everywhere:
+        what = f"no host knows a run {run_id}" if run_id else "nothing runs on these hosts"
+        raise UsageError(what, remedy="orch ps --all lists the runs there are")
+    if len(everywhere) > 1:
+        raise UsageError(f"several runs: {', '.join(sorted(everywhere))}", remedy="name the one that is meant")
+    (members,) = everywhere.values()
+    newest = max(each.run.attempt for each in members)
+    members = sorted(
+        (each for each in members if each.run.attempt == newest), key=lambda each: each.run.node_rank or 0
+    )
+    there = {each.run.node for each in members}
+    if absent := [name for name in members[0].run.nodes if name not in there]:
+        if errors:
+            raise HostErrors(errors, len(opened.hosts))
+        raise UsageError(
+            f"run {members[0].run.run_id} has nodes that this inventory does not reach: {', '.join(absent)}",
+            remedy="use the inventory it was started with",
+        )
+    return members
+
+
+def taken_up(folder: RunFolder, members: Sequence[Member]) -> Mapping[str, Mapping[str, int]]:
+    """What is here already of a run's attempt; begins a record of it where there is none."""
+    names = [each.node.name for each in members]
+    attempt = members[0].run.attempt
+    begun = [event.fields for event in folder.events if event.kind == "planned"]
+    if not begun or begun[-1].get("attempt", 1) != attempt:
+        folder.begin(names, attempt)
+    offsets = folder.offsets()
+    folder.record(Event(time.time(), "attached", None, {}))
+    return offsets

@@ -1,0 +1,156 @@
+"""Hearing a run to its end, fetching what it wrote, and saying how it ended: what ``run`` and ``attach`` share."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from orchestrator.core.diagnosis import Diagnosis, diagnose, scan
+from orchestrator.core.events import Event, RunResult
+from orchestrator.core.inventory import Outputs
+from orchestrator.display import Display
+from orchestrator.errors import Interrupted, NodeUnreachable, OrchError, WorkloadFailed
+from orchestrator.remote.fanout import on_all
+from orchestrator.remote.follower import Output, Sample
+from orchestrator.remote.gang import FAILURE_GRACE, GRACE, Gang
+from orchestrator.remote.node import Node
+from orchestrator.remote.outputs import Collected, collect
+from orchestrator.rundir import RunFolder
+
+LAST_LINES = 20
+# Events after which the run cannot succeed any more.
+FATAL = ("rank_failed", "failed_to_start", "finished", "node_lost", "orphaned")
+
+
+def watch(gang: Gang, folder: RunFolder, display: Display) -> None:
+    """Hear the gang to its end. The first failure stops the other nodes: they would wait in a collective."""
+    stopping = False
+    while (item := gang.next()) is not None:
+        if isinstance(item, Output):
+            folder.log(item)
+            display.output(item)
+        elif isinstance(item, Sample):
+            display.sample(item)
+        else:
+            folder.record(item)
+            display.event(item)
+            if not stopping and item.kind in FATAL and (failures := folder.result().failures):
+                stopping = True
+                gang.stop(failures[0].describe(), FAILURE_GRACE)
+    display.end_of_output()
+
+
+@contextmanager
+def stopping_on_signals(gang: Gang) -> Iterator[None]:
+    """SIGINT and SIGTERM stop the run (a second one without grace, a third at once); SIGQUIT leaves it going."""
+    received: list[int] = []
+
+    def handle(number: int, _frame: object) -> None:
+        if number == signal.SIGQUIT:
+            gang.leave()
+            return
+        received.append(number)
+        if len(received) > 2:
+            raise KeyboardInterrupt
+        name = signal.Signals(number).name
+        grace = GRACE if len(received) == 1 else 0.0
+        gang.stop("interrupted" if number == signal.SIGINT else name, grace, by_user=True)
+
+    before: dict[int, Callable[..., Any] | int | None] = {}
+    for number in (int(signal.SIGINT), int(signal.SIGTERM), int(signal.SIGQUIT)):
+        before[number] = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Collector:
+    """Fetches what the nodes of a run wrote, once at its end and, if asked to, every so often before."""
+
+    def __init__(self, nodes: Sequence[Node], run_id: str, outputs: Outputs, folder: RunFolder) -> None:
+        self.nodes = nodes
+        self.run_id = run_id
+        self.outputs = outputs
+        self.folder = folder
+        self._one_at_a_time = threading.Lock()
+        self._over = threading.Event()
+
+    @contextmanager
+    def every(self, seconds: float | None) -> Iterator[None]:
+        """Collect in the background meanwhile, so that the files of a node that is lost later are here."""
+
+        def work() -> None:
+            while not self._over.wait(seconds):
+                self._collect(self.nodes)
+
+        if seconds is not None:
+            threading.Thread(target=work, daemon=True, name="collect").start()
+        try:
+            yield
+        finally:
+            self._over.set()
+
+    def finish(self, display: Display) -> None:
+        """Collect from every node that was not lost; one that fails is named, the others' files are kept."""
+        lost = self.folder.result().lost
+        reachable = [node for node in self.nodes if node.name not in lost]
+        with display.stage("collecting outputs") as stage:
+            size = 0
+            for node, outcome in zip(reachable, self._collect(reachable), strict=True):
+                if isinstance(outcome, OrchError):
+                    display.error(outcome)
+                    continue
+                size += outcome.size
+                fields = {"files": outcome.files, "bytes": outcome.size, "left": list(outcome.left)}
+                self.folder.record(Event(time.time(), "collected", node.name, fields))
+            stage.result = f"{size / 1e6:.1f} MB"
+
+    def _collect(self, nodes: Sequence[Node]) -> list[Collected | OrchError]:
+        def collect_from(node: Node) -> Collected:
+            return collect(node, self.run_id, self.outputs, self.folder.node_folder(node.name))
+
+        with self._one_at_a_time:
+            return on_all(nodes, collect_from)
+
+
+def explain(folder: RunFolder) -> Diagnosis | None:
+    """Look for what went wrong in the logs of all nodes, keep it as events, and say what it amounts to."""
+    result = folder.result()
+    if result.ok or not result.failures:
+        return None
+    for node, rank, text in folder.tails():
+        for signature, line in scan(text):
+            fields = {"rank": rank, "signature": signature, "line": line}
+            folder.record(Event(time.time(), "evidence", node, fields))
+    found = diagnose(folder.result())
+    if found is not None:
+        folder.record(Event(time.time(), "diagnosed", found.node, found.as_fields()))
+    return found
+
+
+def conclude(folder: RunFolder, display: Display) -> int:
+    """Show how it ended; the exit code that says so."""
+    found = explain(folder)
+    result = folder.result()
+    code = exit_code(result, found)
+    event = Event(time.time(), "run_finished", None, {"exit_code": code})
+    folder.record(event)
+    display.event(event)
+    lines = folder.last_lines(found.node, found.rank, LAST_LINES) if found and found.show_log else []
+    display.summary(result, folder.path, found, lines)
+    return code
+
+
+def exit_code(result: RunResult, found: Diagnosis | None) -> int:
+    """0 done, 1 failed, 4 a node was lost, 130 interrupted."""
+    if result.ok:
+        return 0
+    if found is None:
+        return Interrupted.exit_code
+    return NodeUnreachable.exit_code if found.node in result.lost else WorkloadFailed.exit_code

@@ -1,0 +1,417 @@
+"""Lines by which failures are known, each with its cause and its remedy.
+
+Most were seen with torch 2.15 and Gloo; those of NCCL and GPUs come from the issues named beside them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+
+class Kind(IntEnum):
+    """How near a line is to the cause: what names it comes before what merely follows from it."""
+
+    CAUSE = 0
+    DEATH = 1
+    NETWORK = 2
+    TIMEOUT = 3
+    PEER = 4
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A failure that a line of output gives away. ``{0}`` in ``cause`` is the pattern's first group."""
+
+    name: str
+    kind: Kind
+    pattern: str
+    cause: str
+    remedy: str
+    example: str
+    source: str = ""
+    regex: re.Pattern[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "regex", re.compile(self.pattern))
+
+
+# The first that matches a line counts, so the particular come before the general.
+SIGNATURES: tuple[Signature, ...] = (
+    Signature(
+        "no-such-interface",
+        Kind.CAUSE,
+        r"Unable to find address for: (\S+)",
+        "the network interface {0} does not exist on this node",
+        "correct interface: for this host in the inventory, or leave GLOO_SOCKET_IFNAME to orch",
+        "RuntimeError: [enforce fail at /pytorch/third_party/gloo/gloo/transport/tcp/device.cc:84] "
+        "ifa != nullptr. Unable to find address for: eth9",
+    ),
+    Signature(
+        "loopback-advertised",
+        Kind.CAUSE,
+        r"Connection refused, remote=\[127\.",
+        "a rank told the others to meet it at a loopback address, which leads each of them to itself",
+        "set rendezvous.interface, or interface: for this host, to the network that all nodes share",
+        "SO_ERROR: Connection refused, remote=[127.0.1.1]:41593",
+    ),
+    Signature(
+        "docker-bridge-advertised",
+        Kind.CAUSE,
+        r"remote=\[172\.17\.",
+        "a rank told the others to meet it at docker's bridge, which no other machine can reach",
+        "set rendezvous.interface, or interface: for this host, to the network that all nodes share",
+        "SO_ERROR: Connection refused, remote=[172.17.0.1]:40112",
+    ),
+    Signature(
+        "hostname-not-local",
+        Kind.CAUSE,
+        r"Unable to resolve hostname to a \(local\) address",
+        "this node's own host name resolves to no address of its own",
+        "give the host a fabric_address: or an interface: in the inventory, or mend its /etc/hosts",
+        "Unable to resolve hostname to a (local) address. Using the loopback address as fallback.",
+    ),
+    Signature(
+        "port-taken",
+        Kind.CAUSE,
+        r"EADDRINUSE|code: -98\b|Address already in use",
+        "the port that the ranks meet at is taken on this node",
+        "leave --port out, so that orch picks a free one, or name another",
+        "The server socket has failed to bind to [::]:29500 (errno: 98 - Address already in use).",
+    ),
+    Signature(
+        "sizes-differ",
+        Kind.CAUSE,
+        r"Received data size doesn't match expected size",
+        "ranks disagree about a collective: another shape, another type or another call",
+        "see to it that all ranks call the same collectives in the same order with the same shapes",
+        "op.preamble.length <= op.nbytes. Received data size doesn't match expected size. Is there a mismatch",
+    ),
+    Signature(
+        "collectives-differ",
+        Kind.CAUSE,
+        r"Detected mismatch between collectives on ranks",
+        "ranks call different collectives: their code took different ways",
+        "the message names both calls; look for a branch that only some ranks take",
+        "Detected mismatch between collectives on ranks. Rank 1 is running collective: ALLREDUCE, but Rank 0 is "
+        "running collective: BROADCAST",
+    ),
+    Signature(
+        "cuda-out-of-memory",
+        Kind.CAUSE,
+        r"CUDA out of memory|CUDA error: out of memory",
+        "a GPU of this node has too little free memory",
+        "look for leftovers first (orch ps, nvidia-smi), then lower the batch size",
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of",
+    ),
+    Signature(
+        "shared-memory-full",
+        Kind.CAUSE,
+        r"unable to allocate shared memory|posix_fallocate failed|Bus error.*(?:shm|shared memory)",
+        "/dev/shm is full on this node",
+        "give it more room (mount -o remount,size=16G /dev/shm; docker: --shm-size), or use fewer loader workers",
+        "RuntimeError: unable to allocate shared memory(shm) for file </torch_123>: No space left on device (28)",
+        "nccl#290",
+    ),
+    Signature(
+        "disk-full",
+        Kind.CAUSE,
+        r"No space left on device|Disk quota exceeded",
+        "a disk of this node is full",
+        "make room there (old runs: ~/.orch and the workdir), or set workdir: to a larger disk",
+        "OSError: [Errno 28] No space left on device: 'snapshot.pt'",
+    ),
+    Signature(
+        "module-missing",
+        Kind.CAUSE,
+        r"ModuleNotFoundError: No module named '([^']+)'",
+        "the Python module {0} is not installed for this node's interpreter",
+        "install it there with the interpreter that orch names under environment, or set python: to another",
+        "ModuleNotFoundError: No module named 'einops'",
+    ),
+    Signature(
+        "library-mismatch",
+        Kind.CAUSE,
+        r"version `(GLIBC\S*|CXXABI\S*)' not found|ImportError: (lib\S+|\S+\.so\S*): cannot open shared object",
+        "a compiled package does not fit this node's system libraries",
+        "build the environment on the node itself, or use one made for its distribution",
+        "ImportError: /lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.34' not found (required by ext.so)",
+    ),
+    Signature(
+        "arguments-refused",
+        Kind.CAUSE,
+        r"error: (unrecognized arguments: .*|argument .*|the following arguments are required: .*)",
+        "the script refuses its command line: {0}",
+        "what follows -- goes to the script; try it with -- --help",
+        "train.py: error: unrecognized arguments: --epoch 3",
+    ),
+    Signature(
+        "file-missing",
+        Kind.CAUSE,
+        r"FileNotFoundError: \[Errno 2\] No such file or directory: (.+)|can't open file (.+): \[Errno 2\]",
+        "a file that the script needs is not on this node: {0}",
+        "put it into the project folder (is it in .gitignore or .orchignore?), or give a path that all nodes have",
+        "FileNotFoundError: [Errno 2] No such file or directory: '/data/train.bin'",
+    ),
+    Signature(
+        "permission-denied",
+        Kind.CAUSE,
+        r"PermissionError: \[Errno 13\] Permission denied: (.+)",
+        "the user that orch logs in as may not use {0} on this node",
+        "change its owner or mode there, or set user: or workdir: for this host",
+        "PermissionError: [Errno 13] Permission denied: '/scratch/out'",
+    ),
+    Signature(
+        "gpu-driver",
+        Kind.CAUSE,
+        r"NVIDIA driver on your system is too old|Found no NVIDIA driver|CUDA driver version is insufficient"
+        r"|no kernel image is available",
+        "this node's NVIDIA driver, or its GPU, does not fit the installed torch",
+        "update the driver there, or install a torch built for its CUDA version",
+        "RuntimeError: The NVIDIA driver on your system is too old (found version 11040).",
+    ),
+    Signature(
+        "no-gpu",
+        Kind.CAUSE,
+        r"ProcessGroupNCCL is only supported with GPUs|No CUDA GPUs are available"
+        r"|Torch not compiled with CUDA enabled|no CUDA-capable device",
+        "the script wants a GPU and this node offers none",
+        "run with --backend gloo, or look at nvidia-smi and CUDA_VISIBLE_DEVICES there",
+        "ValueError: ProcessGroupNCCL is only supported with GPUs, no GPUs found!",
+    ),
+    Signature(
+        "invalid-device",
+        Kind.CAUSE,
+        r"invalid device ordinal",
+        "a rank asks for a GPU that this node does not have: more processes than GPUs",
+        "lower --nproc, or correct gpus: or nproc: for this host",
+        "RuntimeError: CUDA error: invalid device ordinal",
+    ),
+    Signature(
+        "duplicate-gpu",
+        Kind.CAUSE,
+        r"Duplicate GPU detected",
+        "two ranks of this node use the same GPU",
+        "call torch.cuda.set_device(int(os.environ['LOCAL_RANK'])) before anything uses CUDA",
+        "NCCL WARN Duplicate GPU detected : rank 0 and rank 1 both on CUDA device 1000",
+    ),
+    Signature(
+        "fabric-manager",
+        Kind.CAUSE,
+        r"Error 802|system not yet initialized",
+        "the GPUs of this node are not ready: NVIDIA's fabric manager does not run",
+        "sudo systemctl restart nvidia-fabricmanager there; its version must be the driver's",
+        "RuntimeError: Unexpected error from cudaGetDeviceCount(). Error 802: system not yet initialized",
+    ),
+    Signature(
+        "gpu-hardware",
+        Kind.CAUSE,
+        r"\bXid\b|fallen off the bus|uncorrectable ECC error",
+        "a GPU of this node has failed",
+        "leave the node out (--nodes), look at dmesg and nvidia-smi -q there, reboot it",
+        "NVRM: Xid (PCI:0000:41:00): 79, pid=1234, GPU has fallen off the bus.",
+    ),
+    Signature(
+        "device-assert",
+        Kind.CAUSE,
+        r"device-side assert triggered|an illegal memory access was encountered",
+        "a CUDA kernel failed, often because of an index out of range (a label, a token)",
+        "run with --env CUDA_LAUNCH_BLOCKING=1 to see which call it is",
+        "RuntimeError: CUDA error: device-side assert triggered",
+    ),
+    Signature(
+        "nccl-versions-differ",
+        Kind.CAUSE,
+        r"Mismatched NCCL version detected",
+        "nodes have different versions of NCCL",
+        "install the same torch on all nodes (orch doctor names those that differ)",
+        "NCCL WARN Mismatched NCCL version detected : rank 0 has 22703, rank 1 has 22602",
+    ),
+    Signature(
+        "nccl-message-truncated",
+        Kind.CAUSE,
+        r"Message truncated : received",
+        "ranks disagree about NCCL's messages: different versions or different NCCL_* variables",
+        "give all nodes the same torch and the same NCCL_* environment",
+        "NCCL WARN Message truncated : received 2048 bytes instead of 1024",
+        "nccl#1176, nccl#1328",
+    ),
+    Signature(
+        "nccl-adapters-differ",
+        Kind.CAUSE,
+        r"Detected mixed local Net device counts",
+        "nodes have different sets of network adapters",
+        "name those that all have: --env NCCL_IB_HCA=mlx5_0, say",
+        "NCCL WARN Detected mixed local Net device counts",
+        "nccl#2428",
+    ),
+    Signature(
+        "nccl-no-interface",
+        Kind.CAUSE,
+        r"No usable listening interface found|no socket interface found",
+        "NCCL_SOCKET_IFNAME names no interface of this node",
+        "correct interface: for this host, or leave NCCL_SOCKET_IFNAME to orch",
+        "NCCL WARN Bootstrap : no socket interface found",
+        "nccl#929",
+    ),
+    Signature(
+        "locked-memory",
+        Kind.CAUSE,
+        r"ibv_reg_mr\S* failed|ibv_reg_mr.*Cannot allocate memory",
+        "this node lets processes lock too little memory for InfiniBand",
+        "set memlock to unlimited there (/etc/security/limits.conf, and LimitMEMLOCK of the ssh service)",
+        "NCCL WARN Call to ibv_reg_mr failed with error Cannot allocate memory",
+    ),
+    Signature(
+        "roce-path",
+        Kind.CAUSE,
+        r"vendor err 129",
+        "InfiniBand or RoCE packets do not get through",
+        "look at the GID index (NCCL_IB_GID_INDEX) and the switches, or try --env NCCL_IB_DISABLE=1",
+        "NCCL WARN NET/IB : Got completion with status=12 opcode=0 len=0 vendor err 129",
+        "nccl#426",
+    ),
+    Signature(
+        "open-files",
+        Kind.CAUSE,
+        r"Too many open files",
+        "a process of this node has as many files open as it may",
+        "raise ulimit -n there (/etc/security/limits.conf), or use fewer loader workers",
+        "OSError: [Errno 24] Too many open files",
+    ),
+    Signature(
+        "process-limit",
+        Kind.CAUSE,
+        r"can't start new thread|Resource temporarily unavailable",
+        "this node allows no more processes or threads for this user",
+        "raise ulimit -u or the container's pids limit, or set OMP_NUM_THREADS",
+        "RuntimeError: can't start new thread",
+    ),
+    Signature(
+        "host-memory",
+        Kind.CAUSE,
+        r"MemoryError|DefaultCPUAllocator: can't allocate memory|\[Errno 12\] Cannot allocate memory",
+        "this node has no memory left for the process",
+        "lower the batch size or the number of loader workers, or run fewer processes per node",
+        "RuntimeError: [enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory",
+    ),
+    Signature(
+        "unused-parameters",
+        Kind.CAUSE,
+        r"Expected to have finished reduction in the prior iteration",
+        "parameters of the model took no part in the loss on some rank",
+        "pass find_unused_parameters=True to DistributedDataParallel, or use every output in the loss",
+        "RuntimeError: Expected to have finished reduction in the prior iteration before starting a new one.",
+    ),
+    Signature(
+        "snapshot-mismatch",
+        Kind.CAUSE,
+        r"Error\(s\) in loading state_dict",
+        "the snapshot does not fit the model: it comes from another version of it",
+        "start without the old snapshot, or with the code that wrote it",
+        "RuntimeError: Error(s) in loading state_dict for Classifier:",
+    ),
+    Signature(
+        "dns",
+        Kind.NETWORK,
+        r"gai error: -\d|Temporary failure in name resolution|Name or service not known",
+        "this node cannot resolve another's name",
+        "give numeric addresses in the inventory (fabric_address:), or mend the node's DNS",
+        "The client socket has failed to resolve the address of node1, gai error: -3",
+    ),
+    Signature(
+        "no-route",
+        Kind.NETWORK,
+        r"No route to host|Network is unreachable",
+        "this node cannot reach another: a firewall rejects it, or no route leads there",
+        "allow all TCP between the nodes, and see that interface: names a network they share",
+        "SO_ERROR: No route to host, remote=[10.0.0.3]:41593",
+        "nccl#1105",
+    ),
+    Signature(
+        "refused",
+        Kind.NETWORK,
+        r"SO_ERROR: Connection refused|Connection refused",
+        "another node refused the connection: its rank has ended, or its firewall rejects",
+        "look at that node's log; if it is well, allow all TCP between the nodes",
+        "SO_ERROR: Connection refused, remote=[10.0.0.2]:41593",
+    ),
+    Signature(
+        "mesh-timeout",
+        Kind.TIMEOUT,
+        r"(?:connectFullMesh failed.*)?Connect timeout \[none\]|connectFullMesh failed",
+        "ranks cannot connect to each other: a firewall drops what they send",
+        "allow all TCP ports between the nodes: the ranks' own ports are chosen by the system",
+        "Gloo connectFullMesh failed with [pair.cc:144] timed out connecting: SO_ERROR: Connect timeout [none]",
+    ),
+    Signature(
+        "receive-timeout",
+        Kind.TIMEOUT,
+        r"Timed out waiting \d+ms for (?:recv|send) operation",
+        "a rank waited in vain for another's data",
+        "right after the start: large packets get lost (MTU); later: the network broke, or a peer stalled",
+        "[unbound_buffer.cc:81] Timed out waiting 1800000ms for recv operation to complete",
+    ),
+    Signature(
+        "nodes-missing",
+        Kind.TIMEOUT,
+        r"waiting for clients\.? ?\(?(\d+/\d+)",
+        "not all ranks came to the master ({0}): a node is missing, or a firewall keeps it away",
+        "allow TCP to the master port on the master node (orch plan shows it)",
+        "DistStoreError: Timed out after 61 seconds waiting for clients. 1/2 clients joined.",
+    ),
+    Signature(
+        "master-unreachable",
+        Kind.TIMEOUT,
+        r"client socket has timed out after \d+\S* while trying to connect to \(([^)]+)\)",
+        "the master does not answer at ({0}): a firewall drops it, or torchrun there did not start",
+        "allow TCP to the master port on the master node, or name another interface:",
+        "The client socket has timed out after 60000ms while trying to connect to (10.0.0.1, 29500).",
+    ),
+    Signature(
+        "ranks-disagree",
+        Kind.TIMEOUT,
+        r"assigned_ranks",
+        "the nodes disagree about how many they are, or which rank each has",
+        "start them all with one orch run, and nothing else at the same master port",
+        "wait timeout after 300000ms, keys: /none/torchelastic/role_info/assigned_ranks/1",
+    ),
+    Signature(
+        "rendezvous-timeout",
+        Kind.TIMEOUT,
+        r"RendezvousTimeoutError",
+        "too few nodes came to the rendezvous in time",
+        "look at the clocks of the nodes and at the firewall of the endpoint, or use --rdzv-backend static",
+        "torch.distributed.elastic.rendezvous.api.RendezvousTimeoutError",
+    ),
+    Signature(
+        "collective-timeout",
+        Kind.TIMEOUT,
+        r"Watchdog caught collective operation timeout(?:.*?SeqNum=(\d+))?",
+        "a collective did not end in time",
+        "see which rank is missing: it stalled, or took another way through the code",
+        "[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=42, OpType=ALLREDUCE, Timeout",
+        "pytorch#118369",
+    ),
+    Signature(
+        "rendezvous-lost",
+        Kind.PEER,
+        r"failed to send a keep-alive heartbeat",
+        "the node that hosts the rendezvous has left",
+        "look at its log; see that all clocks agree",
+        "The node 'node2_123_0' has failed to send a keep-alive heartbeat to the rendezvous",
+    ),
+    Signature(
+        "closed-by-peer",
+        Kind.PEER,
+        r"Connection (?:reset|closed) by peer|Broken pipe|Socket closed|recvValue failed|Failed to recv, got 0",
+        "another rank ended while this one was talking to it",
+        "look for the rank that ended first; if none failed, ranks made different numbers of steps",
+        "RuntimeError: [gloo/transport/tcp/pair.cc:547] Connection closed by peer [10.0.0.2]:13471",
+    ),
+)
+
+BY_NAME = {signature.name: signature for signature in SIGNATURES}
+# Said by healthy runs too (pytorch#77523): no sign of anything where IPv4 then works.
+HARMLESS = re.compile(r"errno: 97|hostname of the client socket cannot be retrieved")

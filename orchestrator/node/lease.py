@@ -1,0 +1,94 @@
+"""When a run ends although nobody stops it: its control machine is away for too long, or it is cut off.
+
+The first is the user's choice (``--on-disconnect stop:SECONDS``). The second goes with ``--max-restarts``: a
+node that can reach neither the control machine nor any other node of the run has been replaced by now.
+"""
+
+import errno
+import os
+import select
+import socket
+import threading
+import time
+
+CONTACT = "contact"
+PROBE_TIMEOUT = 3.0
+PROBE_INTERVAL = 5.0
+
+
+class Lease:
+    """``ended()`` says why the run should end now, or None."""
+
+    def __init__(self, folder, on_disconnect, cut_off):
+        self.path = os.path.join(folder, CONTACT)
+        self.on_disconnect = on_disconnect
+        self.cut_off = cut_off
+        self.began = time.monotonic()
+        self.prober = None
+        self.probed_at = 0.0
+        self.alone = 0
+
+    def ended(self):
+        """Why the run should end: a short text, or None if it may go on."""
+        if self.on_disconnect is None and self.cut_off is None:
+            return None
+        silence = time.monotonic() - max(self.began, contact(self.path))
+        if self.on_disconnect is not None and silence > self.on_disconnect:
+            return "no control machine for %d s" % self.on_disconnect
+        if self.cut_off is None or silence < self.cut_off["after"]:
+            self.alone = 0
+            return None
+        self.probe()
+        return "cut off from the control machine and from every other node" if self.alone > 1 else None
+
+    def probe(self):
+        """Look for the other nodes, beside whatever else goes on; ``alone`` counts the looks in vain."""
+        if self.prober is not None and self.prober.is_alive():
+            return
+        if self.cut_off["peers"] and time.monotonic() - self.probed_at > PROBE_INTERVAL:
+            self.probed_at = time.monotonic()
+            self.prober = threading.Thread(target=self.look, daemon=True)
+            self.prober.start()
+
+    def look(self):
+        """One look at all the others."""
+        self.alone = 0 if any_answers(self.cut_off["peers"], PROBE_TIMEOUT) else self.alone + 1
+
+
+def touch(folder):
+    """Note that the control machine has been heard, by the clock that all processes of a host share."""
+    with open(os.path.join(folder, CONTACT), "w") as file:
+        file.write(repr(time.monotonic()))
+
+
+def contact(path):
+    """When the control machine was last heard; 0 for never."""
+    try:
+        with open(path) as file:
+            return float(file.read())
+    except (OSError, ValueError):
+        return 0.0
+
+
+def any_answers(addresses, timeout):
+    """Whether any of ``(address, port)`` answers within ``timeout`` seconds; a refusal is an answer too."""
+    waiting = []
+    try:
+        for address, port in addresses:
+            sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+            waiting.append(sock)
+            sock.setblocking(False)
+            if sock.connect_ex((address, port)) in (0, errno.ECONNREFUSED):
+                return True
+        deadline = time.monotonic() + timeout
+        pending = list(waiting)
+        while pending and time.monotonic() < deadline:
+            _, ready, _ = select.select([], pending, [], deadline - time.monotonic())
+            for sock in ready:
+                if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) in (0, errno.ECONNREFUSED):
+                    return True
+                pending.remove(sock)
+        return False
+    finally:
+        for sock in waiting:
+            sock.close()

@@ -1,0 +1,63 @@
+"""The verb ``runs``: what runs on this host, what ran, and what is left over.
+
+Request: ``{"run_id": id or null, "ended": bool}``; without ``ended`` only what has a process is named.
+"""
+
+import json
+import os
+import time
+
+from . import failure, journal, lock, paths, sweep, wire
+
+
+def answer(request, out):
+    """Answer ``{"runs": [...], "time": now}``."""
+    left = {}
+    for run_id, _ in sweep.leftovers(request["run_id"]).values():
+        left[run_id] = left.get(run_id, 0) + 1
+    holder = lock.holder() or {}
+    living = set(left) | {holder.get("run_id")}
+    wanted = paths.run_ids() if request["ended"] else sorted(run for run in living if run)
+    found = [
+        describe(run_id, holder, left.get(run_id, 0))
+        for run_id in wanted
+        if request["run_id"] in (None, run_id) and (paths.attempts(run_id) or run_id in living)
+    ]
+    wire.write_all(out, wire.json_frame({"runs": found, "time": time.time()}))
+
+
+def describe(run_id, holder, left):
+    """One run, as its newest attempt here has it."""
+    attempt = (paths.attempts(run_id) or [1])[-1]
+    folder = paths.attempt_dir(run_id, attempt)
+    try:
+        with open(os.path.join(folder, "run.json")) as file:
+            asked = json.load(file)
+    except (OSError, ValueError):
+        asked = {}
+    events = journal.read(folder)
+    facts = {
+        key: asked.get(key) for key in ("workload", "owner", "node", "nodes", "node_rank", "first_rank", "nproc")
+    }
+    facts.update(run_id=run_id, attempt=attempt, leftovers=left, last_line=last_line(folder, events))
+    facts.update(began=events[0]["time"] if events else None, ended=None, exit_code=None)
+    running = holder.get("run_id") == run_id
+    facts["state"] = "stopping" if running and holder.get("stopping") else "running" if running else "lost"
+    for event in events:
+        if event["event"] == "finished":
+            ok = event["exit_code"] == 0
+            facts["state"] = "ok" if ok else "stopped" if event["stopped"] else "failed"
+            facts["ended"], facts["exit_code"] = event["time"], event["exit_code"]
+    if left and not running:
+        facts["state"] = "left over"
+    return facts
+
+
+def last_line(folder, events):
+    """The last line that a rank of this host printed, or None."""
+    for event in events:
+        if event["event"] == "worker":
+            text = failure.tail(os.path.join(folder, event["logs"], "stdout.log")).rstrip()
+            if text:
+                return text.splitlines()[-1][-500:]
+    return None

@@ -1,0 +1,109 @@
+"""The workers that torchrun starts: which ranks they are, where their output is, and which of them failed."""
+
+import os
+import re
+
+from . import failure, processes
+
+# torchrun's log, as soon as it notices (torch/distributed/elastic/multiprocessing/api.py); its summary comes
+# only when its other workers have ended too.
+FAILED = re.compile(r"failed \(exitcode: (?P<code>-?\d+)\) local_rank: (?P<local_rank>\d+) \(pid: (?P<pid>\d+)\)")
+
+
+class Workers:
+    """The workers of one torchrun. ``record(kind, **fields)`` is told of each."""
+
+    def __init__(self, request, folder, record):
+        self.nproc = request["nproc"]
+        self.first_rank = request["first_rank"]
+        self.folder = folder
+        self.logs = os.path.join(folder, "logs")
+        self.record = record
+        self.known = {}
+        self.scanned = 0
+        self.failed = False
+
+    @property
+    def complete(self):
+        """Whether all have been seen."""
+        return len(self.known) >= self.nproc
+
+    def find(self, torchrun_pid):
+        """Record each worker that has appeared, with the rank that torchrun gave it."""
+        for pid in processes.children(torchrun_pid):
+            local_rank = processes.variable(pid, "LOCAL_RANK")
+            if local_rank is None or int(local_rank) in self.known:
+                continue
+            folder = self.log_folder(int(local_rank))
+            rank = processes.variable(pid, "RANK")
+            if folder is not None and rank is not None:
+                self.add(int(local_rank), int(rank), pid, folder)
+
+    def find_logs(self):
+        """Record the workers that came and went unseen, by the logs they left."""
+        for local_rank in range(self.nproc):
+            folder = self.log_folder(local_rank)
+            if local_rank not in self.known and folder is not None:
+                self.add(local_rank, self.expected_rank(local_rank), None, folder)
+
+    def expected_rank(self, local_rank):
+        """The rank of a worker that was not seen; None where torchrun hands out the ranks."""
+        return None if self.first_rank is None else self.first_rank + local_rank
+
+    def add(self, local_rank, rank, pid, folder):
+        """Record a worker and where its output is."""
+        self.known[local_rank] = (rank, pid, folder)
+        self.record("worker", rank=rank, local_rank=local_rank, pid=pid, logs=os.path.relpath(folder, self.folder))
+
+    def log_folder(self, local_rank):
+        """torchrun's folder of one worker's output, or None: ``<logs>/<id>/attempt_0/<local_rank>``."""
+        for entry in os.listdir(self.logs):
+            path = os.path.join(self.logs, entry, "attempt_0", str(local_rank))
+            if os.path.exists(os.path.join(path, "stdout.log")):
+                return path
+        return None
+
+    def any_ended(self):
+        """Whether a worker that was seen is no longer there."""
+        return any(pid is not None and not processes.alive(pid) for _, pid, _ in self.known.values())
+
+    def find_failure(self):
+        """Record the first worker that torchrun says has failed, once; cheap to call often."""
+        path = os.path.join(self.logs, "torchrun.log")
+        if self.failed or os.path.getsize(path) <= self.scanned:
+            return
+        self.scanned = os.path.getsize(path)
+        found = FAILED.search(failure.tail(path))
+        if found:
+            local_rank = int(found.group("local_rank"))
+            known = self.known.get(local_rank)
+            rank = known[0] if known else self.expected_rank(local_rank)
+            self.record_failure(rank, local_rank, int(found.group("pid")), int(found.group("code")), None)
+
+    def find_summary(self):
+        """Record the failure that torchrun's last words name, if none was recorded before."""
+        summary = None if self.failed else failure.summary(self.logs)
+        if summary is not None:
+            self.record_failure(*summary)
+
+    def record_failure(self, rank, local_rank, pid, code, failed_at):
+        """Record that a worker failed, with what it left behind."""
+        self.failed = True
+        self.record(
+            "rank_failed",
+            rank=rank,
+            local_rank=local_rank,
+            pid=pid,
+            exit_code=code if code >= 0 else None,
+            signal=-code if code < 0 else None,
+            failed_at=failed_at,
+            message=failure.recorded_message(self.logs, local_rank),
+        )
+
+    def sizes(self):
+        """How many bytes each stream has: ``{"torchrun": n, "0.stdout": n, ...}``."""
+        files = {"torchrun": os.path.join(self.logs, "torchrun.log")}
+        for local_rank, (_, _, folder) in self.known.items():
+            for name in ("stdout", "stderr"):
+                files["%d.%s" % (local_rank, name)] = os.path.join(folder, name + ".log")
+        return {name: os.path.getsize(path) for name, path in files.items() if os.path.exists(path)}

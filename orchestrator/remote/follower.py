@@ -1,0 +1,216 @@
+"""Hears one node of a run to its end, over as many connections as that takes."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator import errors
+from orchestrator.core.events import Event
+from orchestrator.node import wire
+from orchestrator.remote.node import Call, Node
+
+# A node speaks every two seconds; after three silent turns the connection is tried anew.
+SILENCE = 6.0
+PAUSE_SHORTEST, PAUSE_LONGEST = 0.2, 3.0
+REOPEN_TIMEOUT = 5.0
+# With every node silent, the fault is more likely this machine's network: it is given this many timeouts.
+PATIENCE = 10
+
+
+@dataclass(frozen=True)
+class Output:
+    """A piece of what a process printed. ``stream``: ``stdout``, ``stderr``, or ``torchrun`` for its own words.
+
+    ``rank`` is None for torchrun, and where it is not known which rank a worker had.
+    """
+
+    node: str
+    rank: int | None
+    local_rank: int | None
+    stream: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Sample:
+    """How busy a node is. ``cpu`` and GPU use are shares of 1, memory in bytes; GPUs are (busy, used, total)."""
+
+    node: str
+    cpu: float
+    memory_used: int
+    memory_total: int
+    gpus: tuple[tuple[float, int, int], ...]
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A node has nothing more to say."""
+
+    node: str
+
+
+Item = Event | Output | Sample | Closed
+
+
+class Follower:
+    """One node's frames, turned into items for ``put``. ``follow(call)`` runs in a thread of its own.
+
+    ``request`` is one of ``node/follow.py``; its ``offsets`` name what was received before. ``company()`` tells
+    whether another node has been heard lately, or there is no other; ``stopping()`` the grace, in seconds, of a
+    stop that was asked for. ``passive``: nothing is ever ended there.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        request: Mapping[str, Any],
+        put: Callable[[Item], None],
+        *,
+        timeout: float,
+        company: Callable[[], bool],
+        stopping: Callable[[], float | None],
+        passive: bool = False,
+    ) -> None:
+        self.node = node
+        self.name = node.name
+        self.request = request
+        self.offsets: dict[str, int] = dict(request.get("offsets") or {})
+        self.put = put
+        self.timeout = timeout
+        self.company = company
+        self.stopping = stopping
+        self.heard_at = time.monotonic()
+        self.passive = passive
+        self.connected = True
+        self.over = False
+        self.finished = False
+        self._call: Call | None = None
+        self._streams: dict[int, dict[str, Any]] = {}
+        # Node clock minus this one's; the quickest frame tells it best.
+        self._skew: float | None = None
+
+    def follow(self, call: Call) -> None:
+        """Hear the node until the run is over there, or the node is lost."""
+        current: Call | None = call
+        while current is not None:
+            self._call = current
+            try:
+                self._hear(current)
+                break
+            except errors.OrchError as error:
+                self.connected = False
+                current = self._reconnect(error)
+        self.over = True
+        self.put(Closed(self.name))
+
+    def ping(self) -> None:
+        """Show the node that this side is there."""
+        call = self._call
+        if call is not None and self.connected and not self.over:
+            try:
+                call.channel.write(b".")
+            except errors.OrchError:
+                # The reading side notices and mends it.
+                return
+
+    def _hear(self, call: Call) -> None:
+        """Items until the node says that it is over; raises an OrchError when the connection is not good."""
+        self._streams.clear()
+        for kind, payload in call.frames(min(SILENCE, self.timeout / 2)):
+            self.heard_at = time.monotonic()
+            if kind == wire.LOG:
+                self._hear_log(payload)
+                continue
+            value = json.loads(payload)
+            if self._hear_value(value):
+                return
+        raise errors.ConnectionLost("its follower ended", host=self.name)
+
+    def _hear_log(self, payload: bytes) -> None:
+        stream_id, offset = wire.LOG_HEAD.unpack_from(payload)
+        about = self._streams[stream_id]
+        data = payload[wire.LOG_HEAD.size :]
+        name = about["name"]
+        self.offsets[name] = offset + len(data)
+        stream = name.rpartition(".")[2]
+        self.put(Output(self.name, about.get("rank"), about.get("local_rank"), stream, data))
+
+    def _hear_value(self, value: dict[str, Any]) -> bool:
+        """Take one message; whether it was the last."""
+        kind = value["type"]
+        if kind == "stream":
+            self._streams[value["id"]] = value
+        elif kind in ("beat", "following"):
+            skew = value["time"] - time.time()
+            self._skew = skew if self._skew is None else max(self._skew, skew)
+            if value.get("sample"):
+                sample = value["sample"]
+                gpus = tuple((busy, used, total) for busy, used, total in sample.pop("gpus"))
+                self.put(Sample(self.name, gpus=gpus, **sample))
+        elif kind == "event":
+            self.offsets["events"] = self.offsets.get("events", 0) + 1
+            event = Event.from_dict(value["event"], self.name)
+            self.finished = self.finished or event.kind == "finished"
+            self.put(Event(event.time - (self._skew or 0.0), event.kind, event.node, event.fields))
+        elif kind == "orphaned":
+            self.put(Event(time.time(), "orphaned", self.name, {}))
+            if not self.passive:
+                self._sweep()
+            return True
+        return bool(kind == "end")
+
+    def _sweep(self) -> None:
+        """The supervisor is gone without a word: end what it may have left."""
+        answer = self.node.stop(self.request["run_id"], 1.0)
+        if answer["killed"]:
+            self.put(Event(time.time(), "swept", self.name, {"processes": answer["killed"]}))
+
+    def _reconnect(self, error: errors.OrchError) -> Call | None:
+        """A new connection and a call that goes on where the old one stopped; None if the node is lost."""
+        self.put(Event(time.time(), "reconnecting", self.name, {"reason": error.message}))
+        # A reader that paused for an hour was not listening: that is no silence of the node's.
+        self.heard_at = max(self.heard_at, time.monotonic() - SILENCE)
+        pause = PAUSE_SHORTEST
+        while True:
+            try:
+                return self._resume()
+            except errors.OrchError as caught:
+                error = caught
+            silent = time.monotonic() - self.heard_at
+            if silent > self.timeout and (self.company() or silent > PATIENCE * self.timeout):
+                fields = {"reason": f"no answer for {silent:.0f} s: {error.message}"}
+                self.put(Event(time.time(), "node_lost", self.name, fields))
+                if not self.passive:
+                    fence = threading.Thread(target=self._fence, daemon=True, name=f"fence-{self.name}")
+                    fence.start()
+                return None
+            time.sleep(pause)
+            pause = min(2 * pause, PAUSE_LONGEST)
+
+    def _resume(self) -> Call:
+        self.node.connection.reopen(REOPEN_TIMEOUT)
+        grace = self.stopping()
+        if grace is not None:
+            self.node.stop(self.request["run_id"], grace)
+        call = self.node.call("follow", {**self.request, "offsets": self.offsets})
+        self.heard_at = time.monotonic()
+        self.connected = True
+        self.put(Event(time.time(), "reconnected", self.name, {}))
+        return call
+
+    def _fence(self) -> None:
+        """End the run on a lost node as soon as it answers again: it has been given up, or replaced."""
+        while True:
+            time.sleep(PAUSE_LONGEST)
+            try:
+                self.node.connection.reopen(REOPEN_TIMEOUT)
+                self.node.stop(self.request["run_id"], 0.0)
+            except errors.OrchError:
+                continue
+            self.put(Event(time.time(), "fenced", self.name, {}))
+            return

@@ -224,6 +224,7 @@ def ps(everything: bool, as_json: bool, **options: Any) -> int:
 @click.option("--rank", "ranks", type=click.IntRange(min=0), multiple=True, help="Only this rank; repeatable.")
 @click.option("--node", metavar="NAME", help="Only the ranks of this host.")
 @click.option("--since", metavar="AGE", help="Only what is younger: 90s, 10m, 2h.")
+@click.option("-v", "--verbose", is_flag=True, help="torchrun's own words, too.")
 @click.argument("run_id", required=False, metavar="RUN")
 def logs(
     run_id: str | None,
@@ -232,6 +233,7 @@ def logs(
     node: str | None,
     since: str | None,
     node_timeout: float,
+    verbose: bool,
     **options: Any,
 ) -> int:
     """Print what the ranks of RUN printed, from the hosts; without RUN, of the only run there is."""
@@ -240,7 +242,7 @@ def logs(
     from orchestrator.display import Display
 
     wanted = Wanted(ranks or None, node, None if since is None else _age(since), follow)
-    return command(_target(options), run_id, wanted, node_timeout, Display())
+    return command(_target(options), run_id, wanted, node_timeout, Display(verbose=verbose))
 
 
 @cli.command()
@@ -315,7 +317,7 @@ def _target(options: dict[str, Any]) -> Any:
 
 def _launch(options: dict[str, Any]) -> Any:
     """The launch options as RunOptions; raises UsageError for what cannot be meant."""
-    from orchestrator.commands.run import RunOptions
+    from orchestrator.commands.prepare import RunOptions
     from orchestrator.commands.workload import bundled, resolve
     from orchestrator.core.plan import RunSpec
 

@@ -146,9 +146,12 @@ class Display:
         sys.stderr.flush()
 
     def output(self, output: Output) -> None:
-        """A piece of a rank's output: whole lines with the node and rank before them."""
+        """A piece of output: whole lines with the node and rank before them. torchrun's own only if verbose."""
         if self._view is not None:
             self._view.output(output)
+        if output.stream == "torchrun" and not (self.verbose or self.as_json):
+            # Harmless warnings, and pages of traceback at every stop. Its log has them.
+            return
         key = (output.node, _label(output), output.stream)
         assembler = self._assemblers.get(key)
         if assembler is None:
@@ -272,13 +275,8 @@ class Display:
             table.add_column(heading)
         for node in result.nodes.values():
             style = STATE_STYLES.get(node.state, "")
-            code = (
-                "-"
-                if node.exit_code is None
-                else str(node.exit_code)
-                if node.signal is None
-                else f"signal {node.signal}"
-            )
+            code = "-" if node.exit_code is None else str(node.exit_code)
+            code = f"signal {node.signal}" if node.signal else code
             took = f"{node.duration:.1f} s" if node.duration is not None else "-"
             table.add_row(node.node, Text(node.state, style=style), code, took, f"{node.collected} files")
         self.err.print(table)

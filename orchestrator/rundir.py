@@ -18,6 +18,7 @@ from orchestrator.errors import UsageError
 from orchestrator.remote.follower import Output
 
 TAIL_BYTES = 64 * 1024
+LONGEST_LINE = 500
 
 
 class RunFolder:
@@ -124,7 +125,7 @@ class RunFolder:
         for name in names:
             text = _tail(self.path / "logs" / self._log_folder(node) / name).rstrip()
             if text:
-                return [line.rpartition("\r")[2] for line in text.split("\n")][-lines:]
+                return [line.rpartition("\r")[2][:LONGEST_LINE] for line in text.split("\n")[-lines:]]
         return []
 
     def result(self) -> RunResult:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import shlex
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from orchestrator.core.checks import check
 from orchestrator.core.events import Event, fold
 from orchestrator.core.facts import Address, Facts, Interpreter, Running
+from orchestrator.core.hostrange import expand, folded
 from orchestrator.core.inventory import Host, Rendezvous
 from orchestrator.core.plan import LaunchPlan, RunSpec, Workload, plan
 from orchestrator.core.snapshot import take
@@ -59,7 +63,7 @@ def test_the_command_of_each_node() -> None:
     assert shlex.join(second.argv) == (
         "/usr/bin/python3 -m torch.distributed.run --nnodes=2 --nproc_per_node=2 --node_rank=1 "
         "--master_addr=10.0.0.1 --master_port=29501 --max_restarts=0 "
-        "--log_dir=/home/u/.orch/b/runs/run1/logs --redirects=3 t.py 'a b' '$(x)'"
+        "--log_dir=/home/u/.orch/b/runs/run1/attempt1/logs --redirects=3 t.py 'a b' '$(x)'"
     )
     assert "--nproc_per_node=1" in first.argv
     assert first.cwd == "/home/u/orch-work/runs/a/run1"
@@ -117,17 +121,22 @@ def test_no_common_network_is_an_error_that_names_the_key() -> None:
 def test_findings() -> None:
     known = {
         "a": facts(
-            "a", 1, python=Interpreter("/x", error="no such program"), running=Running("r9", "ann@pc", "t", 7200)
+            "a",
+            1,
+            python=Interpreter("/x", error="no such program"),
+            running=Running("r9", "ann@pc", "t", 7200),
+            leftovers=("r8",),
         ),
         "b": facts("b", 2, python=Interpreter("/usr/bin/python3", "3.11.2", None)),
     }
     found = [str(finding) for finding in check(HOSTS, known, None)]
     assert found[0].startswith("a: interpreter '/x': no such program → set python:")
     assert found[1].startswith("a: is busy with run r9 (t) of ann@pc, for 2 h 0 min")
-    assert found[2].startswith("b: /usr/bin/python3 (Python 3.11.2) has no torch")
+    assert found[2].startswith("a: has processes of run r8 left over") and found[2].endswith("orch stop r8")
+    assert found[3].startswith("b: /usr/bin/python3 (Python 3.11.2) has no torch")
 
 
-def test_the_first_failure_decides() -> None:
+def test_events_fold_to_how_each_node_ended() -> None:
     ended = {"exit_code": 1, "signal": None, "stopped": False, "killed": 0}
     events = [
         Event(0, "planned", None, {"nodes": ["a", "b"]}),
@@ -136,8 +145,7 @@ def test_the_first_failure_decides() -> None:
         Event(3, "finished", "a", {**ended, "stopped": True}),
     ]
     result = fold(Event.from_json(event.to_json()) for event in events)
-    assert result.failure
-    assert result.failure.describe() == "rank 1 on b was killed by SIGKILL"
+    assert [failure.describe() for failure in result.failures] == ["rank 1 on b was killed by SIGKILL"]
     assert [node.state for node in result.nodes.values()] == ["stopped", "failed"]
     assert result.over
 
@@ -168,7 +176,8 @@ MAY = {
     "remote": {"remote", "core", "errors", "node"},
     "sandbox": {"sandbox", "core", "errors"},
     "rundir": {"remote", "core", "errors"},
-    "display": {"remote", "core", "errors"},
+    "view": {"remote", "core"},
+    "display": {"view", "remote", "core", "errors"},
     "commands": {"commands", "remote", "sandbox", "display", "rundir", "core", "errors"},
     "cli": {"commands", "remote", "display", "core", "errors"},
     "__main__": {"cli"},
@@ -198,3 +207,33 @@ def test_the_folder_says_what_code_may_touch() -> None:
                     assert first not in WORLD, f"{file.name} imports {name}"
     for file in (ROOT / "workloads").glob("*.py"):
         assert "orchestrator" not in file.read_text()
+
+
+def test_a_later_attempt_meets_elsewhere_and_keeps_the_working_folder() -> None:
+    known = {"a": facts("a", 1, free_port=29502), "b": facts("b", 2)}
+    asked = RunSpec(Workload("t.py", "script", "t.py"), port=29501, rdzv_backend="c10d")
+    first, second = (plan(HOSTS, Rendezvous(), asked, known, "run1", attempt) for attempt in (1, 2))
+    assert (first.master_port, second.master_port) == (29501, 29502)
+    assert (first.rdzv_id, second.rdzv_id) == ("run1", "run1-2")
+    assert first.nodes[0].work == second.nodes[0].work
+    assert second.nodes[0].attempt_dir.endswith("/run1/attempt2")
+    assert commands(second)[0].env["ORCH_ATTEMPT"] == "2"
+
+
+@pytest.mark.parametrize(
+    "names, short",
+    [
+        (["gpu01", "gpu02", "gpu04", "web"], "gpu[01-02,04],web"),
+        (["node9", "node10", "node11"], "node[9-11]"),
+        (["a1"], "a1"),
+        (["b"], "b"),
+    ],
+)
+def test_names_are_written_short(names: list[str], short: str) -> None:
+    assert folded(names) == short
+
+
+@given(st.lists(st.from_regex(r"[a-z]{1,3}[0-9]{0,3}", fullmatch=True), min_size=1, unique=True))
+def test_short_names_mean_the_same(names: list[str]) -> None:
+    parts = re.split(r",(?![^\[]*\])", folded(names))
+    assert sorted(name for part in parts for name in expand(part)) == sorted(names)

@@ -19,6 +19,8 @@ LONGEST_LINE = 400
 EXCEPTION = re.compile(
     r"^(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit|Failure|Refused|Timeout|Iteration)\w*(?::|$)"
 )
+# torch writes it before each line of a traceback once a process group is there.
+RANK_PREFIX = re.compile(r"^\[rank\d+\]: ?")
 TRACEBACK = "Traceback (most recent call last):"
 # The names that torchrun's own failures have; they only repeat what a worker did.
 OF_TORCHRUN = re.compile(r"ChildFailedError|SignalException|SIGTERM|signal 15")
@@ -124,7 +126,7 @@ def scan(text: str) -> list[tuple[str, str]]:
     found: dict[str, str] = {}
     in_traceback = False
     for raw in text.splitlines():
-        line = raw.rstrip()[:LONGEST_LINE]
+        line = RANK_PREFIX.sub("", raw.rstrip())[:LONGEST_LINE]
         if TRACEBACK in line:
             in_traceback = True
             continue
@@ -215,6 +217,12 @@ def _told(chosen: Evidence, what: str, evidence: tuple[str, ...]) -> Diagnosis:
 def _ended(failure: Failure, result: RunResult) -> tuple[Kind, Diagnosis]:
     """The diagnosis of an ending that no line explains."""
     name, kind = "exit-code", Kind.DEATH
+    if failure.full_disks:
+        full = BY_NAME["disk-full"]
+        what = failure.describe()
+        return Kind.CAUSE, Diagnosis(
+            full.name, failure.node, failure.rank, what, full.cause, full.remedy, failure.full_disks
+        )
     if failure.reason is not None:
         name = "node-lost" if failure.node in result.lost else "supervisor-killed"
     elif failure.signal is not None:

@@ -49,6 +49,7 @@ class Failure:
     """Something that went wrong on a node. ``rank`` is None where torchrun itself failed, not a worker.
 
     ``time`` is by the control machine's clock; ``reason`` says what became of a node that told nothing more.
+    ``full_disks`` are folders there that had no room left, not even for the traceback.
     """
 
     node: str
@@ -58,6 +59,7 @@ class Failure:
     message: str | None = None
     time: float = 0.0
     reason: str | None = None
+    full_disks: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """``rank 2 on gpu3 was killed by SIGKILL``, say."""
@@ -200,8 +202,15 @@ def _failure(event: Event) -> Failure | None:
     fields = event.fields
     node = event.node or "?"
     if event.kind == "rank_failed":
-        rank, message = fields["rank"], fields.get("message")
-        return Failure(node, rank, fields["exit_code"], fields["signal"], message, event.time)
+        return Failure(
+            node,
+            fields["rank"],
+            fields["exit_code"],
+            fields["signal"],
+            fields.get("message"),
+            event.time,
+            full_disks=tuple(fields.get("full_disks", ())),
+        )
     if event.kind == "failed_to_start":
         return Failure(node, None, 127, None, fields["error"], event.time)
     if event.kind == "finished" and not fields["stopped"] and fields["exit_code"] != 0:

@@ -174,8 +174,8 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature(
         "no-gpu",
         Kind.CAUSE,
-        r"ProcessGroupNCCL is only supported with GPUs|No CUDA GPUs are available"
-        r"|Torch not compiled with CUDA enabled|no CUDA-capable device",
+        r"ProcessGroupNCCL is only supported with GPUs|requires at least one CUDA device"
+        r"|No CUDA GPUs are available|Torch not compiled with CUDA enabled|no CUDA-capable device",
         "the script wants a GPU and this node offers none",
         "run with --backend gloo, or look at nvidia-smi and CUDA_VISIBLE_DEVICES there",
         "ValueError: ProcessGroupNCCL is only supported with GPUs, no GPUs found!",

@@ -52,7 +52,7 @@ class Supervisor:
         self.listener = listener
         self.logs = os.path.join(folder, "logs")
         self.journal = Journal(folder)
-        self.workers = Workers(request, folder, self.journal.record)
+        self.workers = Workers(request, folder, work, self.journal.record)
         self.sampler = Sampler(folder)
         self.lease = Lease(folder, request["on_disconnect"], request["cut_off"])
         self.sizes = {}

@@ -10,13 +10,18 @@ from . import failure, processes
 FAILED = re.compile(r"failed \(exitcode: (?P<code>-?\d+)\) local_rank: (?P<local_rank>\d+) \(pid: (?P<pid>\d+)\)")
 
 
+# A disk with less free space than this, in bytes, counts as full.
+NO_ROOM = 256 * 1024
+
+
 class Workers:
     """The workers of one torchrun. ``record(kind, **fields)`` is told of each."""
 
-    def __init__(self, request, folder, record):
+    def __init__(self, request, folder, work, record):
         self.nproc = request["nproc"]
         self.first_rank = request["first_rank"]
         self.folder = folder
+        self.work = work
         self.logs = os.path.join(folder, "logs")
         self.record = record
         self.known = {}
@@ -98,6 +103,7 @@ class Workers:
             signal=-code if code < 0 else None,
             failed_at=failed_at,
             message=failure.recorded_message(self.logs, local_rank),
+            full_disks=full_disks([self.folder, self.work]),
         )
 
     def sizes(self):
@@ -107,3 +113,13 @@ class Workers:
             for name in ("stdout", "stderr"):
                 files["%d.%s" % (local_rank, name)] = os.path.join(folder, name + ".log")
         return {name: os.path.getsize(path) for name, path in files.items() if os.path.exists(path)}
+
+
+def full_disks(folders):
+    """Which of the folders are on a disk without room, for this user."""
+    found = []
+    for folder in folders:
+        status = os.statvfs(folder)
+        if status.f_blocks and status.f_bavail * status.f_frsize < NO_ROOM:
+            found.append(folder)
+    return found

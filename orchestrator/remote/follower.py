@@ -193,7 +193,9 @@ class Follower:
             pause = min(2 * pause, PAUSE_LONGEST)
 
     def _resume(self) -> Call:
-        self.node.connection.reopen(REOPEN_TIMEOUT)
+        # The last try ends with the time that the node has.
+        left = self.timeout - (time.monotonic() - self.heard_at)
+        self.node.connection.reopen(max(1.0, min(REOPEN_TIMEOUT, left)))
         grace = self.stopping()
         if grace is not None:
             self.node.stop(self.request["run_id"], grace)

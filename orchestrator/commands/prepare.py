@@ -1,0 +1,193 @@
+"""From what was asked for to an attempt that could start: connect, gather facts, check, plan, push."""
+
+from __future__ import annotations
+
+import getpass
+import secrets
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.commands.restart import Lineup
+from orchestrator.commands.session import Session, gather_facts
+from orchestrator.commands.workload import Source
+from orchestrator.core import checks
+from orchestrator.core.facts import Facts
+from orchestrator.core.plan import DEFAULT_PORT, LaunchPlan, RunSpec, plan
+from orchestrator.core.snapshot import Snapshot, take
+from orchestrator.core.torchrun import command
+from orchestrator.display import Display
+from orchestrator.errors import HostErrors, PreflightError, UsageError
+from orchestrator.remote.fanout import failures, on_all
+from orchestrator.remote.gang import GRACE
+from orchestrator.remote.node import Node
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What ``orch run`` was asked for, beside the target. Times are in seconds.
+
+    ``on_disconnect``: after how long without a control machine a node ends the run by itself; None for never.
+    """
+
+    spec: RunSpec
+    source: Source
+    runs_dir: Path
+    resume: str | None = None
+    check: bool = True
+    detach: bool = False
+    max_restarts: int = 0
+    node_timeout: float = 30.0
+    on_disconnect: float | None = None
+    collect_every: float | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An attempt that could start now. ``trees`` are a node's: the code first, then what is laid over it."""
+
+    plan: LaunchPlan
+    lineup: Lineup
+    facts: Mapping[str, Facts]
+    trees: Mapping[str, Sequence[Snapshot]]
+
+
+def prepare(opened: Session, options: RunOptions, display: Display) -> Prepared:
+    """Connect, gather facts, check them and plan. Nothing is changed on any node but the node program."""
+    resumed = earlier_outputs(options, [host.name for host in opened.hosts])
+    with ThreadPoolExecutor(1) as beside, display.stage(f"connecting to {_count(opened.hosts, 'host')}"):
+        taking = beside.submit(take, options.source.root)
+        nodes = opened.connect()
+        code = taking.result()
+    trees = {host.name: [code, *resumed.get(host.name, ())] for host in opened.hosts}
+    return planned(opened, options, Lineup(opened.hosts, nodes), trees, new_run_id(), 1, display)
+
+
+def planned(
+    opened: Session,
+    options: RunOptions,
+    lineup: Lineup,
+    trees: Mapping[str, Sequence[Snapshot]],
+    run_id: str,
+    number: int,
+    display: Display,
+) -> Prepared:
+    """Gather facts, check them, and plan attempt ``number``; raises HostErrors, PreflightError."""
+    fixed = options.spec.port or opened.inventory.rendezvous.port
+    project = options.spec.workload.project
+    requests: dict[str, dict[str, Any]] = {
+        host.name: {
+            "python": host.python,
+            "trees": [[host.workdir, project, tree.tree_id] for tree in trees[host.name]],
+        }
+        for host in lineup.hosts
+    }
+    requests[lineup.hosts[0].name] |= {
+        "master_port": (fixed or DEFAULT_PORT) + number - 1,
+        "port_fixed": fixed is not None and number == 1,
+    }
+    with display.stage("checking"):
+        facts = gather_facts(lineup.nodes, requests, opened.fanout)
+    port = fixed if number == 1 else None
+    preflight(checks.check(lineup.hosts, facts, port), len(lineup.nodes), options.check, display)
+    made = plan(lineup.hosts, opened.inventory.rendezvous, options.spec, facts, run_id, number)
+    return Prepared(made, lineup, facts, trees)
+
+
+def preflight(findings: Sequence[checks.Finding], hosts: int, strict: bool, display: Display) -> None:
+    """Show the findings; raises HostErrors if one would make the run fail, unless told not to care."""
+    fatal = [finding for finding in findings if finding.severity == "fail"]
+    display.findings([finding for finding in findings if not strict or finding not in fatal])
+    if fatal and strict:
+        errors = [PreflightError(found.what, remedy=found.remedy, host=found.node) for found in fatal]
+        raise HostErrors(errors, hosts)
+
+
+def push(prepared: Prepared, limit: int, display: Display) -> None:
+    """Put the trees on the nodes that lack them; raises HostErrors."""
+    nodes = prepared.lineup.nodes
+    missing = [
+        (
+            node,
+            [tree for tree, there in zip(trees, prepared.facts[node.name].trees, strict=True) if not there],
+        )
+        for node in nodes
+        for trees in [prepared.trees[node.name]]
+    ]
+    workdirs = {each.node: each.workdir for each in prepared.plan.nodes}
+
+    def send(item: tuple[Node, list[Snapshot]]) -> None:
+        node, trees = item
+        for tree in trees:
+            node.store(tree, workdirs[node.name], prepared.plan.spec.workload.project)
+
+    code = prepared.trees[nodes[0].name][0]
+    with display.stage(f"syncing {_count(code.entries, 'file')}, tree {code.tree_id[:8]}") as stage:
+        wanting = [item for item in missing if item[1]]
+        stage.result = f"sent to {_count(wanting, 'host')}" if wanting else "every host has it"
+        if errors := failures(on_all(wanting, send, limit=limit)):
+            raise HostErrors(errors, len(nodes))
+
+
+def start_requests(prepared: Prepared, options: RunOptions) -> dict[str, dict[str, Any]]:
+    """What each node is told to start. Environments travel here and nowhere else."""
+    made = prepared.plan
+    owner = f"{getpass.getuser()}@{socket.gethostname()}"
+    ports = {host.name: host.port or 22 for host in prepared.lineup.hosts}
+    doors = {node.node: [node.address, ports[node.node]] for node in made.nodes if node.address}
+    requests = {}
+    for node in made.nodes:
+        launch = command(made, node)
+        code, *overlays = prepared.trees[node.node]
+        peers = [door for name, door in doors.items() if name != node.node]
+        requests[node.node] = {
+            "run_id": made.run_id,
+            "attempt": made.attempt,
+            "node": node.node,
+            "nodes": [each.node for each in made.nodes],
+            "node_rank": node.node_rank,
+            "owner": owner,
+            "workload": made.spec.workload.name,
+            "workdir": node.workdir,
+            "project": made.spec.workload.project,
+            "tree": code.tree_id,
+            "overlays": [tree.tree_id for tree in overlays],
+            "cwd": made.spec.workload.cwd,
+            "argv": launch.argv,
+            "env": dict(launch.env),
+            "first_rank": node.first_rank,
+            "nproc": node.nproc_per_node,
+            "grace": GRACE,
+            "on_disconnect": options.on_disconnect,
+            # A node that is cut off from all others has been replaced by a spare when it comes back.
+            "cut_off": {"after": options.node_timeout, "peers": peers} if options.max_restarts else None,
+        }
+    return requests
+
+
+def earlier_outputs(options: RunOptions, hosts: Sequence[str]) -> dict[str, list[Snapshot]]:
+    """``--resume``: each node's outputs of an earlier run; a node that had no part in it gets its first node's."""
+    if options.resume is None or not hosts:
+        return {}
+    path = options.runs_dir / options.resume
+    if not path.is_dir():
+        path = Path(options.resume)
+    folders = {each.name: each for each in sorted(path.iterdir()) if each.is_dir()} if path.is_dir() else {}
+    folders.pop("logs", None)
+    if not folders:
+        raise UsageError(f"--resume {options.resume}: no outputs of such a run in {options.runs_dir}")
+    first = next((name for name in hosts if name in folders), next(iter(folders)))
+    return {name: [take(folders.get(name, folders[first]), obey_ignore_files=False)] for name in hosts}
+
+
+def new_run_id() -> str:
+    """``20261121-042040-7f3a``: sorts by time, and two started in one second differ."""
+    return time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
+
+
+def _count(things: Sequence[object], noun: str) -> str:
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"

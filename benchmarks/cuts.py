@@ -28,9 +28,9 @@ for first in range(0, lines, 1000):
 
 
 def wrong_lines(
-    cluster: Cluster, folder: Path, *, lines: int, cuts: int, longest: float, seconds: float
+    cluster: Cluster, folder: Path, *, lines: int, cuts: int, each: tuple[float, float], seconds: float
 ) -> list[str]:
-    """Let each rank print ``lines`` lines over ``seconds`` and cut node2's link meanwhile; what arrived wrong."""
+    """Let each rank print ``lines`` lines over ``seconds`` and cut node2's link meanwhile, ``each`` time so many seconds; what came wrong."""
     (folder / "hosts.yaml").write_text(cluster.hosts_yaml())
     (folder / "count.py").write_text(COUNT)
     env = {**cluster.control_env(), "PYTHONPATH": str(ROOT)}
@@ -46,7 +46,7 @@ def wrong_lines(
         for _ in range(cuts):
             time.sleep(seconds / cuts / 4)
             cluster["node2"].cut()
-            time.sleep(random.uniform(1.0, longest))
+            time.sleep(random.uniform(*each))
             cluster["node2"].restore()
         code = process.wait(seconds + 120)
     finally:
@@ -72,7 +72,7 @@ def main() -> None:
     lines, cuts, seconds = (int(word) for word in [*sys.argv[1:], *["1000000", "20", "120"][len(sys.argv) - 1 :]])
     with Cluster(3, python=sys.executable) as cluster, tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
-        wrong = wrong_lines(cluster, Path(folder), lines=lines, cuts=cuts, longest=5.0, seconds=float(seconds))
+        wrong = wrong_lines(cluster, Path(folder), lines=lines, cuts=cuts, each=(1.0, 5.0), seconds=float(seconds))
         again = (Path(folder) / "errors").read_text().count("connected again")
         print(f"3 x {lines} lines, {cuts} cuts, {again} new connections, {time.monotonic() - began:.0f} s")
     print("\n".join(wrong) or "all arrived, in order, once")

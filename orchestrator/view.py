@@ -55,13 +55,15 @@ class View:
         self.workload = workload
         self.attempt = attempt
         self.console = console
-        self.began = time.monotonic()
+        self.began = time.time()
         self.nodes = {name: NodeView() for name in nodes}
         self.result = fold([Event(time.time(), "planned", None, {"nodes": list(nodes), "attempt": attempt})])
         self._events: list[Event] = [Event(0.0, "planned", None, {"nodes": list(nodes), "attempt": attempt})]
 
     def event(self, event: Event) -> None:
         """Something happened."""
+        if event.kind == "torchrun_started":
+            self.began = min(self.began, event.time)
         self._events.append(event)
         self.result = fold(self._events)
 
@@ -103,7 +105,7 @@ class View:
         return (self.result.nodes[name].state in ("running", "ok"), -(sample.cpu if sample else 0.0))
 
     def _heading(self, now: float) -> Text:
-        seconds = int(now - self.began)
+        seconds = int(time.time() - self.began)
         states: dict[str, int] = {}
         for node in self.result.nodes.values():
             states[node.state] = states.get(node.state, 0) + 1
@@ -147,4 +149,6 @@ def _gigabytes(size: float) -> str:
 
 
 def _rate(rate: float) -> str:
-    return f"{rate / 1e6:.1f} MB/s" if rate >= 1e5 else f"{rate / 1e3:.1f} kB/s" if rate else "-"
+    if rate >= 1e5:
+        return f"{rate / 1e6:.1f} MB/s"
+    return f"{rate / 1e3:.1f} kB/s" if rate >= 1e3 else f"{rate:.0f} B/s" if rate else "-"

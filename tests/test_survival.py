@@ -56,7 +56,7 @@ def test_faults(cluster: Cluster, tmp_path: Path, name: str) -> None:
 
 
 def test_no_line_is_lost_or_doubled_when_a_link_breaks(cluster: Cluster, orch: Orch) -> None:
-    assert wrong_lines(cluster, orch.folder, lines=100_000, cuts=3, longest=4.0, seconds=15.0) == []
+    assert wrong_lines(cluster, orch.folder, lines=100_000, cuts=2, each=(7.0, 9.0), seconds=15.0) == []
 
 
 def test_attach_goes_on_where_the_killed_process_stopped(orch: Orch, ticks: str, marked: Any) -> None:

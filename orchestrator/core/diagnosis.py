@@ -130,10 +130,13 @@ def scan(text: str) -> list[tuple[str, str]]:
         if TRACEBACK in line:
             in_traceback = True
             continue
+        if in_traceback and line.startswith((" ", "\t")):
+            # Source lines quote messages, of errors that need not be this one.
+            continue
         signature = _matching(line)
         if signature is not None:
             found.setdefault(signature.name, line.strip())
-            in_traceback = in_traceback and line.startswith((" ", "\t"))
+            in_traceback = False
         elif in_traceback and EXCEPTION.match(line):
             in_traceback = False
             if not OF_TORCHRUN.search(line):

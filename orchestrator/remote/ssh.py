@@ -186,20 +186,23 @@ class Channel:
 class Connection:
     """The one SSH connection of a node; commands are channels on it."""
 
-    def __init__(self, host: Host, settings: Settings, keyring: Keyring, config: fabric.Config) -> None:
+    def __init__(self, host: Host, settings: Settings, keyring: Keyring, ssh_config: paramiko.SSHConfig) -> None:
         self.host = host
         self.settings = settings
         self.keyring = keyring
-        self._config = config
+        self._ssh_config = ssh_config
         self._fabric: Any = None
 
     def _prepare(self) -> fabric.Connection:
         host = self.host
+        # Never shared: a Connection changes its Config while it is made, and others are made at the same time.
+        # lazy: no fabric.yml takes part.
+        config = fabric.Config(ssh_config=self._ssh_config, lazy=True)
         gateway: fabric.Connection | None = None
         for hop in host.jump:
-            gateway = self._secured(fabric.Connection(hop, config=self._config, gateway=gateway), None)
+            gateway = self._secured(fabric.Connection(hop, config=config, gateway=gateway), None)
         connection = fabric.Connection(
-            host.address, user=host.user, port=host.port, config=self._config, gateway=gateway
+            host.address, user=host.user, port=host.port, config=config, gateway=gateway
         )
         # Hops that ~/.ssh/config names are made by Fabric, with its own idea of host keys.
         outer = connection.gateway
@@ -303,7 +306,7 @@ class Connection:
 
         ``timeout`` in seconds, for this time.
         """
-        broken = Connection(self.host, self.settings, self.keyring, self._config)
+        broken = Connection(self.host, self.settings, self.keyring, self._ssh_config)
         broken._fabric = self._fabric
         # Hanging up a silent connection may take as long as it likes.
         threading.Thread(target=broken.close, daemon=True).start()
@@ -349,9 +352,7 @@ def connections(hosts: Sequence[Host], settings: Settings) -> list[Connection]:
                 ssh_config.parse(path.read_text().splitlines())
             except (OSError, ValueError, paramiko.SSHException) as error:
                 raise errors.UsageError(f"{path} cannot be read: {error}", remedy="correct it") from None
-    # lazy: no fabric.yml takes part.
-    config = fabric.Config(ssh_config=ssh_config, lazy=True)
-    return [Connection(host, settings, keyring, config) for host in hosts]
+    return [Connection(host, settings, keyring, ssh_config) for host in hosts]
 
 
 @contextlib.contextmanager

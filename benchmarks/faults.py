@@ -77,8 +77,8 @@ class Case:
             timeout=END_LIMIT,
         )
 
-    def start(self, *words: str) -> None:
-        """``orch run`` in the background, until all three ranks are up."""
+    def start(self, *words: str, ranks: int = 3) -> None:
+        """``orch run`` in the background, until all ranks are up."""
         with (self.folder / "output").open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "orchestrator", "run", *words],
@@ -89,7 +89,7 @@ class Case:
                 stderr=output,
             )
         deadline = time.monotonic() + START_LIMIT
-        while self.output().count("] up\n") < 3:
+        while self.output().count("] up\n") < ranks:
             assert time.monotonic() < deadline and self.process.poll() is None, self.output()
             time.sleep(0.05)
 

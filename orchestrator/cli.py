@@ -97,7 +97,8 @@ launch_options = _stack(
 seconds = click.FloatRange(min=1.0)
 node_timeout_option = click.option(
     "--node-timeout",
-    type=seconds,
+    # Half of it must hold a sign of life, and those come every two seconds.
+    type=click.FloatRange(min=6.0),
     default=30.0,
     show_default=True,
     metavar="SECONDS",

@@ -138,7 +138,7 @@ class Interrupted(OrchError):
 
 
 class HostErrors(OrchError):
-    """What went wrong on each of several hosts: one line a host. ``errors`` is never empty."""
+    """What went wrong on each of several hosts. ``errors`` is never empty."""
 
     def __init__(self, errors: Sequence[OrchError], hosts: int) -> None:
         self.errors = tuple(errors)
@@ -148,7 +148,11 @@ class HostErrors(OrchError):
         super().__init__(f"{len(self.errors)} of {hosts} hosts failed")
 
     def __str__(self) -> str:
-        """One line a host, and how many others did well."""
-        lines = [str(error) for error in self.errors]
+        """One line for all hosts that failed alike, and how many others did well."""
+        alike: dict[str, list[str]] = {}
+        for error in self.errors:
+            text = f"{error.message}" + (f" → {error.remedy}" if error.remedy else "")
+            alike.setdefault(text, []).append(error.host or "?")
+        lines = [f"{', '.join(hosts)}: {text}" for text, hosts in alike.items()]
         well = self.hosts - len(self.errors)
         return "\n".join([*lines, *([f"the other {well} of {self.hosts} hosts are fine"] if well else [])])

@@ -152,12 +152,19 @@ def test_a_busy_host_refuses(orch: Orch, marked: Callable[[], list[Any]], tmp_pa
     run_id = orch.run_folder().name
     second = orch("run", "idle.py")
     assert second.returncode == 3
-    assert f"node1: is busy with run {run_id} (idle.py)" in second.stderr
+    (line,) = (line for line in second.stderr.splitlines() if "node1" in line)
+    assert re.match(
+        rf"error: node1, node2, node3: is busy with run {run_id} \(idle\.py\) of \S+@\S+, for \d+ s → .*"
+        rf"orch attach {run_id}.*orch stop {run_id}$",
+        line,
+    )
     assert "Traceback" not in second.stderr
     stopped = orch("stop", run_id)
-    assert stopped.stdout == "stopped on node1, node2, node3\n"
+    assert stopped.stdout == f"stopped {run_id} on node1, node2, node3\n"
     process.communicate(timeout=30)
     assert marked() == []
+    (orch.folder / "idle.py").write_text("print('now it starts')\n")
+    assert orch("run", "idle.py").returncode == 0
 
 
 def test_resume_begins_with_earlier_outputs(orch: Orch) -> None:

@@ -97,6 +97,23 @@ def test_verbs_on_a_kept_sandbox(local_orch: Orch) -> None:
     assert orch("sandbox", "down").stdout == "it was not running\n"
 
 
+@pytest.mark.torch
+def test_a_detached_run_outlives_the_sandboxs_servers(local_orch: Orch) -> None:
+    orch = local_orch
+    (orch.folder / "hosts.yaml").write_text(SANDBOX)
+    (orch.folder / "pyproject.toml").write_text("")
+    (orch.folder / "t.py").write_text(
+        "import time\ntime.sleep(1)\nopen('made', 'w').write('it')\nprint('made it')\n"
+    )
+    started = orch("run", "--detach", "t.py")
+    assert started.returncode == 0, started.stderr
+    attached = orch("attach")
+    assert attached.returncode == 0, attached.stderr
+    assert "[node1:0] made it" in attached.stdout and "[node2:1] made it" in attached.stdout
+    assert (orch.folder / "runs" / started.stdout.strip() / "node2" / "made").read_text() == "it"
+    assert orch("attach").stderr.startswith("looking") and "nothing runs" in orch("attach").stderr
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -108,6 +125,9 @@ def test_verbs_on_a_kept_sandbox(local_orch: Orch) -> None:
         (["run", "--env", "X", "train"], "--env 'X': expected NAME=VALUE"),
         (["run", "--port", "99999", "train"], "99999"),
         (["stop"], "say which run to stop"),
+        (["run", "--detach", "--max-restarts", "1", "train"], "leave --detach out"),
+        (["run", "--on-disconnect", "stop", "train"], "expected continue, or stop:SECONDS"),
+        (["logs", "--since", "soon"], "--since soon: expected an age such as 90s, 10m or 2h"),
         (["exec", "--hosts", ".", "--", "true"], "cannot read the hosts file .: Is a directory"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from benchmarks.cuts import wrong_lines
-from benchmarks.faults import CELLS, Cell, broken
+from benchmarks.faults import CELLS, Case, Cell, broken
 from tests.cluster import Cluster, NodeHost, require
 from tests.conftest import ROOT, Orch
 from tests.test_run import until
@@ -204,3 +205,66 @@ def test_a_spare_takes_a_lost_hosts_place(four: Cluster, tmp_path: Path, victim:
 
 def _of_attempt(host: NodeHost, attempt: str) -> list[Any]:
     return [each for each in host.processes() if each.environ.get("ORCH_ATTEMPT") == attempt]
+
+
+def test_leftovers_are_listed_refused_and_ended(orch: Orch, cluster: Cluster, ticks: str, marked: Any) -> None:
+    """Supervisor, torchrun and control process killed at once: only the mark tells whose the worker is."""
+    case = Case(cluster, orch.folder)
+    case.start("--nodes", "node2", "--env", "TICKS=6000", ticks, ranks=1)
+    assert case.process
+    run_id = orch.run_folder().name
+    pids = [case.process.pid, case.supervisor("node2"), case.torchrun("node2").pid_outside]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    case.process.wait()
+    until(lambda: len(marked()) == 1, 10)
+    listed = orch("ps").stdout
+    assert run_id in listed and "left over (1 processes)" in listed
+    refused = orch("run", "--nodes", "node2", ticks)
+    assert refused.returncode == 3
+    assert f"node2: has processes of run {run_id} left over" in refused.stderr
+    assert f"orch stop {run_id}" in refused.stderr
+    stopped = orch("stop", run_id)
+    assert stopped.stdout == f"stopped {run_id} on node2\n"
+    assert "ended 1 processes that no supervisor watched" in stopped.stderr
+    assert marked() == []
+
+
+def test_a_cut_control_network_leaves_the_run_going(orch: Orch, cluster: Cluster, ticks: str, marked: Any) -> None:
+    """With every host silent the fault is this machine's: none is lost, and nothing is stopped."""
+    process = orch.popen("run", "--node-timeout", "10", "--env", "TICKS=300", ticks)
+    assert process.stdout
+    output = ""
+    while "tick 5\n" not in output:
+        line = process.stdout.readline()
+        assert line, output
+        output += line
+    cluster.cut_control()
+    try:
+        time.sleep(16)
+        assert len(marked()) == 6
+    finally:
+        cluster.restore_control()
+    output += process.communicate(timeout=60)[0]
+    assert process.returncode == 0, output
+    assert "lost, no answer" not in output and "node2: connected again" in output
+    for rank in range(3):
+        ticked = [line.split()[-1] for line in output.splitlines() if f":{rank}] tick" in line]
+        assert ticked == [str(number) for number in range(300)]
+
+
+def test_a_host_that_is_off_keeps_nobody_from_stopping_the_others(
+    orch: Orch, cluster: Cluster, ticks: str, marked: Any
+) -> None:
+    assert orch("run", "--detach", "--nodes", "node1,node2", "--env", "TICKS=6000", ticks).returncode == 0
+    cluster["node3"].cut()
+    try:
+        listed = orch("ps", "--connect-timeout", "3")
+        assert listed.returncode == 4
+        assert "node[1-2]" in listed.stdout and "node3: " in listed.stderr
+        stopped = orch("stop", "--all", "--connect-timeout", "3")
+        assert stopped.returncode == 4
+        assert stopped.stdout.endswith(" on node1, node2\n") and "node3: " in stopped.stderr
+    finally:
+        cluster["node3"].restore()
+    assert marked() == []

@@ -25,7 +25,7 @@ from orchestrator.core.facts import Facts
 from orchestrator.core.inventory import select
 from orchestrator.core.plan import LaunchPlan, assumed_facts, plan
 from orchestrator.display import Display
-from orchestrator.errors import HostErrors
+from orchestrator.errors import HostErrors, OrchError
 from orchestrator.remote.gang import Gang
 from orchestrator.rundir import RunFolder
 
@@ -41,7 +41,11 @@ def run(target: Target, options: RunOptions, display: Display) -> int:
                 gang = attempt(opened, options, prepared, folder, display)
                 if gang.left:
                     return left_running(folder, prepared.plan.run_id, display)
-                again = prepare_again(opened, options, prepared, folder, display)
+                try:
+                    again = prepare_again(opened, options, prepared, folder, display)
+                except OrchError as error:
+                    display.error(error)
+                    again = None
                 if again is None:
                     return conclude(folder, display)
                 prepared = again

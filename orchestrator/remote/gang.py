@@ -109,7 +109,8 @@ class Gang:
     def _others_heard(self, name: str) -> bool:
         others = [each for each in self._followers.values() if each.name != name and not each.over]
         now = time.monotonic()
-        return not others or any(now - each.heard_at < 2 * SILENCE for each in others)
+        lately = min(SILENCE, self.node_timeout / 2)
+        return not others or any(now - each.heard_at < lately for each in others)
 
     def next(self) -> Event | Output | Sample | None:
         """The next thing that happens on any node; None when all nodes have ended, or after ``leave()``."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,18 @@ import click
 
 from orchestrator import __version__
 from orchestrator.errors import Interrupted, OrchError, UsageError
+from orchestrator.options import (
+    age,
+    format_option,
+    hosts_option,
+    launch,
+    launch_options,
+    node_timeout_option,
+    runs_dir_option,
+    seconds,
+    target,
+    target_options,
+)
 
 BUG = 70
 CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -23,105 +34,6 @@ CONTEXT = {"help_option_names": ["-h", "--help"]}
 @click.version_option(__version__, prog_name="orch")
 def cli() -> None:
     """Run multi-node PyTorch training on machines that answer SSH, with one command."""
-
-
-def _stack(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Several click options as one decorator."""
-    return lambda command: functools.reduce(lambda inner, option: option(inner), reversed(options), command)
-
-
-hosts_option = click.option(
-    "--hosts",
-    "hosts_file",
-    type=click.Path(path_type=Path),
-    envvar="ORCH_HOSTS",
-    default=Path("hosts.yaml"),
-    show_default=True,
-    metavar="FILE",
-    help="The inventory (also $ORCH_HOSTS).",
-)
-
-target_options = _stack(
-    hosts_option,
-    click.option("--nodes", metavar="EXPR", help="Names, globs, ranges gpu[01-04], or a count."),
-    click.option(
-        "--connect-timeout",
-        type=click.FloatRange(min=0.1),
-        default=10.0,
-        show_default=True,
-        metavar="SECONDS",
-        help="How long a host may take to answer.",
-    ),
-    click.option(
-        "--accept-new-host-keys",
-        is_flag=True,
-        help="Record the keys of hosts seen for the first time in ~/.ssh/known_hosts.",
-    ),
-    click.option(
-        "--fanout", type=click.IntRange(min=1), default=64, show_default=True, help="Hosts handled at once."
-    ),
-)
-
-launch_options = _stack(
-    click.option("-m", "--module", metavar="MODULE", help="Run a module, as python -m does."),
-    click.option(
-        "--project",
-        type=click.Path(path_type=Path),
-        metavar="DIR",
-        help="The folder to sync; by default the nearest one with .git or pyproject.toml around the script.",
-    ),
-    click.option("--nproc", metavar="auto|N", default="auto", show_default=True, help="Processes per node."),
-    click.option(
-        "--backend", type=click.Choice(["auto", "nccl", "gloo", "mpi"]), default="auto", show_default=True
-    ),
-    click.option("--env", "env", multiple=True, metavar="K=V", help="A variable for every rank; repeatable."),
-    click.option("--port", type=click.IntRange(1, 65535), help="The master port; by default a free one."),
-    click.option("--rdzv-backend", type=click.Choice(["static", "c10d"]), help="How torchruns find each other."),
-    click.option("--rdzv-id", metavar="ID", help="c10d: the rendezvous id; by default the run's."),
-    click.option("--rdzv-endpoint", metavar="HOST:PORT", help="c10d: where they meet; by default the master."),
-    click.option("--debug", is_flag=True, help="TORCH_DISTRIBUTED_DEBUG and NCCL_DEBUG on every rank, and -v."),
-    click.option("--no-doctor", is_flag=True, help="Start even if the preflight says that it will fail."),
-    click.option(
-        "--max-restarts",
-        type=click.IntRange(min=0),
-        default=0,
-        show_default=True,
-        metavar="N",
-        help="Start a failed run again, with spares in place of lost hosts.",
-    ),
-    click.option("--resume", metavar="RUN", help="Begin with an earlier run's outputs in each working folder."),
-    click.option("-v", "--verbose", is_flag=True, help="Show every event."),
-    click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="WORKLOAD [-- ARGS]"),
-)
-
-seconds = click.FloatRange(min=1.0)
-node_timeout_option = click.option(
-    "--node-timeout",
-    # Half of it must hold a sign of life, and those come every two seconds.
-    type=click.FloatRange(min=6.0),
-    default=30.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="After how long a silence a host is lost.",
-)
-runs_dir_option = click.option(
-    "--runs-dir",
-    type=click.Path(path_type=Path),
-    default=Path("runs"),
-    show_default=True,
-    envvar="ORCH_RUNS_DIR",
-    metavar="DIR",
-    help="Where runs are recorded on this machine.",
-)
-
-format_option = click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "sh", "ps1", "json"]),
-    default="table",
-    show_default=True,
-    help="How to write the plan.",
-)
 
 
 @cli.command()
@@ -150,12 +62,12 @@ def run(dry_run: bool, as_json: bool, **options: Any) -> int:
     from orchestrator.display import Display
 
     display = Display(as_json=as_json, verbose=options["verbose"] or options["debug"])
-    target, launch = _target(options), _launch(options)
+    asked, launching = target(options), launch(options)
     if dry_run:
-        made = command.preview(target, launch, display, offline=False)
+        made = command.preview(asked, launching, display, offline=False)
         display.plan(made, "json" if as_json else "table")
         return 0
-    return command.run(target, launch, display)
+    return command.run(asked, launching, display)
 
 
 @cli.command()
@@ -170,7 +82,7 @@ def plan(form: str, offline: bool, **options: Any) -> int:
     from orchestrator.display import Display
 
     display = Display(verbose=options["verbose"])
-    display.plan(command.preview(_target(options), _launch(options), display, offline=offline), form)
+    display.plan(command.preview(target(options), launch(options), display, offline=offline), form)
     return 0
 
 
@@ -182,7 +94,7 @@ def execute(argv: Sequence[str], **options: Any) -> int:
     from orchestrator.commands.exec import execute as command
     from orchestrator.display import Display
 
-    return command(_target(options), argv, Display())
+    return command(target(options), argv, Display())
 
 
 @cli.command()
@@ -192,7 +104,7 @@ def doctor(**options: Any) -> int:
     from orchestrator.commands.doctor import doctor as command
     from orchestrator.display import Display
 
-    return command(_target(options), Display())
+    return command(target(options), Display())
 
 
 @cli.command()
@@ -203,7 +115,7 @@ def sync(project: Path | None, **options: Any) -> int:
     from orchestrator.commands.sync import sync as command
     from orchestrator.display import Display
 
-    return command(_target(options), project, Display())
+    return command(target(options), project, Display())
 
 
 @cli.command()
@@ -215,7 +127,7 @@ def ps(everything: bool, as_json: bool, **options: Any) -> int:
     from orchestrator.commands.ps import ps as command
     from orchestrator.display import Display
 
-    return command(_target(options), everything, Display(as_json=as_json))
+    return command(target(options), everything, Display(as_json=as_json))
 
 
 @cli.command()
@@ -242,8 +154,8 @@ def logs(
     from orchestrator.commands.logs import logs as command
     from orchestrator.display import Display
 
-    wanted = Wanted(ranks or None, node, None if since is None else _age(since), follow)
-    return command(_target(options), run_id, wanted, node_timeout, Display(verbose=verbose))
+    wanted = Wanted(ranks or None, node, None if since is None else age(since), follow)
+    return command(target(options), run_id, wanted, node_timeout, Display(verbose=verbose))
 
 
 @cli.command()
@@ -264,7 +176,7 @@ def attach(
     from orchestrator.commands.attach import attach as command
     from orchestrator.display import Display
 
-    return command(_target(options), run_id, runs_dir, node_timeout, Display(as_json=as_json, verbose=verbose))
+    return command(target(options), run_id, runs_dir, node_timeout, Display(as_json=as_json, verbose=verbose))
 
 
 @cli.command()
@@ -279,7 +191,7 @@ def stop(run_id: str | None, everything: bool, grace: float, **options: Any) -> 
 
     if (run_id is None) != everything:
         raise UsageError("say which run to stop", remedy="orch stop RUN, or orch stop --all")
-    return command(_target(options), run_id, grace, Display())
+    return command(target(options), run_id, grace, Display())
 
 
 @cli.group()
@@ -305,91 +217,6 @@ def down(hosts_file: Path) -> int:
     from orchestrator.display import Display
 
     return command(hosts_file, Display())
-
-
-def _target(options: dict[str, Any]) -> Any:
-    """The shared options as a Target."""
-    from orchestrator.commands.session import Target
-    from orchestrator.remote.ssh import Settings
-
-    settings = Settings(options["connect_timeout"], options["accept_new_host_keys"])
-    return Target(options["hosts_file"], options["nodes"], settings, options["fanout"])
-
-
-def _launch(options: dict[str, Any]) -> Any:
-    """The launch options as RunOptions; raises UsageError for what cannot be meant."""
-    from orchestrator.commands.prepare import RunOptions
-    from orchestrator.commands.workload import bundled, resolve
-    from orchestrator.core.plan import RunSpec
-
-    words = list(options["words"])
-    if options["module"] is None and not words:
-        known = ", ".join(bundled())
-        raise UsageError("no workload given", remedy=f"name one ({known}), a script, or -m MODULE")
-    name = options["module"] or words.pop(0)
-    source = resolve(name, is_module=options["module"] is not None, project=options["project"])
-    spec = RunSpec(
-        workload=source.workload,
-        args=tuple(words),
-        nproc=_nproc(options["nproc"]),
-        backend=options["backend"],
-        env=dict(_variable(entry) for entry in options["env"]),
-        port=options["port"],
-        rdzv_backend=options["rdzv_backend"],
-        rdzv_id=options["rdzv_id"],
-        rdzv_endpoint=options["rdzv_endpoint"],
-        debug=options["debug"],
-    )
-    detach, max_restarts = options.get("detach", False), options["max_restarts"]
-    if detach and max_restarts:
-        raise UsageError(
-            "--detach and --max-restarts: restarts are made by the process that is left out",
-            remedy="leave --detach out and start orch in tmux, or with nohup",
-        )
-    return RunOptions(
-        spec,
-        source,
-        options["runs_dir"],
-        resume=options["resume"],
-        check=not options["no_doctor"],
-        detach=detach,
-        max_restarts=max_restarts,
-        node_timeout=options.get("node_timeout", 30.0),
-        on_disconnect=_on_disconnect(options.get("on_disconnect", "continue")),
-        collect_every=options.get("collect_every"),
-    )
-
-
-def _nproc(value: str) -> int | None:
-    if value == "auto":
-        return None
-    if not value.isascii() or not value.isdigit() or int(value) < 1:
-        raise UsageError(f"--nproc {value}: expected auto or a number from 1 on")
-    return int(value)
-
-
-def _on_disconnect(value: str) -> float | None:
-    word, colon, seconds = value.partition(":")
-    if value == "continue":
-        return None
-    if word != "stop" or not colon or not seconds.isascii() or not seconds.isdigit() or int(seconds) < 10:
-        raise UsageError(f"--on-disconnect {value}: expected continue, or stop:SECONDS with at least 10")
-    return float(seconds)
-
-
-def _age(value: str) -> float:
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    number, unit = (value[:-1], value[-1:]) if value[-1:] in units else (value, "s")
-    if not number.isascii() or not number.isdigit():
-        raise UsageError(f"--since {value}: expected an age such as 90s, 10m or 2h")
-    return float(int(number) * units[unit])
-
-
-def _variable(entry: str) -> tuple[str, str]:
-    name, equals, value = entry.partition("=")
-    if not equals or not name.isidentifier() or not name.isascii():
-        raise UsageError(f"--env {entry!r}: expected NAME=VALUE")
-    return name, value
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -169,8 +169,9 @@ class Display:
                 self._progress_shown[key] = now
                 self._write_lines(progress + b"\n", 1)
 
-    def attempt(self, run_id: str, workload: str, attempt: int, nodes: Sequence[str]) -> None:
-        """An attempt begins on these nodes: on a terminal a view of them stays below the output."""
+    @contextmanager
+    def attempt(self, run_id: str, workload: str, attempt: int, nodes: Sequence[str]) -> Iterator[None]:
+        """An attempt goes on on these nodes: on a terminal a view of them stays below the output meanwhile."""
         if attempt > 1:
             self.note(f"attempt {attempt} on {', '.join(nodes)}")
         if self.err.is_terminal and not self.as_json:
@@ -184,6 +185,18 @@ class Display:
                 redirect_stderr=False,
             )
             self._live.start()
+        try:
+            yield
+        finally:
+            self._end_of_output()
+
+    @contextmanager
+    def lines(self) -> Iterator[None]:
+        """Output alone, with no view of a run."""
+        try:
+            yield
+        finally:
+            self._end_of_output()
 
     def recall(self, events: Sequence[Event]) -> None:
         """What happened before this display began to look."""
@@ -196,7 +209,7 @@ class Display:
         if self._view is not None:
             self._view.sample(sample)
 
-    def end_of_output(self) -> None:
+    def _end_of_output(self) -> None:
         """Show the last lines that lack a newline, and end the view."""
         for key, assembler in self._assemblers.items():
             line = assembler.flush()

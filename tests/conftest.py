@@ -74,10 +74,13 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def orch(cluster: Cluster, tmp_path: Path) -> Orch:
-    """``orch`` for the three hosts."""
+def orch(cluster: Cluster, tmp_path: Path, marked: Callable[[], list[Any]]) -> Iterator[Orch]:
+    """``orch`` for the three hosts; a run that a failed test leaves behind is not the next test's."""
     (tmp_path / "hosts.yaml").write_text(cluster.hosts_yaml())
-    return Orch(tmp_path, {**cluster.control_env(), "PYTHONPATH": str(ROOT)})
+    made = Orch(tmp_path, {**cluster.control_env(), "PYTHONPATH": str(ROOT)})
+    yield made
+    if marked():
+        made("stop", "--all", "--grace", "0")
 
 
 @pytest.fixture

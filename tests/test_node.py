@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +15,15 @@ from orchestrator.core.inventory import Host
 from orchestrator.core.snapshot import Entry, Snapshot, take, tree_id
 from orchestrator.errors import SyncError
 from orchestrator.node import wire
+from orchestrator.node.follow import sizes_at
+from orchestrator.node.journal import Journal, read
+from orchestrator.node.lease import Lease, touch
+from orchestrator.node.sample import parsed_gpus
 from orchestrator.remote.node import Node, program
 from orchestrator.remote.ssh import Settings, connections
 from tests.cluster import Cluster
-from tests.conftest import Orch
+from tests.conftest import ROOT, Orch
+from tests.test_run import until
 
 pytestmark = pytest.mark.cluster
 
@@ -78,3 +86,62 @@ def test_a_file_that_changes_while_it_is_sent_is_refused(node: Node, tmp_path: P
     with pytest.raises(SyncError, match="arrived damaged"):
         node.store(snapshot, "~/w2", "p")
     assert list((cluster.hosts[0].home / "w2" / "p").iterdir()) == []
+
+
+def test_what_nvidia_smi_says() -> None:
+    text = "97, 30211, 81559\n0, 4, 81559\n[N/A], [N/A], 81559\n"
+    assert parsed_gpus(text) == [[0.97, 30211 * 2**20, 81559 * 2**20], [0.0, 4 * 2**20, 81559 * 2**20]]
+
+
+def test_a_mark_of_time_gives_the_offset_of_each_log(tmp_path: Path) -> None:
+    marks = [{"time": 10.0 * n, "sizes": {"0.stdout": 100 * n}} for n in range(1, 5)]
+    (tmp_path / "sizes.jsonl").write_text("".join(json.dumps(mark) + "\n" for mark in marks))
+    assert sizes_at(str(tmp_path), 25.0) == {"0.stdout": 200}
+    assert sizes_at(str(tmp_path), 5.0) == {}
+    assert sizes_at(str(tmp_path / "none"), 5.0) == {}
+
+
+def test_a_node_knows_whether_it_is_cut_off(cluster: Cluster) -> None:
+    first, second, third = cluster.hosts
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from orchestrator.node.lease import any_answers\n"
+        "print(any_answers([(address, int(port)) for address, port in zip(sys.argv[1::2], sys.argv[2::2])], 1.0))"
+    )
+
+    def answers(*doors: str) -> str:
+        return first.run(sys.executable, "-c", code, *doors).stdout.strip()
+
+    third.cut()
+    try:
+        assert answers(third.address, "22") == "False"
+        assert answers(third.address, "22", second.address, "22") == "True"
+        # A refusal is an answer too, of a machine that lives.
+        assert answers(second.address, "23") == "True"
+    finally:
+        third.restore()
+
+
+def test_a_run_ends_without_its_control_machine_if_that_was_asked_for(tmp_path: Path) -> None:
+    lease = Lease(str(tmp_path), 0.2, None)
+    assert lease.ended() is None
+    until(lambda: lease.ended(), 5)
+    assert lease.ended() == "no control machine for 0 s"
+    touch(str(tmp_path))
+    assert lease.ended() is None
+
+
+def test_events_are_kept_until_the_disk_has_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = os.write
+    journal = Journal(str(tmp_path))
+
+    def full(descriptor: int, data: bytes) -> int:
+        if descriptor == journal.file and (tmp_path / "ballast").exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return written(descriptor, data)
+
+    monkeypatch.setattr(os, "write", full)
+    journal.record("worker", rank=0)
+    assert read(str(tmp_path)) == []
+    journal.record("rank_failed", rank=0)
+    assert [event["event"] for event in read(str(tmp_path))] == ["worker", "rank_failed"]
+    journal.close()

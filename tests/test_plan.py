@@ -179,7 +179,8 @@ MAY = {
     "view": {"remote", "core"},
     "display": {"view", "remote", "core", "errors"},
     "commands": {"commands", "remote", "sandbox", "display", "rundir", "core", "errors"},
-    "cli": {"commands", "remote", "display", "core", "errors"},
+    "options": {"commands", "remote", "core", "errors"},
+    "cli": {"options", "commands", "display", "errors"},
     "__main__": {"cli"},
     "__init__": set(),
 }

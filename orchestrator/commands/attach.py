@@ -39,9 +39,9 @@ def attach(target: Target, run_id: str | None, runs_dir: Path, node_timeout: flo
         with closing(RunFolder.open(runs_dir, first.run_id)) as folder:
             offsets = taken_up(folder, members)
             gang = Gang([each.node for each in members], first.run_id, first.attempt, node_timeout)
-            display.attempt(first.run_id, first.workload, first.attempt, [each.node.name for each in members])
-            display.recall(folder.events)
-            with stopping_on_signals(gang):
+            names = [each.node.name for each in members]
+            with display.attempt(first.run_id, first.workload, first.attempt, names), stopping_on_signals(gang):
+                display.recall(folder.events)
                 if refusals := gang.join(offsets):
                     raise HostErrors(refusals, len(members))
                 watch(gang, folder, display)

@@ -79,13 +79,13 @@ def _print(
         threading.Thread(target=follow, args=(node,), daemon=True).start()
     speaking = len(nodes)
     errors = []
-    while speaking:
-        item = items.get()
-        if isinstance(item, Closed):
-            speaking -= 1
-        elif isinstance(item, OrchError):
-            errors.append(item)
-        elif isinstance(item, Output):
-            display.output(item)
-    display.end_of_output()
+    with display.lines():
+        while speaking:
+            item = items.get()
+            if isinstance(item, Closed):
+                speaking -= 1
+            elif isinstance(item, OrchError):
+                errors.append(item)
+            elif isinstance(item, Output):
+                display.output(item)
     return errors

@@ -93,7 +93,7 @@ def planned(
     with display.stage("checking"):
         facts = gather_facts(lineup.nodes, requests, opened.fanout)
     port = fixed if number == 1 else None
-    preflight(checks.check(lineup.hosts, facts, port), len(lineup.nodes), options.check, display)
+    preflight(checks.check(lineup.hosts, facts, port, run_id), len(lineup.nodes), options.check, display)
     made = plan(lineup.hosts, opened.inventory.rendezvous, options.spec, facts, run_id, number)
     return Prepared(made, lineup, facts, trees)
 

@@ -37,8 +37,14 @@ def run(target: Target, options: RunOptions, display: Display) -> int:
         display.settings(prepared.plan, environments(prepared.facts))
         push(prepared, opened.fanout, display)
         with closing(RunFolder.create(options.runs_dir, prepared.plan)) as folder:
+            gangs: list[Gang] = []
             while True:
                 gang = attempt(opened, options, prepared, folder, display)
+                gangs.append(gang)
+                # An earlier attempt's lost node may have been reached again, and fenced, meanwhile.
+                for event in [event for each in gangs for event in each.late_events()]:
+                    folder.record(event)
+                    display.event(event)
                 if gang.left:
                     return left_running(folder, prepared.plan.run_id, display)
                 try:
@@ -56,9 +62,9 @@ def attempt(opened: Session, options: RunOptions, prepared: Prepared, folder: Ru
     made, nodes = prepared.plan, prepared.lineup.nodes
     gang = Gang(nodes, made.run_id, made.attempt, options.node_timeout)
     folder.begin([node.name for node in nodes], made.attempt)
-    display.attempt(made.run_id, made.spec.workload.name, made.attempt, [node.name for node in nodes])
     collector = Collector(nodes, made.run_id, opened.inventory.outputs, folder)
-    with stopping_on_signals(gang):
+    view = display.attempt(made.run_id, made.spec.workload.name, made.attempt, [node.name for node in nodes])
+    with view, stopping_on_signals(gang):
         if refusals := gang.start(start_requests(prepared, options)):
             raise HostErrors(refusals, len(nodes))
         if options.detach:
@@ -67,9 +73,6 @@ def attempt(opened: Session, options: RunOptions, prepared: Prepared, folder: Ru
             watch(gang, folder, display)
     if not gang.left:
         collector.finish(display)
-        for event in gang.late_events():
-            folder.record(event)
-            display.event(event)
     return gang
 
 

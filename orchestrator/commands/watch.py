@@ -41,7 +41,6 @@ def watch(gang: Gang, folder: RunFolder, display: Display) -> None:
             if not stopping and item.kind in FATAL and (failures := folder.result().failures):
                 stopping = True
                 gang.stop(failures[0].describe(), FAILURE_GRACE)
-    display.end_of_output()
 
 
 @contextmanager
@@ -87,7 +86,8 @@ class Collector:
 
         def work() -> None:
             while not self._over.wait(seconds):
-                self._collect(self.nodes)
+                known = self.folder.result().nodes
+                self._collect([node for node in self.nodes if known[node.name].state == "running"])
 
         if seconds is not None:
             threading.Thread(target=work, daemon=True, name="collect").start()

@@ -22,15 +22,21 @@ class Finding:
         return f"{self.node}: {self.what} → {self.remedy}"
 
 
-def check(hosts: Sequence[Host], facts: Mapping[str, Facts], port: int | None) -> tuple[Finding, ...]:
-    """Everything that is wrong, in the order of ``hosts``. ``port`` is the master port, where it is fixed."""
+def check(
+    hosts: Sequence[Host], facts: Mapping[str, Facts], port: int | None, own_run: str | None = None
+) -> tuple[Finding, ...]:
+    """Everything that is wrong, in the order of ``hosts``.
+
+    ``port`` is the master port, where it is fixed; ``own_run`` the run that is to be started again: what an
+    earlier attempt of it left is ended by its start.
+    """
     found: list[Finding] = []
     for host in hosts:
         known = facts[host.name]
         found += _interpreter(host, known)
-        if known.running is not None:
+        if known.running is not None and known.running.run_id != own_run:
             found.append(_busy(host.name, known.running))
-        for run_id in known.leftovers:
+        for run_id in set(known.leftovers) - {own_run}:
             what = f"has processes of run {run_id} left over, and no supervisor for them"
             found.append(Finding(host.name, "fail", what, f"end them: orch stop {run_id}"))
     found += _torch_versions(hosts, facts)

@@ -19,6 +19,8 @@ QUEUE_PIECES = 64
 # How long a run may take to end by itself when it is stopped, in seconds: by its user, and because of a failure.
 GRACE, FAILURE_GRACE = 5.0, 3.0
 PING_INTERVAL = 4.0
+# How long a node may take to copy its working folder, in seconds.
+START_TIMEOUT = 600.0
 
 
 class Gang:
@@ -48,7 +50,7 @@ class Gang:
 
         def start_one(node: Node) -> Call:
             call = node.call("start", requests[node.name])
-            call.answer()
+            call.answer(START_TIMEOUT)
             return call
 
         return self._begin(start_one, {})

@@ -16,7 +16,7 @@ from orchestrator.node import wire
 from orchestrator.remote.node import Call, Node
 
 # How long a node may take over a file's next piece, in seconds.
-SILENCE = 60.0
+SILENCE = 20.0
 
 
 @dataclass(frozen=True)

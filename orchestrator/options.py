@@ -1,0 +1,197 @@
+"""The options that several verbs share, and what their values mean."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orchestrator.errors import UsageError
+
+
+def stack(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Several click options as one decorator."""
+    return lambda command: functools.reduce(lambda inner, option: option(inner), reversed(options), command)
+
+
+hosts_option = click.option(
+    "--hosts",
+    "hosts_file",
+    type=click.Path(path_type=Path),
+    envvar="ORCH_HOSTS",
+    default=Path("hosts.yaml"),
+    show_default=True,
+    metavar="FILE",
+    help="The inventory (also $ORCH_HOSTS).",
+)
+
+target_options = stack(
+    hosts_option,
+    click.option("--nodes", metavar="EXPR", help="Names, globs, ranges gpu[01-04], or a count."),
+    click.option(
+        "--connect-timeout",
+        type=click.FloatRange(min=0.1),
+        default=10.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long a host may take to answer.",
+    ),
+    click.option(
+        "--accept-new-host-keys",
+        is_flag=True,
+        help="Record the keys of hosts seen for the first time in ~/.ssh/known_hosts.",
+    ),
+    click.option(
+        "--fanout", type=click.IntRange(min=1), default=64, show_default=True, help="Hosts handled at once."
+    ),
+)
+
+launch_options = stack(
+    click.option("-m", "--module", metavar="MODULE", help="Run a module, as python -m does."),
+    click.option(
+        "--project",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="The folder to sync; by default the nearest one with .git or pyproject.toml around the script.",
+    ),
+    click.option("--nproc", metavar="auto|N", default="auto", show_default=True, help="Processes per node."),
+    click.option(
+        "--backend", type=click.Choice(["auto", "nccl", "gloo", "mpi"]), default="auto", show_default=True
+    ),
+    click.option("--env", "env", multiple=True, metavar="K=V", help="A variable for every rank; repeatable."),
+    click.option("--port", type=click.IntRange(1, 65535), help="The master port; by default a free one."),
+    click.option("--rdzv-backend", type=click.Choice(["static", "c10d"]), help="How torchruns find each other."),
+    click.option("--rdzv-id", metavar="ID", help="c10d: the rendezvous id; by default the run's."),
+    click.option("--rdzv-endpoint", metavar="HOST:PORT", help="c10d: where they meet; by default the master."),
+    click.option("--debug", is_flag=True, help="TORCH_DISTRIBUTED_DEBUG and NCCL_DEBUG on every rank, and -v."),
+    click.option("--no-doctor", is_flag=True, help="Start even if the preflight says that it will fail."),
+    click.option(
+        "--max-restarts",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="Start a failed run again, with spares in place of lost hosts.",
+    ),
+    click.option("--resume", metavar="RUN", help="Begin with an earlier run's outputs in each working folder."),
+    click.option("-v", "--verbose", is_flag=True, help="Show every event."),
+    click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="WORKLOAD [-- ARGS]"),
+)
+
+seconds = click.FloatRange(min=1.0)
+node_timeout_option = click.option(
+    "--node-timeout",
+    # Half of it must hold a sign of life, and those come every two seconds.
+    type=click.FloatRange(min=6.0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="After how long a silence a host is lost.",
+)
+runs_dir_option = click.option(
+    "--runs-dir",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    envvar="ORCH_RUNS_DIR",
+    metavar="DIR",
+    help="Where runs are recorded on this machine.",
+)
+
+format_option = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "sh", "ps1", "json"]),
+    default="table",
+    show_default=True,
+    help="How to write the plan.",
+)
+
+
+def target(options: dict[str, Any]) -> Any:
+    """The shared options as a Target."""
+    from orchestrator.commands.session import Target
+    from orchestrator.remote.ssh import Settings
+
+    settings = Settings(options["connect_timeout"], options["accept_new_host_keys"])
+    return Target(options["hosts_file"], options["nodes"], settings, options["fanout"])
+
+
+def launch(options: dict[str, Any]) -> Any:
+    """The launch options as RunOptions; raises UsageError for what cannot be meant."""
+    from orchestrator.commands.prepare import RunOptions
+    from orchestrator.commands.workload import bundled, resolve
+    from orchestrator.core.plan import RunSpec
+
+    words = list(options["words"])
+    if options["module"] is None and not words:
+        known = ", ".join(bundled())
+        raise UsageError("no workload given", remedy=f"name one ({known}), a script, or -m MODULE")
+    name = options["module"] or words.pop(0)
+    source = resolve(name, is_module=options["module"] is not None, project=options["project"])
+    spec = RunSpec(
+        workload=source.workload,
+        args=tuple(words),
+        nproc=_nproc(options["nproc"]),
+        backend=options["backend"],
+        env=dict(_variable(entry) for entry in options["env"]),
+        port=options["port"],
+        rdzv_backend=options["rdzv_backend"],
+        rdzv_id=options["rdzv_id"],
+        rdzv_endpoint=options["rdzv_endpoint"],
+        debug=options["debug"],
+    )
+    detach, max_restarts = options.get("detach", False), options["max_restarts"]
+    if detach and max_restarts:
+        raise UsageError(
+            "--detach and --max-restarts: restarts are made by the process that is left out",
+            remedy="leave --detach out and start orch in tmux, or with nohup",
+        )
+    return RunOptions(
+        spec,
+        source,
+        options["runs_dir"],
+        resume=options["resume"],
+        check=not options["no_doctor"],
+        detach=detach,
+        max_restarts=max_restarts,
+        node_timeout=options.get("node_timeout", 30.0),
+        on_disconnect=_on_disconnect(options.get("on_disconnect", "continue")),
+        collect_every=options.get("collect_every"),
+    )
+
+
+def _nproc(value: str) -> int | None:
+    if value == "auto":
+        return None
+    if not value.isascii() or not value.isdigit() or int(value) < 1:
+        raise UsageError(f"--nproc {value}: expected auto or a number from 1 on")
+    return int(value)
+
+
+def _on_disconnect(value: str) -> float | None:
+    word, colon, seconds = value.partition(":")
+    if value == "continue":
+        return None
+    if word != "stop" or not colon or not seconds.isascii() or not seconds.isdigit() or int(seconds) < 10:
+        raise UsageError(f"--on-disconnect {value}: expected continue, or stop:SECONDS with at least 10")
+    return float(seconds)
+
+
+def age(value: str) -> float:
+    """``10m`` in seconds; raises UsageError."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    number, unit = (value[:-1], value[-1:]) if value[-1:] in units else (value, "s")
+    if not number.isascii() or not number.isdigit():
+        raise UsageError(f"--since {value}: expected an age such as 90s, 10m or 2h")
+    return float(int(number) * units[unit])
+
+
+def _variable(entry: str) -> tuple[str, str]:
+    name, equals, value = entry.partition("=")
+    if not equals or not name.isidentifier() or not name.isascii():
+        raise UsageError(f"--env {entry!r}: expected NAME=VALUE")
+    return name, value

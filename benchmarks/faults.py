@@ -313,7 +313,9 @@ def broken(cluster: Cluster, cell: Cell, folder: Path) -> Outcome:
             code, seen = attached.returncode, attached.stdout + attached.stderr
             for rank in range(3):
                 ticks = [line.split()[-1] for line in attached.stdout.splitlines() if f":{rank}] tick" in line]
-                assert ticks == [str(number) for number in range(len(ticks))] and len(ticks) == 150, ticks
+                assert ticks == [str(number) for number in range(len(ticks))] and len(ticks) == 150, (
+                    f"{ticks}\n{seen}"
+                )
         seconds = time.monotonic() - began
         while case.healed:
             case.healed.pop()()

@@ -43,6 +43,7 @@ STATE_STYLES = {
     "failed": "red",
     "lost": "red",
     "left over": "red",
+    "not answering": "red",
 }
 # How often a progress bar that redraws itself is shown, in seconds: on a terminal, and elsewhere.
 PROGRESS_EVERY = (1.0, 10.0)

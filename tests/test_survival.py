@@ -52,6 +52,14 @@ def heard(process: subprocess.Popen[str], text: str) -> str:
     raise AssertionError(f"{text!r} was not in: {''.join(lines)}")
 
 
+def rest(process: subprocess.Popen[str]) -> str:
+    """What it prints to its end. Not communicate(), which would miss what ``heard`` has read ahead."""
+    assert process.stdout
+    printed = process.stdout.read()
+    process.wait(60)
+    return printed
+
+
 @pytest.fixture
 def ticks(orch: Orch) -> str:
     """A script that ticks for six seconds."""
@@ -161,7 +169,7 @@ for step in range(1000):
     output = heard(process, "failing at")
     until(lambda: marked() == [], 30)
     assert time.time() - float(output.rpartition("failing at ")[2]) < 5
-    output += process.communicate(timeout=30)[0]
+    output += rest(process)
     assert process.returncode == 1
     report = output[output.index("collecting") :]
     assert "failed: rank 1 on node2" in report and "cause: ValueError: no such thing" in report
@@ -188,7 +196,7 @@ def test_a_spare_takes_a_lost_hosts_place(four: Cluster, tmp_path: Path, victim:
     try:
         output = heard(process, "Epoch 2/6")
         host.cut()
-        output += process.communicate(timeout=200)[0]
+        output += rest(process)
         assert process.returncode == 0, output
         others = [name for name in ("node1", "node2", "node3") if name != victim]
         assert f"{victim}: lost" in output
@@ -243,7 +251,7 @@ def test_a_cut_control_network_leaves_the_run_going(orch: Orch, cluster: Cluster
         assert len(marked()) == 6
     finally:
         cluster.restore_control()
-    output += process.communicate(timeout=60)[0]
+    output += rest(process)
     assert process.returncode == 0, output
     assert "lost, no answer" not in output and "node2: connected again" in output
     for rank in range(3):
@@ -291,7 +299,7 @@ def test_a_snapshot_that_only_the_lost_master_had_is_carried_to_the_next(four: C
     try:
         output = heard(process, "count 15\n")
         four["node1"].cut()
-        output += process.communicate(timeout=120)[0]
+        output += rest(process)
     finally:
         four["node1"].restore()
     assert process.returncode == 0, output

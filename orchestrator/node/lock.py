@@ -13,7 +13,8 @@ import struct
 from . import paths, wire
 from .refusal import Refused
 
-ANSWER_TIMEOUT = 3.0
+ANSWER_TIMEOUT = 10.0
+ATTEMPTS = 3
 
 
 def address():
@@ -37,26 +38,36 @@ def acquire():
 
 
 def ask(question, timeout=ANSWER_TIMEOUT):
-    """Put a question (a dict) to the supervisor; its answer (a dict), or None if no run holds the lock."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.settimeout(timeout)
-    try:
-        sock.connect(address())
-        sock.sendall(json.dumps(question).encode("ascii") + b"\n")
-        answer = b""
-        while not answer.endswith(b"\n"):
-            part = sock.recv(65536)
-            if not part:
-                return None
-            answer += part
-    except (ConnectionRefusedError, ConnectionResetError, BrokenPipeError):
-        # Nobody listens, or the supervisor went while being asked.
-        return None
-    except (socket.timeout, OSError) as error:
-        return {"error": "the supervisor does not answer: %s" % error}
-    finally:
-        sock.close()
-    return json.loads(answer.decode("ascii"))
+    """Put a question (a dict) to the supervisor; its answer (a dict), or None if no run holds the lock.
+
+    Only a refused connection means that: a supervisor that hangs up may merely be short of time, and a run must
+    not count as dead for it. ``{"error": why}`` if there is one and it gives no answer.
+    """
+    why = "it hung up"
+    for _ in range(ATTEMPTS):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(timeout)
+        try:
+            sock.connect(address())
+            sock.sendall(json.dumps(question).encode("ascii") + b"\n")
+            answer = b""
+            while not answer.endswith(b"\n"):
+                part = sock.recv(65536)
+                if not part:
+                    break
+                answer += part
+            if answer.endswith(b"\n"):
+                return json.loads(answer.decode("ascii"))
+        except ConnectionRefusedError:
+            return None
+        except (ConnectionResetError, BrokenPipeError):
+            continue
+        except (socket.timeout, OSError) as error:
+            why = str(error)
+            break
+        finally:
+            sock.close()
+    return {"error": "the supervisor does not answer: %s" % why}
 
 
 def holder():

@@ -7,7 +7,7 @@ import json
 import os
 import time
 
-from . import failure, journal, lock, paths, sweep, wire
+from . import failure, journal, lock, paths, processes, sweep, wire
 
 
 def answer(request, out):
@@ -17,6 +17,9 @@ def answer(request, out):
         left[run_id] = left.get(run_id, 0) + 1
     holder = lock.holder() or {}
     living = set(left) | {holder.get("run_id")}
+    if "error" in holder:
+        # A supervisor too busy to answer is a living one; whose it is, its processes tell.
+        living.update(run_id for run_id, _ in processes.marks().values())
     wanted = paths.run_ids() if request["ended"] else sorted(run for run in living if run)
     found = [
         describe(run_id, holder, left.get(run_id, 0))
@@ -48,6 +51,8 @@ def describe(run_id, holder, left):
             ok = event["exit_code"] == 0
             facts["state"] = "ok" if ok else "stopped" if event["stopped"] else "failed"
             facts["ended"], facts["exit_code"] = event["time"], event["exit_code"]
+    if "error" in holder and facts["ended"] is None:
+        facts["state"] = "not answering"
     if left and not running:
         facts["state"] = "left over"
     return facts

@@ -162,7 +162,7 @@ class Supervisor:
     def serve(self):
         """Answer one question at the lock's door; a stop is answered when the run is gone."""
         asker, _ = self.listener.accept()
-        asker.settimeout(1.0)
+        asker.settimeout(5.0)
         try:
             question = json.loads(asker.makefile("rb").readline().decode("ascii"))
             if question["op"] == "status":

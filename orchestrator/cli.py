@@ -99,12 +99,17 @@ def execute(argv: Sequence[str], **options: Any) -> int:
 
 @cli.command()
 @target_options
-def doctor(**options: Any) -> int:
-    """Check that every host could take part in a run."""
+@click.option("--backend", type=click.Choice(["auto", "nccl", "gloo", "mpi"]), default="auto", show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), help="The master port that a run would be given.")
+@click.option("--deep", is_flag=True, help="Time the links between hosts for some seconds.")
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page with heat maps.")
+@click.option("--json", "as_json", is_flag=True, help="Everything that was seen, as one JSON object.")
+def doctor(backend: str, port: int | None, deep: bool, html: Path | None, as_json: bool, **options: Any) -> int:
+    """Check every host, every pair of hosts, and that all agree; each finding names what mends it."""
     from orchestrator.commands.doctor import doctor as command
     from orchestrator.display import Display
 
-    return command(target(options), Display())
+    return command(target(options), backend, port, deep, html, Display(as_json=as_json))
 
 
 @cli.command()

@@ -20,11 +20,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.core.checks import Finding, age
+from orchestrator.core.checks import merged
 from orchestrator.core.diagnosis import Diagnosis
 from orchestrator.core.events import Event, RunResult
+from orchestrator.core.findings import Examined, Finding
 from orchestrator.core.hostrange import folded
 from orchestrator.core.lines import LineAssembler
+from orchestrator.core.node_checks import age
 from orchestrator.core.plan import LaunchPlan
 from orchestrator.core.runs import Run
 from orchestrator.core.torchrun import as_json, as_ps1, as_sh, commands, redacted
@@ -98,6 +100,34 @@ class Display:
         for finding in findings:
             style = "bold red" if finding.severity == "fail" else "bold yellow"
             self.err.print(Text.assemble((f"{finding.severity}: ", style), str(finding)))
+
+    def examination(
+        self, examined: Examined, findings: Sequence[Finding], errors: Sequence[OrchError], seconds: float
+    ) -> None:
+        """What doctor saw, on stdout: what each group of equal hosts is, then what is wrong, the worst first."""
+        groups: dict[str, list[str]] = {}
+        accused = {name for finding in findings for name in finding.nodes}
+        for host in examined.hosts:
+            state = "see below" if host.name in accused else "ok"
+            groups.setdefault(f"{state}  {_machine(examined, host.name)}", []).append(host.name)
+        out = Console(highlight=False, soft_wrap=True, no_color=not self._coloured)
+        for text, names in groups.items():
+            style = "green" if text.startswith("ok") else "yellow"
+            out.print(Text.assemble((folded(names), "bold"), ": ", (text, style)))
+        for error in errors:
+            out.print(Text.assemble(("fail: ", "bold red"), str(error)))
+        for finding in merged(findings):
+            style = {"fail": "bold red", "warn": "bold yellow"}.get(finding.severity, "dim")
+            where = finding.where if finding.pair else folded(finding.nodes)
+            remedy = f" → {finding.remedy}" if finding.remedy else ""
+            out.print(
+                Text.assemble((f"{finding.severity}: ", style), (where, "bold"), f": {finding.what}{remedy}")
+            )
+        failed = len(errors) + sum(1 for finding in findings if finding.severity == "fail")
+        warned = sum(1 for finding in findings if finding.severity == "warn")
+        pairs = sum(len(others) for others in examined.probes.values())
+        verdict = "all is well" if not failed + warned else f"{failed} failures, {warned} warnings"
+        out.print(f"{len(examined.hosts) + len(errors)} hosts, {pairs} pairs, {seconds:.1f} s: {verdict}")
 
     def settings(self, plan: LaunchPlan, environments: Sequence[str]) -> None:
         """A run's settings before it starts, so that the reader learns the command behind it."""
@@ -367,6 +397,24 @@ def _json_lines(key: tuple[str, str, str], lines: bytes) -> bytes:
     about = {"event": "log", "node": node, "rank": int(label) if label.isdigit() else label, "stream": stream}
     texts = lines.decode("utf-8", "backslashreplace").split("\n")[:-1]
     return "".join(json.dumps({**about, "line": text}) + "\n" for text in texts).encode()
+
+
+def _machine(examined: Examined, name: str) -> str:
+    """A node in a few words."""
+    facts, memory = examined.facts[name], examined.part(name, "memory") or {}
+    system = examined.system(name)
+    python = facts.python
+    words = [
+        str(system.get("os", facts.system)),
+        f"Python {python.version}" if python.version else "no Python",
+        f"torch {python.torch}" if python.torch else "no torch",
+        f"{memory.get('cores', '?')} cores",
+        f"{memory.get('total', 0) / 1e9:.0f} GB",
+    ]
+    gpus = examined.part(name, "gpus") or []
+    if gpus:
+        words.append(f"{len(gpus)} x {gpus[0]['name']}")
+    return ", ".join(words)
 
 
 def _run_cells(run: Run) -> list[Text]:

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.commands.examine import QUICK_PARTS, dialled, facts_request
 from orchestrator.commands.restart import Lineup
 from orchestrator.commands.session import Session, gather_facts
 from orchestrator.commands.workload import Source
-from orchestrator.core import checks
+from orchestrator.core.checks import check, merged
 from orchestrator.core.facts import Facts
+from orchestrator.core.findings import Examined, Finding
 from orchestrator.core.plan import DEFAULT_PORT, LaunchPlan, RunSpec, plan
 from orchestrator.core.snapshot import Snapshot, take
 from orchestrator.core.torchrun import command
@@ -81,7 +83,7 @@ def planned(
     project = options.spec.workload.project
     requests: dict[str, dict[str, Any]] = {
         host.name: {
-            "python": host.python,
+            **facts_request(host, QUICK_PARTS),
             "trees": [[host.workdir, project, tree.tree_id] for tree in trees[host.name]],
         }
         for host in lineup.hosts
@@ -92,18 +94,27 @@ def planned(
     }
     with display.stage("checking"):
         facts = gather_facts(lineup.nodes, requests, opened.fanout)
-    port = fixed if number == 1 else None
-    preflight(checks.check(lineup.hosts, facts, port, run_id), len(lineup.nodes), options.check, display)
+        examined = Examined(
+            hosts=lineup.hosts,
+            facts=facts,
+            port=fixed if number == 1 else None,
+            backend=options.spec.backend,
+            own_run=run_id,
+            one_machine=opened.inventory.sandbox,
+        )
+        if options.check:
+            examined = dialled(examined, lineup.nodes, thorough=False)
+    preflight(check(examined, quick=True), len(lineup.nodes), options.check, display)
     made = plan(lineup.hosts, opened.inventory.rendezvous, options.spec, facts, run_id, number)
     return Prepared(made, lineup, facts, trees)
 
 
-def preflight(findings: Sequence[checks.Finding], hosts: int, strict: bool, display: Display) -> None:
+def preflight(findings: Sequence[Finding], hosts: int, strict: bool, display: Display) -> None:
     """Show the findings; raises HostErrors if one would make the run fail, unless told not to care."""
     fatal = [finding for finding in findings if finding.severity == "fail"]
-    display.findings([finding for finding in findings if not strict or finding not in fatal])
+    display.findings(merged([finding for finding in findings if not strict or finding not in fatal]))
     if fatal and strict:
-        errors = [PreflightError(found.what, remedy=found.remedy, host=found.node) for found in fatal]
+        errors = [PreflightError(found.what, remedy=found.remedy, host=found.where) for found in fatal]
         raise HostErrors(errors, hosts)
 
 

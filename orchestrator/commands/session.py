@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,9 @@ from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
 from orchestrator.remote.ssh import Connection, Settings, connections
 from orchestrator.sandbox.cluster import Sandbox, sandbox_folder
+
+# Longer than any part of the facts may take, in seconds.
+FACTS_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True)
@@ -123,11 +127,27 @@ def _sandboxed(hosts: Sequence[Host], sandbox: Sandbox) -> tuple[Host, ...]:
 
 def gather_facts(nodes: Sequence[Node], requests: Mapping[str, Mapping[str, Any]], limit: int) -> dict[str, Facts]:
     """Each node's facts by its name; raises HostErrors naming each node that could not answer."""
+    facts, errors = ask_facts(nodes, requests, limit)
+    if errors:
+        raise HostErrors(errors, len(nodes))
+    return facts
+
+
+def ask_facts(
+    nodes: Sequence[Node], requests: Mapping[str, Mapping[str, Any]], limit: int
+) -> tuple[dict[str, Facts], list[OrchError]]:
+    """The facts of the nodes that answer, by name, and why others did not."""
 
     def ask(node: Node) -> Facts:
-        return Facts.from_answer(node.name, node.ask("facts", requests[node.name]))
+        call = node.call("facts", requests[node.name])
+        try:
+            its_clock = float(call.answer(FACTS_TIMEOUT)["time"])
+            # It is read once Python has started there: nearer to the end of the round trip than to its middle.
+            offset = its_clock - (call.sent_at + 2 * time.time()) / 3
+            answer = call.answer(FACTS_TIMEOUT)
+            return Facts.from_answer(node.name, answer, offset, call.noise.decode("utf-8", "replace"))
+        finally:
+            call.channel.close()
 
     outcomes = on_all(nodes, ask, limit=limit)
-    if errors := failures(outcomes):
-        raise HostErrors(errors, len(nodes))
-    return {facts.node: facts for facts in outcomes if isinstance(facts, Facts)}
+    return {facts.node: facts for facts in outcomes if isinstance(facts, Facts)}, failures(outcomes)

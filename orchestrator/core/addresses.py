@@ -96,6 +96,15 @@ def _candidates(own: Facts) -> Iterable[str]:
             yield entry.address
 
 
+def candidates(host: Host, facts: Mapping[str, Facts], hosts: Sequence[Host]) -> list[str]:
+    """A node's IPv4 addresses that others might reach, the likeliest first; none that stands on several nodes."""
+    own = facts[host.name]
+    others = {entry.address for other in hosts if other.name != host.name for entry in facts[other.name].addresses}
+    named = [host.fabric_address] if host.fabric_address else []
+    found = [*named, *_candidates(own)]
+    return [address for address in dict.fromkeys(found) if address not in others and ":" not in address]
+
+
 def _matching(entries: Iterable[Address], destination: str) -> list[Address]:
     """The interfaces and routes whose network holds an address; a virtual bridge leads nowhere else."""
     found = []

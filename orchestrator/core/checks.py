@@ -1,89 +1,83 @@
-"""Facts -> findings: what would make a run fail or hang, known before it starts."""
+"""All checks: facts and probes -> findings. Each is a function of what was examined; none touches the world."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from orchestrator.core.facts import Facts, Running
-from orchestrator.core.inventory import Host
+from orchestrator.core import cluster_checks as cluster
+from orchestrator.core import node_checks as node
+from orchestrator.core import pair_checks as pair
+from orchestrator.core.findings import SEVERITIES, Check, Examined, Finding
 
-
-@dataclass(frozen=True)
-class Finding:
-    """Something wrong with a node, and what mends it. ``severity`` is ``fail`` or ``warn``."""
-
-    node: str
-    severity: str
-    what: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.node}: {self.what} → {self.remedy}"
-
-
-def check(
-    hosts: Sequence[Host], facts: Mapping[str, Facts], port: int | None, own_run: str | None = None
-) -> tuple[Finding, ...]:
-    """Everything that is wrong, in the order of ``hosts``.
-
-    ``port`` is the master port, where it is fixed; ``own_run`` the run that is to be started again: what an
-    earlier attempt of it left is ended by its start.
-    """
-    found: list[Finding] = []
-    for host in hosts:
-        known = facts[host.name]
-        found += _interpreter(host, known)
-        if known.running is not None and known.running.run_id != own_run:
-            found.append(_busy(host.name, known.running))
-        for run_id in set(known.leftovers) - {own_run}:
-            what = f"has processes of run {run_id} left over, and no supervisor for them"
-            found.append(Finding(host.name, "fail", what, f"end them: orch stop {run_id}"))
-    found += _torch_versions(hosts, facts)
-    if port is not None and facts[hosts[0].name].free_port is None:
-        what = f"master port {port} is in use"
-        found.append(Finding(hosts[0].name, "fail", what, "pass another --port, or leave it out"))
-    return tuple(found)
-
-
-def _interpreter(host: Host, known: Facts) -> list[Finding]:
-    python = known.python
-    if python.error:
-        what = f"interpreter {python.path!r}: {python.error}"
-        return [Finding(host.name, "fail", what, "set python: for this host to one that exists there")]
-    if python.torch is None:
-        what = f"{python.path} (Python {python.version}) has no torch"
-        return [
-            Finding(host.name, "fail", what, f"{python.path} -m pip install torch, or set python: for this host")
-        ]
-    return []
+CHECKS: tuple[Check, ...] = (
+    Check(
+        "shell",
+        "clean login shell",
+        "what it prints corrupts scp, rsync and git, though not orch",
+        node.shell_noise,
+    ),
+    Check("interpreter", "interpreter and torch", "torchrun cannot start", node.interpreter),
+    Check(
+        "import", "torch can be imported", "every rank fails at its first line", node.torch_imports, quick=False
+    ),
+    Check("torchvision", "torchvision belongs to torch", "its import fails on every rank", node.torchvision),
+    Check("busy", "no other run", "two runs share GPUs, ports and memory", node.busy),
+    Check("launchers", "no foreign torchrun", "it may hold GPUs and the port", node.other_launchers, quick=False),
+    Check("hostname", "own host name", "Gloo advertises 127.0.1.1 and the others dial themselves", node.own_name),
+    Check(
+        "interface", "interfaces that are named", "Gloo and NCCL fail or choose another network", node.interface
+    ),
+    Check("port", "master port is free", "node 0 dies at once, and the others wait in silence", node.master_port),
+    Check("gpus", "GPUs", "ranks without a GPU fail; a sick one holds all back", node.gpus),
+    Check("disk", "room to write", "a full disk takes the snapshot and the traceback with it", node.disks),
+    Check("shm", "/dev/shm", "DataLoader workers die with a bus error", node.shared_memory),
+    Check(
+        "limits", "limits of a session", "too many open files, or no memory to lock for InfiniBand", node.limits
+    ),
+    Check("memory", "memory", "the kernel kills the largest rank", node.memory),
+    Check("cores", "processes per core", "ranks take turns, and all wait for the slowest", node.processes),
+    Check("parts", "answers in time", "a node that hangs now will hang later", node.parts),
+    Check("tcp", "every pair on any port", "Gloo and NCCL open ports of their own: init hangs", pair.connections),
+    Check("master", "the master port from everywhere", "the rendezvous times out after minutes", pair.master),
+    Check("loss", "packet loss", "TCP crawls, and collectives with it", pair.packet_loss, quick=False),
+    Check(
+        "mtu", "full-size packets", "init works and the first large tensor hangs", pair.full_packets, quick=False
+    ),
+    Check("throughput", "links", "one slow link sets the pace of all ranks", pair.throughput, quick=False),
+    Check("latency", "round trips", "a node on another network holds all back", pair.latency, quick=False),
+    Check("versions", "versions agree", "failures that look like anything", cluster.versions),
+    Check("drivers", "GPUs and drivers agree", "the slowest sets the pace", cluster.drivers, quick=False),
+    Check("systems", "systems agree", "binaries of one do not run on the other", cluster.systems),
+    Check("variables", "variables agree", "ranks with other settings hang in collectives", cluster.variables),
+    Check("clocks", "clocks agree", "c10d takes live nodes for dead ones", cluster.clocks),
+    Check("identity", "each host is a machine", "two torchruns fight for one machine", cluster.identities),
+    Check("addresses", "addresses are unique", "ranks dial themselves", cluster.addresses),
+    Check("load", "load", "a busy node holds all ranks back", cluster.load, quick=False),
+    Check("home", "network file systems", "every rank waits for the server", cluster.shared_homes, quick=False),
+)
 
 
-def _busy(node: str, running: Running) -> Finding:
-    what = f"is busy with run {running.run_id} ({running.workload}) of {running.owner}, for {age(running.age)}"
-    return Finding(
-        node, "fail", what, f"wait, watch it: orch attach {running.run_id}, or end it: orch stop {running.run_id}"
+def check(examined: Examined, *, quick: bool = False) -> tuple[Finding, ...]:
+    """Everything that is wrong, the worst first, in the order of the checks."""
+    found = [finding for each in CHECKS if each.quick or not quick for finding in each.findings(examined)]
+    return tuple(sorted(found, key=lambda finding: SEVERITIES.index(finding.severity)))
+
+
+def merged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Equal findings of several nodes as one."""
+    alike: dict[tuple[str, str, str], list[Finding]] = {}
+    for finding in findings:
+        key = finding.where if finding.pair else ""
+        alike.setdefault((finding.severity, finding.what + key, finding.remedy), []).append(finding)
+    return tuple(
+        group[0]
+        if len(group) == 1
+        else Finding(
+            tuple(name for finding in group for name in finding.nodes),
+            group[0].severity,
+            group[0].what,
+            group[0].remedy,
+            group[0].check,
+        )
+        for group in alike.values()
     )
-
-
-def _torch_versions(hosts: Sequence[Host], facts: Mapping[str, Facts]) -> list[Finding]:
-    """Torch checks nothing itself when versions differ (pytorch#24273); the failures look like anything."""
-    versions = {host.name: facts[host.name].python.torch for host in hosts}
-    known = [version for version in versions.values() if version]
-    if len(set(known)) < 2:
-        return []
-    usual = max(sorted(set(known)), key=known.count)
-    return [
-        Finding(name, "warn", f"has torch {version}, most have {usual}", f"install torch=={usual} there")
-        for name, version in versions.items()
-        if version and version != usual
-    ]
-
-
-def age(seconds: float) -> str:
-    """``45 s``, ``12 min``, ``3 h 5 min``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if seconds < 6000:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -40,7 +40,9 @@ class Running:
 class Facts:
     """One node. ``trees``: which of those asked for are there; ``free_port``: asked of the master only.
 
-    ``leftovers`` are the runs that have processes there but no supervisor any more.
+    ``leftovers`` are the runs that have processes there but no supervisor any more. ``parts`` are further facts by
+    name, a part that gave no answer being ``{"error": why}``. ``clock_offset``: its clock minus this machine's, in
+    seconds. ``noise``: what its login shell printed.
     """
 
     node: str
@@ -58,9 +60,14 @@ class Facts:
     trees: tuple[bool, ...]
     running: Running | None
     leftovers: tuple[str, ...] = ()
+    parts: Mapping[str, Any] = field(default_factory=dict)
+    clock_offset: float = 0.0
+    noise: str = ""
 
     @classmethod
-    def from_answer(cls, node: str, answer: Mapping[str, Any]) -> Facts:
+    def from_answer(
+        cls, node: str, answer: Mapping[str, Any], clock_offset: float = 0.0, noise: str = ""
+    ) -> Facts:
         """Facts from the JSON that the node sent; raises KeyError or TypeError if it is not that."""
         held = answer["running"]
         running = None
@@ -87,6 +94,9 @@ class Facts:
             trees=tuple(answer["trees"]),
             running=running,
             leftovers=tuple(answer["leftovers"]),
+            parts=answer["parts"],
+            clock_offset=clock_offset,
+            noise=noise,
         )
 
     def expand(self, path: str) -> str:

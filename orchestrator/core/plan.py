@@ -123,7 +123,7 @@ def plan(
                 node_rank=node_rank,
                 first_rank=first_rank if rdzv_backend == "static" else None,
                 nproc_per_node=nproc,
-                address=address if node_rank == 0 else _own_address(host, known, interface),
+                address=address if node_rank == 0 else own_address(host, known, address, rendezvous.interface),
                 interface=interface,
                 python=known.python.path,
                 path=_search_path(host, known),
@@ -151,7 +151,12 @@ def plan(
 
 def nproc_per_node(host: Host, facts: Facts, spec: RunSpec) -> int:
     """Processes on a node: as asked for, as the inventory says, one per GPU, or one."""
-    return spec.nproc or host.nproc or host.gpus or (facts.gpus if host.gpus is None else 0) or 1
+    return spec.nproc or nproc_for(host, facts)
+
+
+def nproc_for(host: Host, facts: Facts) -> int:
+    """Processes on a node where the user does not say."""
+    return host.nproc or host.gpus or (facts.gpus if host.gpus is None else 0) or 1
 
 
 def ranks_of(first_rank: int | None, nproc: int) -> range:
@@ -196,7 +201,9 @@ def _backend(spec: RunSpec, hosts: Sequence[Host], facts: Mapping[str, Facts]) -
     return "nccl" if all(facts[host.name].gpus for host in hosts) else "gloo"
 
 
-def _own_address(host: Host, facts: Facts, interface: str | None) -> str | None:
+def own_address(host: Host, facts: Facts, master_addr: str, named: str | None = None) -> str | None:
+    """The address that a node shows the others: on its interface towards the master; None if there is none."""
+    interface = interface_towards(host, facts, master_addr, named)
     if host.fabric_address:
         return host.fabric_address
     mine = [entry.address for entry in facts.addresses if entry.interface == interface]

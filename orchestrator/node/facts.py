@@ -1,44 +1,54 @@
-"""What a run needs to know of a node, gathered in one answer.
+"""What a run, and a doctor, need to know of a node, gathered in one answer.
 
-Request: ``{"python": path or null, "master_port": first port to try or null, "port_fixed": bool,
-"trees": [[workdir, project, tree id], ...]}``.
+Request: ``{"python": path or null, "workdir", "master_port": first port to try or null, "port_fixed": bool,
+"trees": [[workdir, project, tree id], ...], "parts": [name, ...]}``. The first frame is the node's clock, the
+second the facts; a part that hangs or breaks is ``{"error": why}`` and holds no other up.
 """
 
 import array
 import fcntl
 import getpass
 import glob
-import json
 import os
 import platform
-import shutil
 import socket
 import struct
-import subprocess
 import time
 
-from . import lock, paths, sweep, wire
+from . import bounded, gpus, lock, machine, paths, software, sweep, wire
 
 SIOCGIFCONF, SIOCGIFFLAGS, SIOCGIFNETMASK = 0x8912, 0x8913, 0x891B
 IFF_UP = 0x1
-PYTHON_TIMEOUT = 20.0
-# importlib.metadata finds the version without importing torch, which would take seconds.
-PYTHON_PROBE = """
-import importlib.util, json, sys
-from importlib import metadata
-def version(name):
-    try:
-        return metadata.version(name) if importlib.util.find_spec(name) else None
-    except Exception:
-        return "unknown"
-print("\\n" + json.dumps({"executable": sys.executable, "version": "%d.%d.%d" % sys.version_info[:3],
-      "torch": version("torch")}))
-"""
 
 
 def answer(request, out):
-    """Write the facts as one JSON frame."""
-    now = time.time()
+    """Write the facts."""
+    wire.write_all(out, wire.json_frame({"time": time.time()}))
+    python = request.get("python")
+    workdir = request.get("workdir") or "~"
+    known = {
+        "system": (2.0, machine.system),
+        "own_name": (5.0, machine.own_name),
+        "limits": (2.0, machine.limits),
+        "memory": (2.0, machine.memory),
+        "disks": (4.0, lambda: machine.disks({"workdir": workdir, "home": "~", "/tmp": "/tmp"})),
+        "shm": (2.0, lambda: machine.disk("/dev/shm")),
+        "variables": (2.0, machine.variables),
+        "interfaces": (2.0, machine.interfaces),
+        "listeners": (4.0, lambda: machine.listeners([request.get("master_port")])),
+        "torchruns": (4.0, machine.torchruns),
+        "home": (2.0, machine.home),
+        "gpus": (gpus.LIMIT + 1, gpus.devices),
+        "gpu_users": (gpus.LIMIT + 1, gpus.users),
+        "torch": (software.IMPORT_LIMIT + 1, lambda: software.imported(python)),
+    }
+    wanted = {name: known[name] for name in request.get("parts", [])}
+    wanted["versions"] = (software.VERSIONS_LIMIT + 1, lambda: software.versions(python))
+    parts = bounded.gather(wanted)
+    versions = parts["versions"]
+    interpreter = {"path": software.path_of(python), "error": versions.get("error")}
+    if "packages" in versions:
+        interpreter.update(version=versions["version"], torch=versions["packages"].get("torch"))
     wire.write_all(
         out,
         wire.json_frame(
@@ -48,9 +58,8 @@ def answer(request, out):
                 "path": os.environ.get("PATH", os.defpath),
                 "user": getpass.getuser(),
                 "system": platform.system(),
-                "machine": platform.machine(),
-                "python": interpreter(request.get("python")),
-                "gpus": gpus(),
+                "python": interpreter,
+                "gpus": gpu_count(),
                 "addresses": addresses(),
                 "routes": routes(),
                 "ssh_address": ssh_address(),
@@ -58,52 +67,25 @@ def answer(request, out):
                 "trees": [os.path.isdir(paths.tree_dir(*tree)) for tree in request.get("trees", [])],
                 "running": lock.holder(),
                 "leftovers": sorted({run_id for run_id, _ in sweep.leftovers().values()}),
-                "time": now,
+                "parts": parts,
             }
         ),
     )
 
 
-def interpreter(python):
-    """The training interpreter: its path, version and torch's version, or ``{"error": line}``."""
-    found = shutil.which(os.path.expanduser(python or "python3"))
-    if found is None:
-        return {"path": python or "python3", "error": "no such program"}
-    try:
-        result = subprocess.run(
-            [found, "-c", PYTHON_PROBE],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            timeout=PYTHON_TIMEOUT,
-        )
-    except subprocess.TimeoutExpired:
-        return {"path": found, "error": "did not answer within %d s" % PYTHON_TIMEOUT}
-    except OSError as error:
-        return {"path": found, "error": str(error)}
-    try:
-        facts = json.loads(result.stdout.decode("utf-8", "replace").splitlines()[-1])
-    except (ValueError, IndexError):
-        lines = result.stderr.decode("utf-8", "replace").strip().splitlines()
-        return {"path": found, "error": "is not a working Python: %s" % (lines[-1] if lines else "no output")}
-    return {"path": found, "version": facts["version"], "torch": facts["torch"]}
-
-
-def gpus():
+def gpu_count():
     """How many NVIDIA GPUs a process started here would see."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([part for part in visible.split(",") if part.strip() not in ("", "-1")])
     listed = len(glob.glob("/proc/driver/nvidia/gpus/*"))
-    if listed or not shutil.which("nvidia-smi"):
+    if listed:
         return listed
     try:
-        result = subprocess.run(
-            ["nvidia-smi", "-L"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        text = bounded.run(["nvidia-smi", "-L"], gpus.LIMIT)
+    except bounded.Failed:
         return 0
-    return sum(1 for line in result.stdout.splitlines() if line.startswith(b"GPU "))
+    return sum(1 for line in text.splitlines() if line.startswith("GPU "))
 
 
 def addresses():

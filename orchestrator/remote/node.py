@@ -8,6 +8,7 @@ import io
 import json
 import secrets
 import shlex
+import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -79,11 +80,13 @@ def install_command() -> str:
 
 
 class Call:
-    """One verb being answered by a node."""
+    """One verb being answered by a node. ``sent_at``: when it was asked, in seconds since the epoch."""
 
     def __init__(self, channel: Channel, nonce: str) -> None:
         self.channel = channel
         self.host = channel.host
+        self.nonce = nonce
+        self.sent_at = time.time()
         self._splitter = wire.Splitter(nonce)
         self._frames: list[tuple[bytes, bytes]] = []
 

@@ -1,0 +1,99 @@
+"""What a check looks at and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from orchestrator.core.facts import Facts
+from orchestrator.core.inventory import Host
+
+# The worst first.
+SEVERITIES = ("fail", "warn", "skipped", "ok")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that was seen. ``nodes`` are one host, a pair (from, to), or all that it is about.
+
+    ``severity`` is ``fail`` (a run would hang or fail), ``warn``, or ``skipped`` (it could not be looked at).
+    """
+
+    nodes: tuple[str, ...]
+    severity: str
+    what: str
+    remedy: str
+    check: str = ""
+    pair: bool = False
+
+    @property
+    def where(self) -> str:
+        """``gpu1``, ``gpu1 -> gpu2``."""
+        return (" -> " if self.pair else ", ").join(self.nodes)
+
+    def __str__(self) -> str:
+        """One line."""
+        return f"{self.where}: {self.what}" + (f" → {self.remedy}" if self.remedy else "")
+
+
+@dataclass(frozen=True)
+class Examined:
+    """Everything that is known of a cluster before a run.
+
+    ``probes``: what node a found out about node b, as ``node/probe.py`` has it. ``addresses`` are those that a
+    plan would use; ``port`` is the master port where it is fixed; ``own_run`` a run that is to be started again.
+    ``one_machine``: the hosts are a sandbox.
+    """
+
+    hosts: Sequence[Host]
+    facts: Mapping[str, Facts]
+    probes: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    port: int | None = None
+    backend: str = "auto"
+    own_run: str | None = None
+    one_machine: bool = False
+
+    def part(self, node: str, name: str) -> Any:
+        """A part of a node's facts; None if it was not asked for or gave no answer."""
+        value = self.facts[node].parts.get(name)
+        return None if value is None or (isinstance(value, dict) and "error" in value) else value
+
+    def system(self, node: str) -> Mapping[str, Any]:
+        """The node's system, for the spelling of remedies; empty if unknown."""
+        return self.part(node, "system") or {}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing to look at. ``why``: what breaks without it. ``look`` yields findings, none where all is well.
+
+    ``quick`` ones are part of ``orch run``.
+    """
+
+    name: str
+    title: str
+    why: str
+    look: Callable[[Examined], Iterator[Finding]]
+    quick: bool = True
+
+    def findings(self, examined: Examined) -> list[Finding]:
+        """What it finds, each under its name."""
+        return [replace(found, check=self.name) for found in self.look(examined)]
+
+
+def fail(node: str, what: str, remedy: str) -> Finding:
+    """A run would hang or fail because of this node."""
+    return Finding((node,), "fail", what, remedy)
+
+
+def warn(node: str, what: str, remedy: str) -> Finding:
+    """A run may suffer from this node."""
+    return Finding((node,), "warn", what, remedy)
+
+
+def usual(values: Mapping[str, Any]) -> Any:
+    """The value that most have; of equals, the first."""
+    known = list(values.values())
+    return max(known, key=known.count) if known else None

@@ -1,0 +1,264 @@
+"""Checks of one node at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from orchestrator.core.facts import Running
+from orchestrator.core.findings import Examined, Finding, fail, warn
+from orchestrator.core.plan import nproc_for
+from orchestrator.core.remedies import as_root
+
+GIB, MIB = 1 << 30, 1 << 20
+LEAST_DISK, LEAST_INODES = GIB, 10_000
+LEAST_SHM, USUAL_SHM = 64 * MIB, GIB
+LEAST_FILES, USUAL_FILES = 256, 1024
+LEAST_MEMORY = 512 * MIB
+
+
+def parts(examined: Examined) -> Iterator[Finding]:
+    """A part of the facts that gave no answer is told, and spoils no other."""
+    remedies = {
+        "gpus": "run nvidia-smi there; if it hangs, the driver needs a reboot",
+        "gpu_users": "run nvidia-smi there; if it hangs, the driver needs a reboot",
+        "versions": "run that interpreter there by hand; set python: for this host to one that works",
+        "torch": "run import torch there by hand; set python: for this host to one that works",
+    }
+    for host in examined.hosts:
+        for name, value in examined.facts[host.name].parts.items():
+            if isinstance(value, dict) and "error" in value and name not in ("versions", "torch", "own_name"):
+                what = f"its {name.replace('_', ' ')} could not be looked at: {value['error']}"
+                yield Finding((host.name,), "warn", what, remedies.get(name, "look at it by hand"))
+
+
+def shell_noise(examined: Examined) -> Iterator[Finding]:
+    """Output of a login shell."""
+    for node, known in examined.facts.items():
+        if noise := known.noise:
+            said = noise.strip().splitlines()[0][:60] if noise.strip() else "blank lines"
+            what = f"its login shell prints {said!r} without being asked; scp, rsync and other tools break on that"
+            yield warn(node, what, "in ~/.bashrc there, put it behind: case $- in *i*) ... ;; esac")
+
+
+def interpreter(examined: Examined) -> Iterator[Finding]:
+    """The interpreter is there and has torch."""
+    for host in examined.hosts:
+        python = examined.facts[host.name].python
+        if python.error:
+            what = f"interpreter {python.path!r}: {python.error}"
+            yield fail(host.name, what, "set python: for this host to one that exists there")
+        elif python.torch is None:
+            what = f"{python.path} (Python {python.version}) has no torch"
+            remedy = f"{python.path} -m pip install torch, or set python: for this host"
+            yield fail(host.name, what, remedy)
+
+
+def torch_imports(examined: Examined) -> Iterator[Finding]:
+    """torch can be imported."""
+    for host in examined.hosts:
+        answer = examined.facts[host.name].parts.get("torch")
+        python = examined.facts[host.name].python
+        if answer is None or python.error or python.torch is None:
+            continue
+        if "error" in answer:
+            what = f"{python.path} cannot import torch: {answer['error']}"
+            yield fail(host.name, what, f"try it there: {python.path} -c 'import torch'")
+
+
+def torchvision(examined: Examined) -> Iterator[Finding]:
+    """torchvision is built for one version of torch and does not import with another."""
+    for host in examined.hosts:
+        versions = examined.part(host.name, "versions") or {}
+        wants, has = versions.get("torchvision_wants"), versions.get("packages", {}).get("torch")
+        if wants and has and has.partition("+")[0] != wants.partition("+")[0]:
+            mine = versions["packages"]["torchvision"]
+            what = f"torchvision {mine} belongs to torch {wants}, and torch {has} is installed: it will not import"
+            remedy = f"there: {examined.facts[host.name].python.path} -m pip install torchvision torch=={has}"
+            yield fail(host.name, what, remedy)
+
+
+def busy(examined: Examined) -> Iterator[Finding]:
+    """No other run holds the node, and none is left over."""
+    for host in examined.hosts:
+        known = examined.facts[host.name]
+        if known.running is not None and known.running.run_id != examined.own_run:
+            yield _held(host.name, known.running)
+        for run_id in sorted(set(known.leftovers) - {examined.own_run}):
+            what = f"has processes of run {run_id} left over, and no supervisor for them"
+            yield fail(host.name, what, f"end them: orch stop {run_id}")
+
+
+def _held(node: str, running: Running) -> Finding:
+    what = f"is busy with run {running.run_id} ({running.workload}) of {running.owner}, for {age(running.age)}"
+    remedy = f"wait, watch it: orch attach {running.run_id}, or end it: orch stop {running.run_id}"
+    return fail(node, what, remedy)
+
+
+def other_launchers(examined: Examined) -> Iterator[Finding]:
+    """No torchrun that orch did not start."""
+    for host in examined.hosts:
+        for pid, _uid, command in examined.part(host.name, "torchruns") or []:
+            what = f"a torchrun that orch did not start runs there: pid {pid} ({command.strip()[:80]})"
+            yield warn(host.name, what, f"if it is a leftover: kill {pid} there")
+
+
+def own_name(examined: Examined) -> Iterator[Finding]:
+    """The node's own name leads to an address of its own. Gloo binds the first one that it can."""
+    for host in examined.hosts:
+        answer = examined.facts[host.name].parts.get("own_name")
+        if answer is None or "hostname" not in answer:
+            continue
+        name, addresses = answer["hostname"], answer["addresses"]
+        helps = "orch sets GLOO_SOCKET_IFNAME for its runs; for others, correct /etc/hosts there"
+        if not addresses:
+            yield warn(host.name, f"cannot resolve its own name {name!r}, which Gloo asks for", helps)
+        elif all(address.startswith("127.") or address == "::1" for address in addresses):
+            what = f"its own name {name!r} leads to {addresses[0]}, where Gloo would wait in vain for other nodes"
+            yield warn(host.name, what, helps)
+
+
+def interface(examined: Examined) -> Iterator[Finding]:
+    """The interfaces and addresses that are named exist."""
+    for host in examined.hosts:
+        known = examined.facts[host.name]
+        there = {entry.interface for entry in known.addresses}
+        named = {"interface: in the inventory": host.interface}
+        for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            named[f"{variable} in env: of the inventory"] = host.env.get(variable)
+        for where, value in named.items():
+            for name in [part.lstrip("=^") for part in (value or "").split(",") if part]:
+                if name != "auto" and not any(each.startswith(name) for each in there):
+                    what = f"{where} names {name}, which is not up there; it has {', '.join(sorted(there))}"
+                    yield fail(host.name, what, "correct it, or leave it out: orch finds the interface itself")
+        if host.fabric_address and host.fabric_address not in {entry.address for entry in known.addresses}:
+            what = f"fabric_address {host.fabric_address} is none of its addresses"
+            own = ", ".join(entry.address for entry in known.addresses if not entry.address.startswith("127."))
+            yield fail(host.name, what, f"use one of {own}, or leave it out")
+
+
+def master_port(examined: Examined) -> Iterator[Finding]:
+    """The port that the ranks meet at is free on the master."""
+    master = examined.hosts[0].name
+    if examined.port is not None and examined.facts[master].free_port is None:
+        holders = examined.part(master, "listeners") or {}
+        by = holders.get(str(examined.port))
+        what = f"master port {examined.port} is in use" + (f" by {by}" if by else "")
+        yield fail(master, what, "pass another --port, or leave it out and orch picks a free one")
+
+
+def gpus(examined: Examined) -> Iterator[Finding]:
+    """The GPUs that are expected are there and well."""
+    for host in examined.hosts:
+        found = examined.facts[host.name].gpus
+        if host.gpus is not None and found < host.gpus:
+            what = f"{found} of the {host.gpus} GPUs in the inventory are visible"
+            yield fail(host.name, what, "look at nvidia-smi -L and CUDA_VISIBLE_DEVICES there, or correct gpus:")
+        elif examined.backend == "nccl" and not found:
+            yield fail(host.name, "--backend nccl needs GPUs, and it has none", "use --backend gloo")
+        for gpu in examined.part(host.name, "gpus") or []:
+            yield from _gpu(host.name, gpu)
+
+
+def _gpu(node: str, gpu: dict[str, str]) -> Iterator[Finding]:
+    name = f"GPU {gpu['index']} ({gpu['name']})"
+    used, total = (
+        float(gpu[key]) if gpu[key].replace(".", "").isdigit() else 0.0 for key in ("memory.used", "memory.total")
+    )
+    if total and used > 0.5 * total:
+        what = f"{name} has {used / 1024:.0f} of {total / 1024:.0f} GiB in use already"
+        yield warn(node, what, "see who: nvidia-smi there; orch ps shows leftovers of runs")
+    errors = gpu["ecc.errors.uncorrected.volatile.total"]
+    if errors.isdigit() and int(errors):
+        yield fail(node, f"{name} has {errors} uncorrected memory errors", "reset or replace it: nvidia-smi -r")
+    temperature = gpu["temperature.gpu"]
+    if temperature.isdigit() and int(temperature) >= 87:
+        yield warn(node, f"{name} is at {temperature} °C and will be slowed down", "look at its cooling")
+    if gpu["clocks_throttle_reasons.hw_slowdown"] == "Active":
+        yield warn(node, f"{name} is being slowed down by its hardware", "look at its power and its cooling")
+    if gpu["compute_mode"] == "Prohibited":
+        yield fail(node, f"{name} allows no computing (compute mode Prohibited)", "sudo nvidia-smi -c 0 there")
+
+
+def disks(examined: Examined) -> Iterator[Finding]:
+    """There is room, and it can be written."""
+    for host in examined.hosts:
+        system = examined.system(host.name)
+        for what, disk in (examined.part(host.name, "disks") or {}).items():
+            where = f"{what} ({disk['path']})"
+            if not disk["writable"] and disk["free"] >= MIB:
+                remedy = as_root(system, f"chown $USER {disk['path']}") + ", or set workdir: elsewhere"
+                yield fail(host.name, f"{where} cannot be written", remedy)
+            elif disk["free"] < LEAST_DISK:
+                severity = fail if disk["free"] < LEAST_DISK / 10 else warn
+                remedy = "make room there (old runs in workdir and ~/.orch), or set workdir: to a larger disk"
+                yield severity(host.name, f"{where} has {disk['free'] / MIB:.0f} MiB left", remedy)
+            elif disk["inodes"] is not None and disk["inodes"] < LEAST_INODES:
+                yield warn(host.name, f"{where} has {disk['inodes']} inodes left", "delete small files there")
+            if disk["noexec"] and what == "workdir":
+                remedy = as_root(system, f"mount -o remount,exec {disk['path']}") + ", or set workdir: elsewhere"
+                yield warn(host.name, f"{where} is mounted noexec: compiled extensions cannot be loaded", remedy)
+
+
+def shared_memory(examined: Examined) -> Iterator[Finding]:
+    """DataLoader workers and NCCL pass their data through /dev/shm."""
+    for host in examined.hosts:
+        shm = examined.part(host.name, "shm")
+        if shm is None or shm["size"] >= USUAL_SHM:
+            continue
+        what = f"/dev/shm has {shm['size'] / MIB:.0f} MiB; DataLoader workers and NCCL need more"
+        remedy = as_root(examined.system(host.name), "mount -o remount,size=16G /dev/shm")
+        severity = fail if shm["size"] < LEAST_SHM else warn
+        yield severity(host.name, what, f"there: {remedy}; in docker: --shm-size=16g or --ipc=host")
+
+
+def limits(examined: Examined) -> Iterator[Finding]:
+    """What a session may have open and locked."""
+    for host in examined.hosts:
+        known = examined.part(host.name, "limits")
+        if known is None:
+            continue
+        soft = known["open_files"][0]
+        if soft is not None and soft < USUAL_FILES:
+            severity = fail if soft < LEAST_FILES else warn
+            remedy = "add '* - nofile 65536' to /etc/security/limits.conf there and log in anew"
+            yield severity(
+                host.name, f"a session may have {soft} files open (ulimit -n); training needs more", remedy
+            )
+        interfaces = examined.part(host.name, "interfaces") or {}
+        locked = known["locked_memory"][0]
+        if locked is not None and any(each["kind"] == "infiniband" for each in interfaces.values()):
+            remedy = "add '* - memlock unlimited' to /etc/security/limits.conf there and log in anew"
+            yield fail(host.name, f"InfiniBand needs locked memory, and a session may lock {locked} bytes", remedy)
+
+
+def memory(examined: Examined) -> Iterator[Finding]:
+    """There is memory to begin with."""
+    for host in examined.hosts:
+        known = examined.part(host.name, "memory")
+        if known is None:
+            continue
+        if known["available"] < LEAST_MEMORY:
+            what = f"{known['available'] / MIB:.0f} MiB of memory are available"
+            yield warn(host.name, what, "end what uses it there")
+        if known["limit"] is not None and known["limit"] < known["total"] / 2 and known["limit"] < 16 * GIB:
+            what = f"its container or slice is limited to {known['limit'] / GIB:.1f} GiB of memory"
+            yield warn(host.name, what, "raise the limit (docker --memory, systemd MemoryMax=)")
+
+
+def processes(examined: Examined) -> Iterator[Finding]:
+    """Not more processes than cores: they would take turns."""
+    for host in examined.hosts:
+        known = examined.part(host.name, "memory")
+        wanted = nproc_for(host, examined.facts[host.name])
+        if known is not None and wanted > known["cores"]:
+            what = f"{wanted} processes on {known['cores']} cores take turns"
+            yield warn(host.name, what, "lower nproc: for this host, or --nproc")
+
+
+def age(seconds: float) -> str:
+    """``45 s``, ``12 min``, ``3 h 5 min``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"

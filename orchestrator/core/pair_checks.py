@@ -1,0 +1,229 @@
+"""Checks of pairs of nodes, from what each found out about the others."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from orchestrator.core.findings import Examined, Finding
+from orchestrator.core.remedies import let_in
+
+LOSSY, VERY_LOSSY = 0.05, 0.2
+# Fewer bytes than this came back of a stream over a path that carries small messages: large packets get lost.
+STALLED = 4 * 1024
+SLOW_SHARE, SLOW_RATE = 0.2, 12.5e6
+FAR_TIMES, FAR_SECONDS = 5.0, 0.005
+
+Probe = Mapping[str, Any]
+Pair = tuple[str, str]
+
+
+def probed(examined: Examined) -> dict[Pair, Probe]:
+    """What is known of each ordered pair."""
+    return {(a, b): found for a, others in examined.probes.items() for b, found in others.items()}
+
+
+def verdict(found: Probe) -> str:
+    """How the first address of the other node answered on a port of the system's choice."""
+    return str(next(reversed(found["tcp"].values()))) if found["tcp"] else "skipped"
+
+
+def culprits(bad: set[Pair], probes: Mapping[Pair, Probe]) -> tuple[list[str], list[Pair]]:
+    """Nodes to blame for all their pairs, and the pairs that remain.
+
+    A node is blamed if every pair with it is bad, one way or the other, there are at least two, and some pair
+    without it is not.
+    """
+    partners: dict[str, set[str]] = {}
+    worse: dict[str, set[str]] = {}
+    for a, b in probes:
+        for one, other in ((a, b), (b, a)):
+            partners.setdefault(one, set()).add(other)
+    for a, b in bad:
+        for one, other in ((a, b), (b, a)):
+            worse.setdefault(one, set()).add(other)
+    blamed = [node for node, others in worse.items() if len(others) > 1 and others == partners[node]]
+    if len(blamed) == len(partners):
+        # Everybody with everybody: that is no node's own fault.
+        return [], sorted(bad)
+    return sorted(blamed), sorted(pair for pair in bad if not set(pair) & set(blamed))
+
+
+def lossy(examined: Examined) -> dict[Pair, float]:
+    """The ordered pairs that lose datagrams, though not all of them: a firewall that lets no UDP in loses all."""
+    found = {pair: probe["loss"] for pair, probe in probed(examined).items() if probe["loss"] is not None}
+    return {pair: share for pair, share in found.items() if LOSSY < share < 0.95}
+
+
+def connections(examined: Examined) -> Iterator[Finding]:
+    """Every node reaches every other on ports of the system's choice."""
+    probes = probed(examined)
+    shaky = lossy(examined)
+    bad = {pair for pair, found in probes.items() if verdict(found) not in ("ok", "skipped") and pair not in shaky}
+    nodes, pairs = culprits(bad, probes)
+    for node in nodes:
+        mine = sorted(pair for pair in bad if node in pair)
+        others = sorted({other for pair in mine for other in pair} - {node})
+        sample = probes[next((pair for pair in mine if pair[1] == node), mine[0])]
+        answers = "" if _master_reached(probes, mine) is None else "; the master port alone does not help"
+        what = f"{_said(verdict(sample))} TCP ports that ranks open, to and from {_some(others)}{answers}"
+        yield Finding((node,), "fail", what, _open(examined, node, others))
+    for a, b in pairs:
+        found = probes[a, b]
+        if verdict(found) == "other":
+            address = next(reversed(found["tcp"]))
+            what = f"another machine answers at {address}: two machines have one address"
+            yield Finding((a, b), "fail", what, "give each its own address, or set fabric_address:", pair=True)
+        else:
+            what = f"{_said(verdict(found))} TCP ports that ranks open"
+            yield Finding((a, b), "fail", what, _open(examined, b, [a]), pair=True)
+
+
+def _said(found: str) -> str:
+    words = {
+        "timeout": "a firewall drops",
+        "refused": "a firewall rejects",
+        "unreachable": "no route leads to the",
+    }
+    return words.get(found, f"({found}) nothing answers on the")
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names) if len(names) < 5 else f"{', '.join(names[:3])} and {len(names) - 3} more"
+
+
+def _open(examined: Examined, node: str, others: list[str]) -> str:
+    return let_in(examined.system(node), [examined.addresses[other] for other in others])
+
+
+def _master_reached(probes: Mapping[Pair, Probe], pairs: list[Pair]) -> bool | None:
+    return True if any(probes[pair]["master"] == "ok" for pair in pairs) else None
+
+
+def master(examined: Examined) -> Iterator[Finding]:
+    """Every node reaches the master port, where other ports are reached."""
+    node = examined.hosts[0].name
+    probes = probed(examined)
+    bad = [
+        (a, b)
+        for (a, b), found in probes.items()
+        if found["master"] not in (None, "ok") and verdict(found) == "ok"
+    ]
+    if bad:
+        others = sorted(a for a, _ in bad)
+        what = f"{_said(str(probes[bad[0]]['master']))} master port for {_some(others)}, other ports are open"
+        yield Finding((node,), "fail", what, _open(examined, node, others))
+
+
+def packet_loss(examined: Examined) -> Iterator[Finding]:
+    """Packets arrive."""
+    shares = lossy(examined)
+    yield from _grouped(
+        examined,
+        set(shares),
+        lambda pairs: (
+            "fail" if max(shares[pair] for pair in pairs) > VERY_LOSSY else "warn",
+            f"{max(shares[pair] for pair in pairs):.0%} of packets and their answers get lost",
+        ),
+        "look at its cable, its switch port and its interface's error counters: ip -s link",
+    )
+
+
+def full_packets(examined: Examined) -> Iterator[Finding]:
+    """Full-size packets arrive, not only small ones: else the first large tensor hangs."""
+    shaky = lossy(examined)
+    bad = {
+        pair
+        for pair, found in probed(examined).items()
+        if found["bulk"] is not None and found["bulk"][0] < STALLED and found["rtt"] and pair not in shaky
+    }
+    mtus = {
+        node: (examined.part(node, "interfaces") or {}).get(name, {}).get("mtu")
+        for node, name in _interfaces(examined).items()
+    }
+    yield from _grouped(
+        examined,
+        bad,
+        lambda pairs: (
+            "fail",
+            "small messages pass, full-size packets get lost: the first large tensor would hang"
+            + _mtu_text({node for pair in pairs for node in pair}, mtus),
+        ),
+        "give all interfaces on the way the same MTU; for a trial: ip link set dev IFACE mtu 1400",
+    )
+
+
+def _mtu_text(nodes: set[str], mtus: Mapping[str, Any]) -> str:
+    known = sorted({int(mtus[node]) for node in nodes if mtus.get(node)})
+    return f" (MTU {', '.join(map(str, known))})" if known else ""
+
+
+def _interfaces(examined: Examined) -> dict[str, str]:
+    found = {}
+    for node, address in examined.addresses.items():
+        for entry in examined.facts[node].addresses:
+            if entry.address == address:
+                found[node] = entry.interface
+    return found
+
+
+def throughput(examined: Examined) -> Iterator[Finding]:
+    """No link is much slower than the others."""
+    shaky = lossy(examined)
+    rates = {
+        pair: found["bulk"][0] / found["bulk"][1]
+        for pair, found in probed(examined).items()
+        if found["bulk"] is not None and found["bulk"][0] >= STALLED and found["bulk"][1] and pair not in shaky
+    }
+    if not rates:
+        return
+    median = statistics.median(rates.values())
+    bad = {
+        pair for pair, rate in rates.items() if rate < SLOW_RATE and (rate < SLOW_SHARE * median or len(rates) < 3)
+    }
+    yield from _grouped(
+        examined,
+        bad,
+        lambda pairs: (
+            "warn",
+            f"its link carries {min(rates[pair] for pair in pairs) * 8 / 1e6:.1f} Mbit/s each way, "
+            f"most carry {median * 8 / 1e6:.0f}: it holds all ranks back",
+        ),
+        "look at its link speed (ethtool IFACE) and at its cable, or leave it out with --nodes",
+    )
+
+
+def latency(examined: Examined) -> Iterator[Finding]:
+    """No node is much farther away than the others."""
+    shaky = lossy(examined)
+    turns = {pair: found["rtt"] for pair, found in probed(examined).items() if found["rtt"] and pair not in shaky}
+    if len(turns) < 3:
+        return
+    median = statistics.median(turns.values())
+    bad = {pair for pair, rtt in turns.items() if rtt > FAR_SECONDS and rtt > FAR_TIMES * median}
+    yield from _grouped(
+        examined,
+        bad,
+        lambda pairs: (
+            "warn",
+            f"a round trip takes {max(turns[pair] for pair in pairs) * 1e3:.1f} ms, most take {median * 1e3:.2f}",
+        ),
+        "is it on another network? name the fast one with interface: or fabric_address:",
+    )
+
+
+def _grouped(
+    examined: Examined, bad: set[Pair], tell: Callable[[list[Pair]], tuple[str, str]], remedy: str
+) -> Iterator[Finding]:
+    """One finding for each node to blame, and one for each pair that no node explains, whichever way it goes."""
+    nodes, pairs = culprits(bad, probed(examined))
+    for node in nodes:
+        severity, what = tell([pair for pair in bad if node in pair])
+        yield Finding((node,), severity, what, remedy)
+    told: set[frozenset[str]] = set()
+    for pair in pairs:
+        if frozenset(pair) not in told:
+            told.add(frozenset(pair))
+            severity, what = tell([each for each in pairs if set(each) == set(pair)])
+            yield Finding(pair, severity, what, remedy, pair=True)

@@ -1,0 +1,42 @@
+"""Remedies as a node's own system spells them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+PACKAGES = {
+    "apt-get": "apt-get install -y",
+    "dnf": "dnf install -y",
+    "yum": "yum install -y",
+    "zypper": "zypper install -y",
+    "pacman": "pacman -S",
+    "apk": "apk add",
+}
+
+
+def as_root(system: Mapping[str, Any], command: str) -> str:
+    """A command with ``sudo`` where the user is not root."""
+    return command if system.get("root") else f"sudo {command}"
+
+
+def install(system: Mapping[str, Any], package: str) -> str:
+    """How this system installs a package."""
+    return as_root(system, f"{PACKAGES.get(system.get('packager') or '', 'install')} {package}")
+
+
+def let_in(system: Mapping[str, Any], sources: Iterable[str]) -> str:
+    """How this system's firewall lets machines in: all TCP, for the ranks' own ports are chosen by the kernel."""
+    addresses = sorted(set(sources))
+    tool = system.get("firewall")
+    if tool == "ufw":
+        commands = [f"ufw allow from {address}" for address in addresses]
+    elif tool == "firewall-cmd":
+        commands = [f"firewall-cmd --permanent --zone=trusted --add-source={address}" for address in addresses]
+        commands.append("firewall-cmd --reload")
+    elif tool == "iptables":
+        commands = [f"iptables -I INPUT -p tcp -s {address} -j ACCEPT" for address in addresses]
+    else:
+        listed = ", ".join(addresses)
+        commands = [f"nft insert rule inet filter input ip saddr {{ {listed} }} tcp dport 1024-65535 accept"]
+    return "there: " + " && ".join(as_root(system, command) for command in commands)

@@ -1,0 +1,95 @@
+"""Other programs, and parts of our own, that may hang, print without end or answer rubbish: each has a limit."""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import threading
+import time
+
+MOST_OUTPUT = 256 * 1024
+
+
+class Failed(Exception):
+    """A part that gave no answer; the message says why, in a few words."""
+
+
+def run(argv, limit, environ=None):
+    """What a program prints to stdout, as text; raises Failed if it is missing, fails, hangs or prints too much.
+
+    ``limit`` in seconds. Nothing of it is left running.
+    """
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            env=environ,
+        )
+    except OSError as error:
+        raise Failed("cannot be started: %s" % error.strerror) from None
+    try:
+        out, err = _output(process, time.monotonic() + limit, limit)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.stdout.close()
+        process.stderr.close()
+        if process.poll() is None:
+            # Killed, but perhaps asleep in the kernel: it must not hold us up.
+            threading.Thread(target=process.wait, daemon=True).start()
+    if process.returncode:
+        said = err.decode("utf-8", "replace").strip().splitlines()
+        raise Failed("exit code %d%s" % (process.returncode, ": " + said[-1][:300] if said else ""))
+    return out.decode("utf-8", "replace")
+
+
+def _output(process, deadline, limit):
+    found = {process.stdout: b"", process.stderr: b""}
+    waiting = list(found)
+    while waiting:
+        ready, _, _ = select.select(waiting, [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            raise Failed("no answer within %g s" % limit)
+        for stream in ready:
+            piece = os.read(stream.fileno(), 65536)
+            found[stream] += piece
+            if not piece:
+                waiting.remove(stream)
+            if len(found[stream]) > MOST_OUTPUT:
+                raise Failed("printed more than %d KiB" % (MOST_OUTPUT // 1024))
+    try:
+        process.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        raise Failed("no answer within %g s" % limit) from None
+    return found[process.stdout], found[process.stderr]
+
+
+def gather(parts):
+    """Each part's answer by its name; ``parts``: ``{name: (limit in seconds, function)}``, all at once.
+
+    One that hangs or breaks is answered by ``{"error": why}``, and holds no other up.
+    """
+    answers = {}
+
+    def work(name, function):
+        try:
+            answers[name] = function()
+        except Failed as error:
+            answers[name] = {"error": str(error)}
+        except Exception as error:
+            answers[name] = {"error": "%s: %s" % (type(error).__name__, error)}
+
+    began = time.monotonic()
+    threads = {}
+    for name, (_, function) in parts.items():
+        threads[name] = threading.Thread(target=work, args=(name, function), daemon=True)
+        threads[name].start()
+    for name, (limit, _) in parts.items():
+        threads[name].join(max(0.0, began + limit - time.monotonic()))
+    return {
+        name: answers.get(name, {"error": "no answer within %g s" % limit}) for name, (limit, _) in parts.items()
+    }

@@ -1,0 +1,248 @@
+"""What a node is: its system, its limits, its room, and its own idea of its name."""
+
+import os
+import platform
+import resource
+import shutil
+import socket
+import sys
+import time
+
+from . import paths
+
+DRIFT = ("NCCL_", "GLOO_", "TORCH_", "CUDA_", "OMP_", "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTORCH_", "MKL_")
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+LAUNCHERS = ("torch.distributed.run", "/torchrun ", "deepspeed.launcher")
+FIREWALLS = ("ufw", "firewall-cmd", "nft", "iptables")
+PACKAGERS = ("apt-get", "dnf", "yum", "zypper", "pacman", "apk")
+
+
+def system():
+    """The operating system, the C library, and the tools that remedies are spelled with."""
+    return {
+        "os": os_release().get("PRETTY_NAME", platform.system()),
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "libc": " ".join(platform.libc_ver()),
+        "firewall": first_of(FIREWALLS),
+        "packager": first_of(PACKAGERS),
+        "boot_id": read("/proc/sys/kernel/random/boot_id"),
+        "machine_id": read("/etc/machine-id"),
+        "sudo": shutil.which("sudo") is not None,
+        "root": os.getuid() == 0,
+    }
+
+
+def first_of(programs):
+    """The first of several programs that is there, sbin included, or None."""
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    return next((name for name in programs if shutil.which(name, path=path)), None)
+
+
+def os_release():
+    """The fields of os-release(5)."""
+    fields = {}
+    for line in read("/etc/os-release").splitlines():
+        name, _, value = line.partition("=")
+        fields[name] = value.strip("\"'")
+    return fields
+
+
+def read(path):
+    """A small file's text without white space around it; empty if it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(65536).strip()
+    except OSError:
+        return ""
+
+
+def own_name():
+    """The addresses that this host's own name has for itself."""
+    name = socket.gethostname()
+    try:
+        found = sorted({entry[4][0] for entry in socket.getaddrinfo(name, None)})
+    except OSError as error:
+        return {"hostname": name, "addresses": [], "error": str(error)}
+    return {"hostname": name, "addresses": found}
+
+
+def names(wanted):
+    """What other names resolve to here: ``{name: [addresses]}``, an empty list for one that does not."""
+    found = {}
+    for name in wanted:
+        try:
+            found[name] = sorted({entry[4][0] for entry in socket.getaddrinfo(name, None, socket.AF_INET)})
+        except OSError:
+            found[name] = []
+    return found
+
+
+def limits():
+    """The limits of a session: open files, processes, locked memory; None for unlimited."""
+    found = {}
+    for name, which in (
+        ("open_files", resource.RLIMIT_NOFILE),
+        ("processes", resource.RLIMIT_NPROC),
+        ("locked_memory", resource.RLIMIT_MEMLOCK),
+    ):
+        soft, hard = resource.getrlimit(which)
+        found[name] = [None if value == resource.RLIM_INFINITY else value for value in (soft, hard)]
+    return found
+
+
+def memory():
+    """Bytes of memory and swap, and what a container or a slice allows; load and cores."""
+    sizes = {}
+    for line in read("/proc/meminfo").splitlines():
+        name, _, rest = line.partition(":")
+        sizes[name] = int(rest.split()[0]) * 1024
+    return {
+        "total": sizes.get("MemTotal", 0),
+        "available": sizes.get("MemAvailable", 0),
+        "swap": sizes.get("SwapTotal", 0),
+        "limit": memory_limit(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load": os.getloadavg()[0],
+    }
+
+
+def memory_limit():
+    """The smallest memory.max above this process, in bytes (cgroup v2), or None."""
+    group = read("/proc/self/cgroup").rpartition("::")[2]
+    found = []
+    while group:
+        text = read("/sys/fs/cgroup%s/memory.max" % group.rstrip("/"))
+        if text.isdigit():
+            found.append(int(text))
+        if group == "/":
+            break
+        group = os.path.dirname(group)
+    return min(found) if found else None
+
+
+def disks(folders):
+    """Room and mode of the file systems of folders: ``{what: facts}``; a missing folder counts as its parent."""
+    return {what: disk(os.path.expanduser(folder)) for what, folder in folders.items()}
+
+
+def disk(folder):
+    """One folder's file system."""
+    path = folder
+    while not os.path.exists(path):
+        path = os.path.dirname(path) or "/"
+    status = os.statvfs(path)
+    return {
+        "path": folder,
+        "free": status.f_bavail * status.f_frsize,
+        "size": status.f_blocks * status.f_frsize,
+        "inodes": status.f_favail if status.f_files else None,
+        "writable": writable(path),
+        "noexec": bool(status.f_flag & os.ST_NOEXEC),
+        "kind": kind_of_mount(path),
+    }
+
+
+def writable(path):
+    """Whether a file can be made there: access(2) knows nothing of quotas and broken mounts."""
+    probe = os.path.join(path, ".orch-probe-%d" % os.getpid())
+    try:
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        os.unlink(probe)
+        return True
+    except OSError:
+        return False
+
+
+def kind_of_mount(path):
+    """The type of the file system that holds a path (proc_mounts(5))."""
+    best, kind = "", "?"
+    real = os.path.realpath(path)
+    for line in read_all("/proc/self/mounts"):
+        fields = line.split()
+        where = fields[1].encode().decode("unicode_escape")
+        inside = real == where or real.startswith(where.rstrip("/") + "/")
+        if inside and len(where) >= len(best):
+            best, kind = where, fields[2]
+    return kind
+
+
+def read_all(path):
+    """Every line of a file."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.readlines()
+    except OSError:
+        return []
+
+
+def variables():
+    """The variables that change what a run does, as a session has them; secrets have no such names."""
+    drifting = {name: value for name, value in os.environ.items() if name.startswith(DRIFT)}
+    proxies = sorted(name.lower() for name in os.environ if name.lower() in PROXIES)
+    return {"drift": drifting, "proxies": proxies}
+
+
+def interfaces():
+    """The interfaces: ``{name: {"up", "speed" in Mbit/s or None, "mtu", "kind"}}``."""
+    found = {}
+    for _, name in socket.if_nameindex():
+        base = "/sys/class/net/%s/" % name
+        speed = read(base + "speed")
+        mtu = read(base + "mtu")
+        bridge = os.path.isdir(base + "bridge")
+        found[name] = {
+            "up": read(base + "operstate") in ("up", "unknown"),
+            "speed": int(speed) if speed.isdigit() else None,
+            "mtu": int(mtu) if mtu.isdigit() else None,
+            "kind": "bridge" if bridge else "infiniband" if read(base + "type") == "32" else "ethernet",
+        }
+    return found
+
+
+def listeners(ports):
+    """Who listens on TCP ports of this host: ``{port: "pid command" or "somebody"}``."""
+    inodes = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in read_all(table)[1:]:
+            fields = line.split()
+            port = int(fields[1].rpartition(":")[2], 16)
+            if fields[3] == "0A" and port in ports:
+                inodes["socket:[%s]" % fields[9]] = port
+    found = {str(port): "somebody" for port in inodes.values()}
+    for pid in [name for name in os.listdir("/proc") if name.isdigit()] if inodes else []:
+        try:
+            for descriptor in os.listdir("/proc/%s/fd" % pid):
+                port = inodes.get(os.readlink("/proc/%s/fd/%s" % (pid, descriptor)))
+                if port is not None:
+                    command = read("/proc/%s/cmdline" % pid).replace("\0", " ")[:200]
+                    found[str(port)] = "pid %s (%s)" % (pid, command)
+        except OSError:
+            continue
+    return found
+
+
+def torchruns():
+    """Launchers of PyTorch that orch did not start: ``[[pid, user id, command], ...]``."""
+    found = []
+    for pid in [name for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]:
+        command = read("/proc/%s/cmdline" % pid).replace("\0", " ")
+        launcher = any(word in command for word in LAUNCHERS)
+        if launcher and "ORCH_RUN_ID=" not in read("/proc/%s/environ" % pid):
+            found.append([int(pid), os.stat("/proc/%s" % pid).st_uid, command[:200]])
+    return found
+
+
+def clock():
+    """This host's clock, and whether it says that it is synchronised."""
+    synchronised = os.path.exists("/run/systemd/timesync/synchronized") or None
+    return {"time": time.time(), "synchronised": synchronised, "python": "%d.%d.%d" % sys.version_info[:3]}
+
+
+def home():
+    """The home folder's own host mark, which tells whether several nodes share it."""
+    return {
+        "path": os.path.expanduser("~"),
+        "kind": kind_of_mount(os.path.expanduser("~")),
+        "host": paths.hostname(),
+    }

@@ -1,0 +1,252 @@
+"""The verb ``probe``: can the nodes talk to each other the way a run does? Every node listens, then all dial.
+
+Request: ``{"master_port": port or null}``. Answer: ``{"port", "udp_port", "master": "ok" or why not}``. Then the
+control side sends ``{"targets": [{"node", "addresses", "port", "udp_port", "master_port", "nonce"}], "seconds",
+"thorough"}``, gets ``{"results": {node: ...}}``, and hangs up when all have answered: until then this node
+can be dialled.
+"""
+
+import errno
+import json
+import os
+import socket
+import threading
+import time
+
+from . import wire
+
+CONNECT_LIMIT = 2.0
+TURNS = 5
+# More than any path's packet, so that full-size packets must get through; less than a second at 5 Mbit/s.
+BULK = 512 * 1024
+BULK_LIMIT = 2.5
+DATAGRAMS, DATAGRAM_INTERVAL, DATAGRAM_WAIT = 50, 0.01, 0.4
+GREETING = 16
+# How long the nodes only count datagrams, in seconds.
+QUIET = DATAGRAMS * DATAGRAM_INTERVAL + DATAGRAM_WAIT + 0.5
+
+
+def answer(request, out):
+    """Listen, say where, dial, report, and stay until the end of stdin."""
+    host = Listener(request["nonce"])
+    master = host.listen_at(request["master_port"]) if request.get("master_port") else None
+    wire.write_all(out, wire.json_frame({"port": host.port, "udp_port": host.udp_port, "master": master}))
+    frame = wire.read_frame(0)
+    if frame is None:
+        return
+    orders = json.loads(frame[1].decode("ascii"))
+    results = {}
+    threads = []
+    began = time.monotonic()
+    for target in orders["targets"]:
+        thread = threading.Thread(target=dial, args=(target, orders, began, results), daemon=True)
+        thread.start()
+        threads.append(thread)
+    for thread in threads:
+        thread.join()
+    wire.write_all(out, wire.json_frame({"results": results}))
+    wire.read_frame(0)
+
+
+class Listener:
+    """Sockets that greet with this node's nonce and then echo, in the background."""
+
+    def __init__(self, nonce):
+        self.greeting = nonce.encode("ascii").ljust(GREETING)[:GREETING]
+        self.port = self.serve(self.bound(0))
+        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        datagrams.bind(("0.0.0.0", 0))
+        self.udp_port = datagrams.getsockname()[1]
+        threading.Thread(target=self.echo_datagrams, args=(datagrams,), daemon=True).start()
+
+    def bound(self, port):
+        """A listening socket."""
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("0.0.0.0", port))
+        sock.listen(256)
+        return sock
+
+    def listen_at(self, port):
+        """Serve a port that was asked for; ``ok``, or why it cannot be."""
+        try:
+            self.serve(self.bound(port))
+            return "ok"
+        except OSError as error:
+            return "in use" if error.errno == errno.EADDRINUSE else str(error.strerror)
+
+    def serve(self, sock):
+        """Accept in the background; returns the port."""
+        threading.Thread(target=self.accept, args=(sock,), daemon=True).start()
+        return sock.getsockname()[1]
+
+    def accept(self, sock):
+        """A thread for each that dials."""
+        while True:
+            connection, _ = sock.accept()
+            threading.Thread(target=self.echo, args=(connection,), daemon=True).start()
+
+    def echo(self, connection):
+        """Greet, then send back what comes."""
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.sendall(self.greeting)
+            while True:
+                data = connection.recv(256 * 1024)
+                if not data:
+                    return
+                connection.sendall(data)
+        except OSError:
+            return
+        finally:
+            connection.close()
+
+    def echo_datagrams(self, sock):
+        """Send back what comes."""
+        while True:
+            try:
+                data, sender = sock.recvfrom(2048)
+                sock.sendto(data, sender)
+            except OSError:
+                continue
+
+
+def dial(target, orders, began, results):
+    """Find out all about one other node; the answer goes to ``results[node]``.
+
+    ``tcp`` is a verdict for each address, the first one's last: ``ok``, ``refused``, ``timeout``, ``unreachable``
+    or ``other`` (another machine answers there). The rest is about the first address: ``rtt`` in seconds, ``loss``
+    of datagrams 0 to 1, ``bulk`` as [bytes that came back, seconds], ``master`` a verdict for the master port.
+    """
+    found = {"tcp": {}, "rtt": None, "loss": None, "bulk": None, "master": None}
+    results[target["node"]] = found
+    for address in target["addresses"][1:]:
+        found["tcp"][address], sock = connect(address, target["port"], target["nonce"])
+        if sock is not None:
+            sock.close()
+    address = target["addresses"][0]
+    found["tcp"][address], sock = connect(address, target["port"], target["nonce"])
+    if target["master_port"]:
+        found["master"], other = connect(address, target["master_port"], target["nonce"])
+        if other is not None:
+            other.close()
+    if not orders["thorough"]:
+        return
+    found["loss"] = loss(address, target["udp_port"])
+    if sock is None:
+        return
+    with sock:
+        try:
+            found["rtt"] = round_trip(sock)
+            # Not before all have counted their datagrams: streams would push them out.
+            time.sleep(max(0.0, began + QUIET - time.monotonic()))
+            found["bulk"] = bulk(sock, orders["seconds"])
+        except OSError:
+            found["bulk"] = found["bulk"] or [0, 0.0]
+
+
+def connect(address, port, nonce):
+    """``(verdict, connected socket or None)``; a socket only for the machine that is meant."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.settimeout(CONNECT_LIMIT)
+    verdict = "ok"
+    try:
+        sock.connect((address, port))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if received(sock, GREETING).decode("ascii", "replace").strip() != nonce:
+            verdict = "other"
+    except socket.timeout:
+        verdict = "timeout"
+    except ConnectionRefusedError:
+        verdict = "refused"
+    except OSError as error:
+        verdict = "unreachable" if error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH) else str(error.strerror)
+    if verdict == "ok":
+        return verdict, sock
+    sock.close()
+    return verdict, None
+
+
+def received(sock, size):
+    """``size`` bytes, fewer at the end."""
+    data = b""
+    while len(data) < size:
+        piece = sock.recv(size - len(data))
+        if not piece:
+            break
+        data += piece
+    return data
+
+
+def round_trip(sock):
+    """The quickest of a few, in seconds."""
+    sock.settimeout(CONNECT_LIMIT)
+    best = None
+    for _ in range(TURNS):
+        began = time.monotonic()
+        sock.sendall(b"?")
+        received(sock, 1)
+        took = time.monotonic() - began
+        best = took if best is None else min(best, took)
+    return best
+
+
+def bulk(sock, seconds):
+    """``[bytes that came back, seconds]`` of a stream that goes both ways at once.
+
+    ``seconds`` None: BULK bytes, given up after BULK_LIMIT; else as much as comes back in that time.
+    """
+    limit = BULK_LIMIT if seconds is None else seconds
+    deadline = time.monotonic() + limit
+    block = os.urandom(64 * 1024)
+    stopped = threading.Event()
+
+    def send():
+        sent = 0
+        try:
+            while not stopped.is_set() and (seconds is not None or sent < BULK):
+                sent += sock.send(block)
+        except OSError:
+            return
+
+    sock.settimeout(limit)
+    began = time.monotonic()
+    threading.Thread(target=send, daemon=True).start()
+    back = 0
+    while time.monotonic() < deadline and (seconds is not None or back < BULK):
+        sock.settimeout(max(0.01, deadline - time.monotonic()))
+        try:
+            piece = sock.recv(256 * 1024)
+        except socket.timeout:
+            break
+        if not piece:
+            break
+        back += len(piece)
+    stopped.set()
+    return [back, time.monotonic() - began]
+
+
+def loss(address, port):
+    """The share of datagrams that do not come back, 0 to 1."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(DATAGRAM_INTERVAL)
+        came = set()
+
+        def listen(until):
+            while time.monotonic() < until and len(came) < DATAGRAMS:
+                try:
+                    came.add(sock.recv(64))
+                except socket.timeout:
+                    continue
+                except OSError:
+                    return
+
+        for number in range(DATAGRAMS):
+            try:
+                sock.sendto(b"%d" % number, (address, port))
+            except OSError:
+                continue
+            listen(time.monotonic() + DATAGRAM_INTERVAL)
+        listen(time.monotonic() + DATAGRAM_WAIT)
+        return 1.0 - len(came) / DATAGRAMS

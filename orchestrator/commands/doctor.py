@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from orchestrator.commands.examine import dialled, examine
+from orchestrator.commands.examine import ALL_PARTS, dialled, facts_request
 from orchestrator.commands.session import Target, session
 from orchestrator.core.checks import check
+from orchestrator.core.findings import Examined
+from orchestrator.core.plan import DEFAULT_PORT
 from orchestrator.core.report import as_html, as_json
 from orchestrator.display import Display
 from orchestrator.errors import NodeUnreachable, PreflightError, UsageError
+from orchestrator.remote.probing import ask
 
 # How long streams between nodes are timed with --deep, in seconds.
 DEEP_SECONDS = 3.0
@@ -22,10 +25,22 @@ def doctor(target: Target, backend: str, port: int | None, deep: bool, html: Pat
     with session(target, spares_too=True) as opened:
         with display.stage(f"connecting to {len(opened.hosts)} hosts"):
             nodes, unreachable = opened.connect_some()
+        hosts = [host for host in opened.hosts if host.name in {node.name for node in nodes}]
+        fixed = port or opened.inventory.rendezvous.port
+        requests = {host.name: facts_request(host, ALL_PARTS) for host in hosts}
+        if hosts:
+            requests[hosts[0].name] |= {"master_port": fixed or DEFAULT_PORT, "port_fixed": fixed is not None}
         with display.stage("asking every host"):
-            examined, silent = examine(opened, nodes, backend, port)
-        with display.stage(f"dialling between {len(examined.hosts)} hosts"):
-            examined = dialled(examined, nodes, thorough=True, seconds=DEEP_SECONDS if deep else None)
+            answers, silent = ask(nodes, requests, opened.fanout)
+        examined = Examined(
+            hosts=tuple(host for host in hosts if host.name in answers),
+            facts={name: answer.facts for name, answer in answers.items()},
+            port=fixed,
+            backend=backend,
+            one_machine=opened.inventory.sandbox,
+        )
+        with display.stage(f"dialling between {len(answers)} hosts"):
+            examined = dialled(examined, answers, thorough=True, seconds=DEEP_SECONDS if deep else None)
     findings = check(examined) if examined.hosts else ()
     errors = [*unreachable, *silent]
     if display.as_json:

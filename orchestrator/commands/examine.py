@@ -6,48 +6,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.commands.session import Session, ask_facts
 from orchestrator.core.addresses import candidates, master_address
 from orchestrator.core.facts import Facts
 from orchestrator.core.findings import Examined
 from orchestrator.core.inventory import Host
-from orchestrator.core.plan import DEFAULT_PORT, own_address
-from orchestrator.errors import OrchError, PreflightError
-from orchestrator.remote.node import Node
-from orchestrator.remote.probing import probe
+from orchestrator.core.plan import own_address
+from orchestrator.errors import PreflightError
+from orchestrator.remote.probing import Answer, hang_up, probe
 
 # What run looks at before each start, and what only doctor takes the time for.
 QUICK_PARTS = ("system", "own_name", "limits", "memory", "disks", "shm", "variables", "interfaces", "listeners")
 ALL_PARTS = (*QUICK_PARTS, "torchruns", "home", "gpus", "gpu_users", "torch")
 
 
-def examine(
-    opened: Session, nodes: Sequence[Node], backend: str, port: int | None
-) -> tuple[Examined, list[OrchError]]:
-    """The facts of all that answer, and why others did not."""
-    by_name = {node.name: node for node in nodes}
-    hosts = [host for host in opened.hosts if host.name in by_name]
-    fixed = port or opened.inventory.rendezvous.port
-    requests = {host.name: facts_request(host, ALL_PARTS) for host in hosts}
-    if hosts:
-        requests[hosts[0].name] |= {"master_port": fixed or DEFAULT_PORT, "port_fixed": fixed is not None}
-    facts, errors = ask_facts([by_name[host.name] for host in hosts], requests, opened.fanout)
-    answering = tuple(host for host in hosts if host.name in facts)
-    examined = Examined(
-        hosts=answering, facts=facts, port=fixed, backend=backend, one_machine=opened.inventory.sandbox
-    )
-    return examined, errors
-
-
 def facts_request(host: Host, parts: Sequence[str]) -> dict[str, Any]:
     """What is asked of a host, but for the master's port and the trees."""
-    return {"python": host.python, "workdir": host.workdir, "parts": list(parts)}
+    return {"python": host.python, "workdir": host.workdir, "parts": list(parts), "probe": True}
 
 
 def dialled(
-    examined: Examined, nodes: Sequence[Node], *, thorough: bool, seconds: float | None = None
+    examined: Examined, answers: Mapping[str, Answer], *, thorough: bool, seconds: float | None = None
 ) -> Examined:
-    """With what the nodes found out about each other."""
+    """With what the nodes found out about each other; nobody listens any more afterwards."""
     hosts, facts = examined.hosts, examined.facts
     planned = planned_addresses(hosts, facts)
     offered = {
@@ -59,9 +39,11 @@ def dialled(
     }
     if not thorough:
         offered = {name: each[:1] for name, each in offered.items()}
-    free = facts[hosts[0].name].free_port if hosts else None
-    by_name = {node.name: node for node in nodes}
-    probes = probe([by_name[host.name] for host in hosts], offered, free, seconds=seconds, thorough=thorough)
+    port = facts[hosts[0].name].free_port if hosts else None
+    try:
+        probes = probe(answers, offered, port, seconds=seconds, thorough=thorough)
+    finally:
+        hang_up(answers)
     first = {name: each[0] for name, each in offered.items() if each}
     return replace(examined, probes=probes, addresses=first)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.commands.examine import QUICK_PARTS, dialled, facts_request
 from orchestrator.commands.restart import Lineup
-from orchestrator.commands.session import Session, gather_facts
+from orchestrator.commands.session import Session
 from orchestrator.commands.workload import Source
 from orchestrator.core.checks import check, merged
 from orchestrator.core.facts import Facts
@@ -27,6 +27,7 @@ from orchestrator.errors import HostErrors, PreflightError, UsageError
 from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.gang import GRACE
 from orchestrator.remote.node import Node
+from orchestrator.remote.probing import ask, hang_up
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,11 @@ def planned(
         "port_fixed": fixed is not None and number == 1,
     }
     with display.stage("checking"):
-        facts = gather_facts(lineup.nodes, requests, opened.fanout)
+        answers, errors = ask(lineup.nodes, requests, opened.fanout)
+        if errors:
+            hang_up(answers)
+            raise HostErrors(errors, len(lineup.nodes))
+        facts = {name: answer.facts for name, answer in answers.items()}
         examined = Examined(
             hosts=lineup.hosts,
             facts=facts,
@@ -102,8 +107,7 @@ def planned(
             own_run=run_id,
             one_machine=opened.inventory.sandbox,
         )
-        if options.check:
-            examined = dialled(examined, lineup.nodes, thorough=False)
+        examined = dialled(examined, answers, thorough=False)
     preflight(check(examined, quick=True), len(lineup.nodes), options.check, display)
     made = plan(lineup.hosts, opened.inventory.rendezvous, options.spec, facts, run_id, number)
     return Prepared(made, lineup, facts, trees)

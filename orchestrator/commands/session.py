@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,11 +15,9 @@ from orchestrator.core.inventory import Host, Inventory, parse_inventory, select
 from orchestrator.errors import HostErrors, OrchError, UsageError
 from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
+from orchestrator.remote.probing import ask, hang_up
 from orchestrator.remote.ssh import Connection, Settings, connections
 from orchestrator.sandbox.cluster import Sandbox, sandbox_folder
-
-# Longer than any part of the facts may take, in seconds.
-FACTS_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True)
@@ -127,27 +124,8 @@ def _sandboxed(hosts: Sequence[Host], sandbox: Sandbox) -> tuple[Host, ...]:
 
 def gather_facts(nodes: Sequence[Node], requests: Mapping[str, Mapping[str, Any]], limit: int) -> dict[str, Facts]:
     """Each node's facts by its name; raises HostErrors naming each node that could not answer."""
-    facts, errors = ask_facts(nodes, requests, limit)
+    answers, errors = ask(nodes, requests, limit)
+    hang_up(answers)
     if errors:
         raise HostErrors(errors, len(nodes))
-    return facts
-
-
-def ask_facts(
-    nodes: Sequence[Node], requests: Mapping[str, Mapping[str, Any]], limit: int
-) -> tuple[dict[str, Facts], list[OrchError]]:
-    """The facts of the nodes that answer, by name, and why others did not."""
-
-    def ask(node: Node) -> Facts:
-        call = node.call("facts", requests[node.name])
-        try:
-            its_clock = float(call.answer(FACTS_TIMEOUT)["time"])
-            # It is read once Python has started there: nearer to the end of the round trip than to its middle.
-            offset = its_clock - (call.sent_at + 2 * time.time()) / 3
-            answer = call.answer(FACTS_TIMEOUT)
-            return Facts.from_answer(node.name, answer, offset, call.noise.decode("utf-8", "replace"))
-        finally:
-            call.channel.close()
-
-    outcomes = on_all(nodes, ask, limit=limit)
-    return {facts.node: facts for facts in outcomes if isinstance(facts, Facts)}, failures(outcomes)
+    return {name: answer.facts for name, answer in answers.items()}

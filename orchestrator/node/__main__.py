@@ -16,7 +16,6 @@ VERBS = {
     "follow": ("follow", "answer"),
     "stop": ("sweep", "answer"),
     "runs": ("runs", "answer"),
-    "probe": ("probe", "answer"),
     "status": ("lock", "answer_status"),
     "collect": ("outputs", "answer"),
 }

@@ -1,4 +1,4 @@
-"""Other programs, and parts of our own, that may hang, print without end or answer rubbish: each has a limit."""
+"""Other programs, and parts of our own, that may hang, flood or answer rubbish: each has its limits."""
 
 import contextlib
 import os
@@ -12,7 +12,11 @@ MOST_OUTPUT = 256 * 1024
 
 
 class Failed(Exception):
-    """A part that gave no answer; the message says why, in a few words."""
+    """A part that gave no answer; the message says why, in a few words. ``output``: what it printed before."""
+
+    def __init__(self, message, output=b""):
+        super().__init__(message)
+        self.output = output.decode("utf-8", "replace")
 
 
 def run(argv, limit, environ=None):
@@ -43,7 +47,7 @@ def run(argv, limit, environ=None):
             threading.Thread(target=process.wait, daemon=True).start()
     if process.returncode:
         said = err.decode("utf-8", "replace").strip().splitlines()
-        raise Failed("exit code %d%s" % (process.returncode, ": " + said[-1][:300] if said else ""))
+        raise Failed("exit code %d%s" % (process.returncode, ": " + said[-1][:300] if said else ""), out)
     return out.decode("utf-8", "replace")
 
 
@@ -53,7 +57,7 @@ def _output(process, deadline, limit):
     while waiting:
         ready, _, _ = select.select(waiting, [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
-            raise Failed("no answer within %g s" % limit)
+            raise Failed("no answer within %g s" % limit, found[process.stdout])
         for stream in ready:
             piece = os.read(stream.fileno(), 65536)
             found[stream] += piece
@@ -64,7 +68,7 @@ def _output(process, deadline, limit):
     try:
         process.wait(max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
-        raise Failed("no answer within %g s" % limit) from None
+        raise Failed("no answer within %g s" % limit, found[process.stdout]) from None
     return found[process.stdout], found[process.stderr]
 
 

@@ -1,8 +1,9 @@
 """What a run, and a doctor, need to know of a node, gathered in one answer.
 
 Request: ``{"python": path or null, "workdir", "master_port": first port to try or null, "port_fixed": bool,
-"trees": [[workdir, project, tree id], ...], "parts": [name, ...]}``. The first frame is the node's clock, the
-second the facts; a part that hangs or breaks is ``{"error": why}`` and holds no other up.
+"trees": [[workdir, project, tree id], ...], "parts": [name, ...], "probe": bool}``. The first frame is the node's
+clock, the second the facts; a part that hangs or breaks is ``{"error": why}`` and holds no other up. With
+``probe`` the node then listens for others and waits for orders, see ``probe.py``.
 """
 
 import array
@@ -10,12 +11,11 @@ import fcntl
 import getpass
 import glob
 import os
-import platform
 import socket
 import struct
 import time
 
-from . import bounded, gpus, lock, machine, paths, software, sweep, wire
+from . import bounded, gpus, lock, machine, paths, probe, software, sweep, wire
 
 SIOCGIFCONF, SIOCGIFFLAGS, SIOCGIFNETMASK = 0x8912, 0x8913, 0x891B
 IFF_UP = 0x1
@@ -40,15 +40,20 @@ def answer(request, out):
         "home": (2.0, machine.home),
         "gpus": (gpus.LIMIT + 1, gpus.devices),
         "gpu_users": (gpus.LIMIT + 1, gpus.users),
-        "torch": (software.IMPORT_LIMIT + 1, lambda: software.imported(python)),
     }
-    wanted = {name: known[name] for name in request.get("parts", [])}
-    wanted["versions"] = (software.VERSIONS_LIMIT + 1, lambda: software.versions(python))
+    asked = request.get("parts", [])
+    wanted = {name: known[name] for name in asked if name in known}
+    wanted["software"] = (software.IMPORT_LIMIT + 1, lambda: software.look(python, "torch" in asked))
     parts = bounded.gather(wanted)
-    versions = parts["versions"]
+    both = parts.pop("software")
+    parts["versions"] = versions = both.get("versions", both)
+    if "torch" in asked:
+        parts["torch"] = both.get("torch", both)
     interpreter = {"path": software.path_of(python), "error": versions.get("error")}
     if "packages" in versions:
         interpreter.update(version=versions["version"], torch=versions["packages"].get("torch"))
+    master_port = free_port(request.get("master_port"), request.get("port_fixed", False))
+    listener = probe.Listener(request["nonce"]) if request.get("probe") else None
     wire.write_all(
         out,
         wire.json_frame(
@@ -57,20 +62,23 @@ def answer(request, out):
                 "home": os.path.expanduser("~"),
                 "path": os.environ.get("PATH", os.defpath),
                 "user": getpass.getuser(),
-                "system": platform.system(),
+                "system": os.uname().sysname,
                 "python": interpreter,
                 "gpus": gpu_count(),
                 "addresses": addresses(),
                 "routes": routes(),
                 "ssh_address": ssh_address(),
-                "free_port": free_port(request.get("master_port"), request.get("port_fixed", False)),
+                "free_port": master_port,
                 "trees": [os.path.isdir(paths.tree_dir(*tree)) for tree in request.get("trees", [])],
                 "running": lock.holder(),
                 "leftovers": sorted({run_id for run_id, _ in sweep.leftovers().values()}),
                 "parts": parts,
+                "probe": listener.ports(master_port) if listener else None,
             }
         ),
     )
+    if listener is not None:
+        probe.obey(out)
 
 
 def gpu_count():

@@ -1,7 +1,6 @@
 """What a node is: its system, its limits, its room, and its own idea of its name."""
 
 import os
-import platform
 import resource
 import shutil
 import socket
@@ -20,10 +19,10 @@ PACKAGERS = ("apt-get", "dnf", "yum", "zypper", "pacman", "apk")
 def system():
     """The operating system, the C library, and the tools that remedies are spelled with."""
     return {
-        "os": os_release().get("PRETTY_NAME", platform.system()),
-        "kernel": platform.release(),
-        "machine": platform.machine(),
-        "libc": " ".join(platform.libc_ver()),
+        "os": os_release().get("PRETTY_NAME", os.uname().sysname),
+        "kernel": os.uname().release,
+        "machine": os.uname().machine,
+        "libc": libc(),
         "firewall": first_of(FIREWALLS),
         "packager": first_of(PACKAGERS),
         "boot_id": read("/proc/sys/kernel/random/boot_id"),
@@ -31,6 +30,14 @@ def system():
         "sudo": shutil.which("sudo") is not None,
         "root": os.getuid() == 0,
     }
+
+
+def libc():
+    """``glibc 2.36``; empty where the C library is another."""
+    try:
+        return os.confstr("CS_GNU_LIBC_VERSION") or ""
+    except (ValueError, OSError):
+        return ""
 
 
 def first_of(programs):

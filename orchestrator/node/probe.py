@@ -1,9 +1,9 @@
-"""The verb ``probe``: can the nodes talk to each other the way a run does? Every node listens, then all dial.
+"""Can the nodes talk to each other the way a run does? Every node listens, then all dial.
 
-Request: ``{"master_port": port or null}``. Answer: ``{"port", "udp_port", "master": "ok" or why not}``. Then the
-control side sends ``{"targets": [{"node", "addresses", "port", "udp_port", "master_port", "nonce"}], "seconds",
-"thorough"}``, gets ``{"results": {node: ...}}``, and hangs up when all have answered: until then this node
-can be dialled.
+It goes with ``facts``: that answer says where this node listens, ``{"port", "udp_port", "master": "ok", why not,
+or null}``. Then the control side sends ``{"targets": [{"node", "addresses", "port", "udp_port", "master_port",
+"nonce"}], "seconds", "thorough"}``, gets ``{"results": {node: ...}}``, and hangs up when all nodes have answered:
+until then this one can be dialled.
 """
 
 import errno
@@ -20,17 +20,14 @@ TURNS = 5
 # More than any path's packet, so that full-size packets must get through; less than a second at 5 Mbit/s.
 BULK = 512 * 1024
 BULK_LIMIT = 2.5
-DATAGRAMS, DATAGRAM_INTERVAL, DATAGRAM_WAIT = 50, 0.01, 0.4
+DATAGRAMS, DATAGRAM_INTERVAL, DATAGRAM_WAIT = 30, 0.01, 0.3
 GREETING = 16
 # How long the nodes only count datagrams, in seconds.
-QUIET = DATAGRAMS * DATAGRAM_INTERVAL + DATAGRAM_WAIT + 0.5
+QUIET = DATAGRAMS * DATAGRAM_INTERVAL + DATAGRAM_WAIT + 0.2
 
 
-def answer(request, out):
-    """Listen, say where, dial, report, and stay until the end of stdin."""
-    host = Listener(request["nonce"])
-    master = host.listen_at(request["master_port"]) if request.get("master_port") else None
-    wire.write_all(out, wire.json_frame({"port": host.port, "udp_port": host.udp_port, "master": master}))
+def obey(out):
+    """Dial as ordered, report, and stay until the end of stdin."""
     frame = wire.read_frame(0)
     if frame is None:
         return
@@ -58,6 +55,11 @@ class Listener:
         datagrams.bind(("0.0.0.0", 0))
         self.udp_port = datagrams.getsockname()[1]
         threading.Thread(target=self.echo_datagrams, args=(datagrams,), daemon=True).start()
+
+    def ports(self, master_port):
+        """Where it listens, at ``master_port`` too unless that is None."""
+        master = None if master_port is None else self.listen_at(master_port)
+        return {"port": self.port, "udp_port": self.udp_port, "master": master}
 
     def bound(self, port):
         """A listening socket."""

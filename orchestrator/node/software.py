@@ -26,21 +26,15 @@ if "torch" not in found and util.find_spec("torch") is not None:
 print("\\n" + json.dumps({"executable": sys.executable, "version": "%d.%d.%d" % sys.version_info[:3],
       "packages": found, "torchvision_wants": wants[0].partition("==")[2].strip() if wants else None}))
 """
-IMPORT = """
-import json
+IMPORT = (
+    VERSIONS
+    + """
+sys.stdout.flush()
 import torch, torch.distributed as dist
-found = {"cuda": torch.version.cuda, "devices": torch.cuda.device_count(),
-         "backends": [name for name in ("gloo", "nccl", "mpi") if getattr(dist, "is_%s_available" % name)()]}
-print("\\n" + json.dumps(found))
+print(json.dumps({"cuda": torch.version.cuda, "devices": torch.cuda.device_count(),
+      "backends": [name for name in ("gloo", "nccl", "mpi") if getattr(dist, "is_%s_available" % name)()]}))
 """
-
-
-def last_json(text):
-    """The last line as JSON: what a noisy start-up file printed stands before it."""
-    try:
-        return json.loads(text.rstrip().splitlines()[-1])
-    except (ValueError, IndexError):
-        raise bounded.Failed("is not a working Python: it printed %r" % text[-100:]) from None
+)
 
 
 def path_of(python):
@@ -48,20 +42,28 @@ def path_of(python):
     return shutil.which(os.path.expanduser(python or "python3")) or python or "python3"
 
 
-def located(python):
-    """The path of the interpreter; raises Failed."""
+def look(python, import_torch):
+    """``{"versions": ..., "torch": ...}``, each its facts or ``{"error": why}``; one process tells both."""
     found = shutil.which(os.path.expanduser(python or "python3"))
     if found is None:
-        raise bounded.Failed("no such program")
-    return found
-
-
-def versions(python):
-    """``{"path", "version", "packages"}``; raises Failed."""
-    found = located(python)
-    return dict(last_json(bounded.run([found, "-c", VERSIONS], VERSIONS_LIMIT)), path=found)
-
-
-def imported(python):
-    """What importing torch shows; raises Failed with the exception's last line."""
-    return last_json(bounded.run([located(python), "-c", IMPORT], IMPORT_LIMIT))
+        return {"versions": {"error": "no such program"}, "torch": {"error": "no such program"}}
+    error = None
+    try:
+        code, limit = (IMPORT, IMPORT_LIMIT) if import_torch else (VERSIONS, VERSIONS_LIMIT)
+        text = bounded.run([found, "-c", code], limit)
+    except bounded.Failed as failed:
+        error, text = str(failed), failed.output
+    facts = []
+    for line in text.splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            # What a start-up file printed.
+            continue
+        if isinstance(value, dict):
+            facts.append(value)
+    if not facts:
+        error = error or "is not a working Python: it printed %r" % text[-100:]
+        return {"versions": {"error": error}, "torch": {"error": error}}
+    torch = facts[1] if len(facts) > 1 else {"error": error or "it printed nothing"}
+    return {"versions": dict(facts[0], path=found), "torch": torch if import_torch else {}}

@@ -23,9 +23,9 @@ PACKAGE = "orch_node"
 # A stop may take its grace and this many seconds more before the connection counts as lost.
 STOP_MARGIN = 20.0
 MAIN = f"import sys\nfrom {PACKAGE}.__main__ import main\nsys.exit(main())\n"
-# Receives the program: verified, and put in place with one rename.
+# Receives the program: verified, compiled (else it would be at every start), put in place with one rename.
 INSTALL = """
-import hashlib, os, sys, tempfile
+import hashlib, io, os, py_compile, sys, tempfile, zipfile
 name, wanted = sys.argv[1:3]
 data = sys.stdin.buffer.read()
 if hashlib.sha256(data).hexdigest() != wanted:
@@ -33,8 +33,17 @@ if hashlib.sha256(data).hexdigest() != wanted:
 folder = os.path.join(os.path.expanduser("~"), ".orch", "lib")
 os.makedirs(folder, mode=0o700, exist_ok=True)
 handle, temporary = tempfile.mkstemp(dir=folder)
-with os.fdopen(handle, "wb") as file:
-    file.write(data)
+sent = zipfile.ZipFile(io.BytesIO(data))
+with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as kept:
+    with tempfile.TemporaryDirectory() as made:
+        for entry in sent.namelist():
+            source, compiled = os.path.join(made, "source"), os.path.join(made, "compiled")
+            with open(source, "wb") as text:
+                text.write(sent.read(entry))
+            mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+            py_compile.compile(source, compiled, entry, True, invalidation_mode=mode)
+            kept.write(source, entry)
+            kept.write(compiled, entry + "c")
 os.replace(temporary, os.path.join(folder, name))
 """
 # No abstract socket of a run, and no process that bears a run's mark (in the environments that we may read).

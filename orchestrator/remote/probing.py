@@ -1,18 +1,63 @@
-"""Let nodes dial each other the way the ranks of a run do: every node listens, then all dial at once."""
+"""Ask nodes what they are, and let them dial each other the way the ranks of a run do.
+
+One call a node serves both: it answers with its facts, listens meanwhile, and dials when it is told whom.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.core.facts import Facts
 from orchestrator.errors import OrchError
 from orchestrator.node import wire
-from orchestrator.remote.fanout import on_all
+from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Call, Node
 
 # Every pair up to so many nodes; beyond it each dials its neighbour and the master, and they it.
 ALL_PAIRS = 32
-ANSWER_TIMEOUT = 30.0
+# Longer than any part of the facts, and any dial, may take, in seconds.
+FACTS_TIMEOUT, PROBE_TIMEOUT = 60.0, 30.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A node's facts and, where it listens, the call that it waits on for orders; ``ports`` is where."""
+
+    facts: Facts
+    call: Call
+    ports: Mapping[str, Any] | None
+
+
+def ask(
+    nodes: Sequence[Node], requests: Mapping[str, Mapping[str, Any]], limit: int
+) -> tuple[dict[str, Answer], list[OrchError]]:
+    """The answers of the nodes that give one, by name, and why others did not; ``hang_up`` when done."""
+
+    def ask_one(node: Node) -> Answer:
+        call = node.call("facts", requests[node.name])
+        try:
+            its_clock = float(call.answer(FACTS_TIMEOUT)["time"])
+            # It is read once Python has started there: nearer to the end of the round trip than to its middle.
+            offset = its_clock - (call.sent_at + 2 * time.time()) / 3
+            value = call.answer(FACTS_TIMEOUT)
+        except OrchError:
+            call.channel.close()
+            raise
+        noise = call.noise.decode("utf-8", "replace")
+        return Answer(Facts.from_answer(node.name, value, offset, noise), call, value["probe"])
+
+    outcomes = on_all(nodes, ask_one, limit=limit)
+    answers = {outcome.facts.node: outcome for outcome in outcomes if isinstance(outcome, Answer)}
+    return answers, failures(outcomes)
+
+
+def hang_up(answers: Mapping[str, Answer]) -> None:
+    """Let the nodes stop listening."""
+    for answer in answers.values():
+        answer.call.channel.close()
 
 
 def partners(names: Sequence[str]) -> dict[str, list[str]]:
@@ -29,57 +74,41 @@ def partners(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def probe(
-    nodes: Sequence[Node],
+    answers: Mapping[str, Answer],
     addresses: Mapping[str, Sequence[str]],
     master_port: int | None,
     *,
     seconds: float | None = None,
     thorough: bool = True,
 ) -> dict[str, dict[str, Any]]:
-    """What each node found out about the others: ``{node: {other: result}}``; see ``node/probe.py``.
+    """What each node finds out about the others: ``{node: {other: result}}``; see ``node/probe.py``.
 
     ``addresses``: each node's, the one that a run would use first; a node without any takes no part.
-    ``master_port`` is tried on the first node. ``seconds``: how long streams are timed; None for a moment.
-    Not ``thorough``: only whether connections can be made. A node that does not answer is left out.
+    ``master_port`` is tried where a node listens at it. ``seconds``: how long streams are timed; None for a
+    moment. Not ``thorough``: only whether connections can be made. A node that does not answer is left out.
     """
-    taking = [node for node in nodes if addresses.get(node.name)]
+    taking = [name for name, answer in answers.items() if addresses.get(name) and answer.ports is not None]
     if len(taking) < 2:
         return {}
+    whom = partners(taking)
 
-    def listen(node: Node) -> tuple[Call, dict[str, Any]]:
-        call = node.call("probe", {"master_port": master_port if node is nodes[0] else None})
-        return call, call.answer(ANSWER_TIMEOUT)
-
-    outcomes = on_all(taking, listen, limit=len(taking))
-    listening = {
-        node.name: outcome
-        for node, outcome in zip(taking, outcomes, strict=True)
-        if not isinstance(outcome, OrchError)
-    }
-    whom = partners(list(listening))
+    def target(other: str) -> dict[str, Any]:
+        ports = answers[other].ports or {}
+        return {
+            "node": other,
+            "addresses": list(addresses[other]),
+            "port": ports["port"],
+            "udp_port": ports["udp_port"],
+            "master_port": master_port if ports["master"] == "ok" else None,
+            "nonce": answers[other].call.nonce,
+        }
 
     def dial(name: str) -> dict[str, Any]:
-        call, _ = listening[name]
-        targets = [
-            {
-                "node": other,
-                "addresses": list(addresses[other]),
-                "port": listening[other][1]["port"],
-                "udp_port": listening[other][1]["udp_port"],
-                "master_port": master_port if listening[other][1]["master"] == "ok" else None,
-                "nonce": listening[other][0].nonce,
-            }
-            for other in whom[name]
-        ]
+        call = answers[name].call
+        targets = [target(other) for other in whom[name]]
         call.channel.write(wire.json_frame({"targets": targets, "seconds": seconds, "thorough": thorough}))
-        results: dict[str, Any] = call.answer(ANSWER_TIMEOUT + 2 * (seconds or 0))["results"]
+        results: dict[str, Any] = call.answer(PROBE_TIMEOUT + 2 * (seconds or 0))["results"]
         return results
 
-    try:
-        found = on_all(list(listening), dial, limit=len(listening))
-    finally:
-        for call, _ in listening.values():
-            call.channel.close()
-    return {
-        name: result for name, result in zip(listening, found, strict=True) if not isinstance(result, OrchError)
-    }
+    found = on_all(taking, dial, limit=len(taking))
+    return {name: result for name, result in zip(taking, found, strict=True) if not isinstance(result, OrchError)}

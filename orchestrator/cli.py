@@ -101,15 +101,35 @@ def execute(argv: Sequence[str], **options: Any) -> int:
 @target_options
 @click.option("--backend", type=click.Choice(["auto", "nccl", "gloo", "mpi"]), default="auto", show_default=True)
 @click.option("--port", type=click.IntRange(1, 65535), help="The master port that a run would be given.")
-@click.option("--deep", is_flag=True, help="Time the links between hosts for some seconds.")
+@click.option("--deep", is_flag=True, help="Time the links, too, and rehearse an all-reduce.")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page with heat maps.")
 @click.option("--json", "as_json", is_flag=True, help="Everything that was seen, as one JSON object.")
-def doctor(backend: str, port: int | None, deep: bool, html: Path | None, as_json: bool, **options: Any) -> int:
+@click.option("--fix", is_flag=True, help="Offer, one by one, the mends that need no root.")
+@click.option("--yes", is_flag=True, help="With --fix: make them all without asking.")
+def doctor(
+    backend: str,
+    port: int | None,
+    deep: bool,
+    html: Path | None,
+    as_json: bool,
+    fix: bool,
+    yes: bool,
+    **options: Any,
+) -> int:
     """Check every host, every pair of hosts, and that all agree; each finding names what mends it."""
+    from orchestrator.commands.doctor import DoctorOptions
     from orchestrator.commands.doctor import doctor as command
     from orchestrator.display import Display
 
-    return command(target(options), backend, port, deep, html, Display(as_json=as_json))
+    display = Display(as_json=as_json)
+
+    def agree(question: str) -> bool:
+        if yes:
+            display.note(question)
+        return yes or click.confirm(question, err=True)
+
+    asked = DoctorOptions(backend, port, deep, html, agree if fix else None)
+    return command(target(options), asked, display)
 
 
 @cli.command()

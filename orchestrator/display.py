@@ -126,8 +126,11 @@ class Display:
         failed = len(errors) + sum(1 for finding in findings if finding.severity == "fail")
         warned = sum(1 for finding in findings if finding.severity == "warn")
         pairs = sum(len(others) for others in examined.probes.values())
-        verdict = "all is well" if not failed + warned else f"{failed} failures, {warned} warnings"
-        out.print(f"{len(examined.hosts) + len(errors)} hosts, {pairs} pairs, {seconds:.1f} s: {verdict}")
+        counts = [(failed, "failure"), (warned, "warning")]
+        told = ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts if count)
+        out.print(
+            f"{len(examined.hosts) + len(errors)} hosts, {pairs} pairs, {seconds:.1f} s: {told or 'all is well'}"
+        )
 
     def settings(self, plan: LaunchPlan, environments: Sequence[str]) -> None:
         """A run's settings before it starts, so that the reader learns the command behind it."""

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.diagnosis import ENDINGS, Diagnosis, as_markdown, diagnose, scan
+from orchestrator.core.diagnosis import ENDINGS, Diagnosis, diagnose, scan
 from orchestrator.core.events import Event, fold
 from orchestrator.core.signatures import SIGNATURES, Kind, Signature
-from tests.conftest import ROOT
 
 RECORDED = Path(__file__).parent / "recorded"
 PLANNED = Event(0, "planned", None, {"nodes": ["a", "b", "c"], "attempt": 1})
@@ -168,8 +167,7 @@ def test_recorded_runs(file: Path) -> None:
     assert found.signature == file.stem
 
 
-def test_the_documentation_has_them_all() -> None:
-    assert as_markdown() in (ROOT / "docs" / "troubleshooting.md").read_text()
+def test_the_table_has_enough_of_them() -> None:
     assert len(SIGNATURES) + len(ENDINGS) >= 25
     assert sorted({signature.kind for signature in SIGNATURES}) == [
         Kind.CAUSE,

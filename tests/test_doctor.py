@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator.core.edit import set_host_key
+from orchestrator.errors import UsageError
 from tests import standin
 from tests.cluster import Cluster, NodeHost, require
 from tests.cluster.files import NODE_HOME
@@ -21,6 +26,8 @@ from tests.conftest import ROOT, Orch
 
 pytestmark = pytest.mark.cluster
 
+# What doctor saw of each planted fault; ORCH_RECORD=1 writes them anew.
+RECORDED = Path(__file__).parent / "recorded" / "doctor"
 HANGS = "#!/bin/sh\nexec sleep 1000\n"
 FLOODS = "#!/bin/sh\nexec head -c 100000000 /dev/zero\n"
 RUBBISH = "#!/bin/sh\nhead -c 300 /dev/urandom\n"
@@ -447,10 +454,11 @@ def test_a_healthy_cluster_is_well(patient: Patient, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_planted_fault_is_found(patient: Patient, tmp_path: Path, fault: Fault) -> None:
-    import re
-
     fault.plant(patient)
     code, seen, seconds, err = examined(patient, tmp_path)
+    if "ORCH_RECORD" in os.environ and seen["findings"]:
+        RECORDED.mkdir(exist_ok=True)
+        (RECORDED / f"{re.sub('[^a-z0-9]+', '-', fault.name.lower())}.json").write_text(json.dumps(seen) + "\n")
     said = [
         (
             found["severity"],
@@ -492,3 +500,60 @@ def test_a_program_that_misbehaves_spoils_nothing_else(
     about = [found for found in seen["findings"] if found["nodes"] == ["node2"]]
     assert about and all(found["check"] in ("interpreter", "parts") for found in about), about
     assert {tuple(found["nodes"]) for found in seen["findings"]} == {("node2",), ("node3",)}
+
+
+def test_what_needs_no_root_is_mended(patient: Patient, tmp_path: Path) -> None:
+    """An unknown host key, leftovers and a wrong address: each is offered, made, and looked at again."""
+    leftover(patient)
+    patient.per_host["node3"] = {"fabric_address": "10.99.0.1"}
+    text = patient.cluster.hosts_yaml(per_host=patient.per_host, defaults={"python": standin.PYTHON})
+    (tmp_path / "hosts.yaml").write_text(text + "# a comment\n")
+    home = tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True)
+    known = patient.cluster.known_hosts.read_text().splitlines()
+    (home / ".ssh" / "known_hosts").write_text(
+        "\n".join(line for line in known if patient["node1"].address not in line)
+    )
+    orch = Orch(tmp_path, {**patient.cluster.control_env(), "HOME": str(home), "PYTHONPATH": str(ROOT)})
+    asked = orch("doctor", "--fix")
+    assert asked.returncode == 130 and "record this key in ~/.ssh/known_hosts?" in asked.stderr
+    done = orch("doctor", "--fix", "--yes")
+    assert "SHA256:" in done.stderr and "3 mended" in done.stderr
+    assert "set hosts.node3.fabric_address to" in done.stderr
+    assert done.returncode == 0 and "all is well" in done.stdout.splitlines()[-1], done.stdout + done.stderr
+    changed = (tmp_path / "hosts.yaml").read_text()
+    assert changed.endswith("# a comment\n") and f'"fabric_address": {patient["node3"].address}' in changed
+    assert patient["node1"].address in (home / ".ssh" / "known_hosts").read_text()
+    assert not [each for each in patient["node2"].processes() if "ORCH_RUN_ID" in each.environ]
+
+
+@pytest.mark.torch
+def test_a_run_sets_by_itself_what_it_can_survive(sick: Cluster, patient: Patient, tmp_path: Path) -> None:
+    """Own name at 127.0.1.1 and the same address on every host: the run chooses interface and address, and works."""
+    loopback_name(patient)
+    twins(patient)
+    (tmp_path / "hosts.yaml").write_text(sick.hosts_yaml(defaults={"python": sys.executable}))
+    done = Orch(tmp_path, {**sick.control_env(), "PYTHONPATH": str(ROOT)})("run", "message-passing")
+    assert done.returncode == 0, done.stderr
+    assert "[node3:2] Rank 2 on node3 received 42.0 from rank 0" in done.stdout
+    assert "warn: node2: its own name 'node2' leads to 127.0.1.1" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("hosts:\n  a: {address: x}  # one\n", "hosts:\n  a: {interface: eth0, address: x}  # one\n"),
+        (
+            "hosts:\n  a:\n    # two\n    address: x\n",
+            "hosts:\n  a:\n    # two\n    interface: eth0\n    address: x\n",
+        ),
+        ("hosts:\n  a: {interface: eth7, port: 22}\n", "hosts:\n  a: {interface: eth0, port: 22}\n"),
+    ],
+)
+def test_one_value_of_a_hosts_file_is_changed_and_nothing_else(before: str, after: str) -> None:
+    assert set_host_key(before, "a", "interface", "eth0") == after
+
+
+def test_a_host_without_keys_of_its_own_is_not_changed() -> None:
+    with pytest.raises(UsageError, match="no keys of its own"):
+        set_host_key("hosts:\n  a[1-3]: {address: x}\n", "a1", "interface", "eth0")

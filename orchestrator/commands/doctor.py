@@ -3,56 +3,106 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from orchestrator.commands.examine import ALL_PARTS, dialled, facts_request
-from orchestrator.commands.session import Target, session
+from orchestrator.commands.fix import mend
+from orchestrator.commands.prepare import RunOptions
+from orchestrator.commands.run import run
+from orchestrator.commands.session import Session, Target, session
+from orchestrator.commands.workload import resolve
 from orchestrator.core.checks import check
-from orchestrator.core.findings import Examined
-from orchestrator.core.plan import DEFAULT_PORT
+from orchestrator.core.findings import Examined, Finding
+from orchestrator.core.plan import DEFAULT_PORT, RunSpec
 from orchestrator.core.report import as_html, as_json
 from orchestrator.display import Display
-from orchestrator.errors import NodeUnreachable, PreflightError, UsageError
+from orchestrator.errors import NodeUnreachable, OrchError, PreflightError, UsageError
 from orchestrator.remote.probing import ask
 
 # How long streams between nodes are timed with --deep, in seconds.
 DEEP_SECONDS = 3.0
+REHEARSAL_LIMIT = 60.0
 
 
-def doctor(target: Target, backend: str, port: int | None, deep: bool, html: Path | None, display: Display) -> int:
-    """Check every host and every pair; returns 0 if a run could start, 4 if a host is out of reach, else 3."""
-    began = time.monotonic()
+@dataclass(frozen=True)
+class DoctorOptions:
+    """What ``orch doctor`` was asked for. ``agree`` is asked before each mend; None: nothing is mended."""
+
+    backend: str = "auto"
+    port: int | None = None
+    deep: bool = False
+    html: Path | None = None
+    agree: Callable[[str], bool] | None = None
+
+
+def doctor(target: Target, options: DoctorOptions, display: Display) -> int:
+    """Check every host and every pair; returns 0 if a run could start, 4 if a host is out of reach, else 3.
+
+    What was mended is looked at again.
+    """
+    began, made = time.monotonic(), 0
     with session(target, spares_too=True) as opened:
-        with display.stage(f"connecting to {len(opened.hosts)} hosts"):
-            nodes, unreachable = opened.connect_some()
-        hosts = [host for host in opened.hosts if host.name in {node.name for node in nodes}]
-        fixed = port or opened.inventory.rendezvous.port
-        requests = {host.name: facts_request(host, ALL_PARTS) for host in hosts}
-        if hosts:
-            requests[hosts[0].name] |= {"master_port": fixed or DEFAULT_PORT, "port_fixed": fixed is not None}
-        with display.stage("asking every host"):
-            answers, silent = ask(nodes, requests, opened.fanout)
-        examined = Examined(
-            hosts=tuple(host for host in hosts if host.name in answers),
-            facts={name: answer.facts for name, answer in answers.items()},
-            port=fixed,
-            backend=backend,
-            one_machine=opened.inventory.sandbox,
-        )
-        with display.stage(f"dialling between {len(answers)} hosts"):
-            examined = dialled(examined, answers, thorough=True, seconds=DEEP_SECONDS if deep else None)
-    findings = check(examined) if examined.hosts else ()
-    errors = [*unreachable, *silent]
+        examined, errors = look(opened, options, display)
+        findings = check(examined) if examined.hosts else ()
+        _show(examined, findings, errors, time.monotonic() - began, display)
+        if options.agree is not None and (findings or errors):
+            made = mend(opened, target.hosts_file, examined, findings, errors, options.agree, display)
+            display.note(f"{made} mended")
+    failed = bool(errors) or any(each.severity == "fail" for each in findings)
+    if options.deep and not display.as_json and not failed:
+        failed = rehearse(target, options, display) != 0
+    if made:
+        return doctor(target, replace(options, agree=None), display)
+    if options.html is not None:
+        try:
+            options.html.write_text(as_html(examined, findings, errors), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"--html {options.html}: {error.strerror}") from None
+        display.note(f"wrote {options.html}")
+    if errors:
+        return NodeUnreachable.exit_code
+    return PreflightError.exit_code if failed else 0
+
+
+def rehearse(target: Target, options: DoctorOptions, display: Display) -> int:
+    """A real torchrun on every host that is no spare, and an all-reduce over all of them; its exit code."""
+    source = resolve("all-reduce")
+    spec = RunSpec(workload=source.workload, backend=options.backend, port=options.port)
+    with TemporaryDirectory() as folder:
+        asked = RunOptions(spec, source, Path(folder), check=False, limit=REHEARSAL_LIMIT)
+        return run(target, asked, display)
+
+
+def look(opened: Session, options: DoctorOptions, display: Display) -> tuple[Examined, list[OrchError]]:
+    """Everything about the hosts that answer, and why others do not."""
+    with display.stage(f"connecting to {len(opened.hosts)} hosts"):
+        nodes, errors = opened.connect_some()
+    hosts = [host for host in opened.hosts if host.name in {node.name for node in nodes}]
+    fixed = options.port or opened.inventory.rendezvous.port
+    requests = {host.name: facts_request(host, ALL_PARTS) for host in hosts}
+    if hosts:
+        requests[hosts[0].name] |= {"master_port": fixed or DEFAULT_PORT, "port_fixed": fixed is not None}
+    with display.stage("asking every host"):
+        answers, silent = ask(nodes, requests, opened.fanout)
+    examined = Examined(
+        hosts=tuple(host for host in hosts if host.name in answers),
+        facts={name: answer.facts for name, answer in answers.items()},
+        port=fixed,
+        backend=options.backend,
+        one_machine=opened.inventory.sandbox,
+    )
+    with display.stage(f"dialling between {len(answers)} hosts"):
+        examined = dialled(examined, answers, thorough=True, seconds=DEEP_SECONDS if options.deep else None)
+    return examined, [*errors, *silent]
+
+
+def _show(
+    examined: Examined, findings: Sequence[Finding], errors: Sequence[OrchError], seconds: float, display: Display
+) -> None:
     if display.as_json:
         display.write(as_json(examined, findings, errors))
     else:
-        display.examination(examined, findings, errors, time.monotonic() - began)
-    if html is not None:
-        try:
-            html.write_text(as_html(examined, findings, errors), encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"--html {html}: {error.strerror}") from None
-        display.note(f"wrote {html}")
-    if errors:
-        return NodeUnreachable.exit_code
-    return PreflightError.exit_code if any(each.severity == "fail" for each in findings) else 0
+        display.examination(examined, findings, errors, seconds)

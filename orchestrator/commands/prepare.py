@@ -35,6 +35,7 @@ class RunOptions:
     """What ``orch run`` was asked for, beside the target. Times are in seconds.
 
     ``on_disconnect``: after how long without a control machine a node ends the run by itself; None for never.
+    ``limit``: how long the run may take before it is stopped.
     """
 
     spec: RunSpec
@@ -47,6 +48,7 @@ class RunOptions:
     node_timeout: float = 30.0
     on_disconnect: float | None = None
     collect_every: float | None = None
+    limit: float | None = None
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 from orchestrator.commands.prepare import (
@@ -69,11 +70,26 @@ def attempt(opened: Session, options: RunOptions, prepared: Prepared, folder: Ru
             raise HostErrors(refusals, len(nodes))
         if options.detach:
             gang.leave()
-        with collector.every(options.collect_every):
+        with collector.every(options.collect_every), limited(gang, options.limit):
             watch(gang, folder, display)
     if not gang.left:
         collector.finish(display)
     return gang
+
+
+@contextmanager
+def limited(gang: Gang, seconds: float | None) -> Iterator[None]:
+    """Stop the run if it takes longer than that."""
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(seconds, gang.stop, (f"it took longer than {seconds:g} s",))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def left_running(folder: RunFolder, run_id: str, display: Display) -> int:

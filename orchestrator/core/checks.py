@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from orchestrator.core import cluster_checks as cluster
 from orchestrator.core import node_checks as node
@@ -61,6 +61,18 @@ def check(examined: Examined, *, quick: bool = False) -> tuple[Finding, ...]:
     """Everything that is wrong, the worst first, in the order of the checks."""
     found = [finding for each in CHECKS if each.quick or not quick for finding in each.findings(examined)]
     return tuple(sorted(found, key=lambda finding: SEVERITIES.index(finding.severity)))
+
+
+def as_markdown(seen: Mapping[str, Sequence[Finding]]) -> str:
+    """Every check for ``docs/doctor.md``; ``seen``: what each has said of planted faults, by its name."""
+    parts = []
+    for each in CHECKS:
+        when = "before every run, and by `orch doctor`" if each.quick else "by `orch doctor`"
+        lines = [f"### {each.title} (`{each.name}`)", "", f"Without it: {each.why}. Looked at {when}."]
+        for finding in seen.get(each.name, ()):
+            lines += ["", f"    {finding.severity}: {finding.where}: {finding.what}", f"      → {finding.remedy}"]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
 
 
 def merged(findings: Sequence[Finding]) -> tuple[Finding, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from orchestrator.core.findings import Examined, Finding
@@ -28,21 +28,27 @@ def verdict(found: Probe) -> str:
     return str(next(reversed(found["tcp"].values()))) if found["tcp"] else "skipped"
 
 
-def culprits(bad: set[Pair], probes: Mapping[Pair, Probe]) -> tuple[list[str], list[Pair]]:
-    """Nodes to blame for all their pairs, and the pairs that remain.
+def culprits(bad: set[Pair], known: Iterable[Pair]) -> tuple[list[str], list[Pair]]:
+    """Nodes to blame for all their pairs, and the pairs that remain, of those of which something is ``known``.
 
-    A node is blamed if every pair with it is bad, one way or the other, there are at least two, and some pair
-    without it is not.
+    A node is blamed if every pair with it is bad, one way or the other, or every pair into it; there must be at
+    least two, and some node that is not to blame.
     """
     partners: dict[str, set[str]] = {}
     worse: dict[str, set[str]] = {}
-    for a, b in probes:
-        for one, other in ((a, b), (b, a)):
+    into: dict[str, set[Pair]] = {}
+    for pair in known:
+        into.setdefault(pair[1], set()).add(pair)
+        for one, other in (pair, pair[::-1]):
             partners.setdefault(one, set()).add(other)
-    for a, b in bad:
-        for one, other in ((a, b), (b, a)):
+    for pair in bad:
+        for one, other in (pair, pair[::-1]):
             worse.setdefault(one, set()).add(other)
-    blamed = [node for node, others in worse.items() if len(others) > 1 and others == partners[node]]
+    blamed = [
+        node
+        for node, others in worse.items()
+        if (len(others) > 1 and others == partners[node]) or (len(into.get(node, ())) > 1 and into[node] <= bad)
+    ]
     if len(blamed) == len(partners):
         # Everybody with everybody: that is no node's own fault.
         return [], sorted(bad)
@@ -67,7 +73,7 @@ def connections(examined: Examined) -> Iterator[Finding]:
         sample = probes[next((pair for pair in mine if pair[1] == node), mine[0])]
         answers = "" if _master_reached(probes, mine) is None else "; the master port alone does not help"
         what = f"{_said(verdict(sample))} TCP ports that ranks open, to and from {_some(others)}{answers}"
-        yield Finding((node,), "fail", what, _open(examined, node, others))
+        yield Finding((node,), "fail", what, _open(examined, node, others, verdict(sample)))
     for a, b in pairs:
         found = probes[a, b]
         if verdict(found) == "other":
@@ -76,7 +82,7 @@ def connections(examined: Examined) -> Iterator[Finding]:
             yield Finding((a, b), "fail", what, "give each its own address, or set fabric_address:", pair=True)
         else:
             what = f"{_said(verdict(found))} TCP ports that ranks open"
-            yield Finding((a, b), "fail", what, _open(examined, b, [a]), pair=True)
+            yield Finding((a, b), "fail", what, _open(examined, b, [a], verdict(found)), pair=True)
 
 
 def _said(found: str) -> str:
@@ -92,7 +98,12 @@ def _some(names: list[str]) -> str:
     return ", ".join(names) if len(names) < 5 else f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
-def _open(examined: Examined, node: str, others: list[str]) -> str:
+def _open(examined: Examined, node: str, others: list[str], found: str) -> str:
+    if found == "unreachable":
+        address = examined.addresses[node]
+        return (
+            f"see why there: ip route get {address}; or name the right network with interface: or fabric_address:"
+        )
     return let_in(examined.system(node), [examined.addresses[other] for other in others])
 
 
@@ -112,14 +123,14 @@ def master(examined: Examined) -> Iterator[Finding]:
     if bad:
         others = sorted(a for a, _ in bad)
         what = f"{_said(str(probes[bad[0]]['master']))} master port for {_some(others)}, other ports are open"
-        yield Finding((node,), "fail", what, _open(examined, node, others))
+        yield Finding((node,), "fail", what, _open(examined, node, others, str(probes[bad[0]]["master"])))
 
 
 def packet_loss(examined: Examined) -> Iterator[Finding]:
     """Packets arrive."""
     shares = lossy(examined)
     yield from _grouped(
-        examined,
+        probed(examined),
         set(shares),
         lambda pairs: (
             "fail" if max(shares[pair] for pair in pairs) > VERY_LOSSY else "warn",
@@ -132,17 +143,18 @@ def packet_loss(examined: Examined) -> Iterator[Finding]:
 def full_packets(examined: Examined) -> Iterator[Finding]:
     """Full-size packets arrive, not only small ones: else the first large tensor hangs."""
     shaky = lossy(examined)
-    bad = {
-        pair
+    streams = {
+        pair: found
         for pair, found in probed(examined).items()
-        if found["bulk"] is not None and found["bulk"][0] < STALLED and found["rtt"] and pair not in shaky
+        if found["bulk"] is not None and found["rtt"] and pair not in shaky
     }
+    bad = {pair for pair, found in streams.items() if found["bulk"][0] < STALLED}
     mtus = {
         node: (examined.part(node, "interfaces") or {}).get(name, {}).get("mtu")
         for node, name in _interfaces(examined).items()
     }
     yield from _grouped(
-        examined,
+        streams,
         bad,
         lambda pairs: (
             "fail",
@@ -183,7 +195,7 @@ def throughput(examined: Examined) -> Iterator[Finding]:
         pair for pair, rate in rates.items() if rate < SLOW_RATE and (rate < SLOW_SHARE * good or len(rates) < 3)
     }
     yield from _grouped(
-        examined,
+        rates,
         bad,
         lambda pairs: (
             "warn",
@@ -203,7 +215,7 @@ def latency(examined: Examined) -> Iterator[Finding]:
     good = sorted(turns.values())[len(turns) // 4]
     bad = {pair for pair, rtt in turns.items() if rtt > FAR_SECONDS and rtt > FAR_TIMES * good}
     yield from _grouped(
-        examined,
+        turns,
         bad,
         lambda pairs: (
             "warn",
@@ -214,10 +226,10 @@ def latency(examined: Examined) -> Iterator[Finding]:
 
 
 def _grouped(
-    examined: Examined, bad: set[Pair], tell: Callable[[list[Pair]], tuple[str, str]], remedy: str
+    known: Iterable[Pair], bad: set[Pair], tell: Callable[[list[Pair]], tuple[str, str]], remedy: str
 ) -> Iterator[Finding]:
     """One finding for each node to blame, and one for each pair that no node explains, whichever way it goes."""
-    nodes, pairs = culprits(bad, probed(examined))
+    nodes, pairs = culprits(bad, known)
     for node in nodes:
         severity, what = tell([pair for pair in bad if node in pair])
         yield Finding((node,), severity, what, remedy)

@@ -9,7 +9,10 @@ from dataclasses import asdict
 from html import escape
 from typing import Any
 
+from orchestrator.core.facts import Address, Facts, Interpreter, Running
 from orchestrator.core.findings import Examined, Finding
+from orchestrator.core.inventory import Host
+from orchestrator.core.torchrun import redacted
 from orchestrator.errors import OrchError
 
 STYLE = """
@@ -25,22 +28,51 @@ table { border-collapse: collapse; } td, th { padding: .25rem .5rem; text-align:
 """
 
 
+# What of a host's inventory the checks look at; nothing of keys and users.
+OF_HOST = ("name", "address", "interface", "fabric_address", "gpus", "nproc", "workdir", "python")
+
+
 def as_json(examined: Examined, findings: Sequence[Finding], errors: Sequence[OrchError]) -> str:
     """One JSON object: hosts with their facts, findings, and what each node found out about the others."""
-    return (
-        json.dumps(
-            {
-                "hosts": {
-                    name: {"facts": asdict(known), "address": examined.addresses.get(name)}
-                    for name, known in examined.facts.items()
-                },
-                "unreachable": {error.host or "?": str(error) for error in errors},
-                "findings": [asdict(finding) for finding in findings],
-                "probes": examined.probes,
-            },
-            indent=1,
-        )
-        + "\n"
+    hosts = {
+        host.name: {
+            "inventory": {**{name: getattr(host, name) for name in OF_HOST}, "env": redacted(host.env)},
+            "facts": asdict(examined.facts[host.name]),
+            "address": examined.addresses.get(host.name),
+        }
+        for host in examined.hosts
+    }
+    whole = {
+        "backend": examined.backend,
+        "port": examined.port,
+        "one_machine": examined.one_machine,
+        "hosts": hosts,
+        "unreachable": {error.host or "?": str(error) for error in errors},
+        "findings": [asdict(finding) for finding in findings],
+        "probes": examined.probes,
+    }
+    return json.dumps(whole, indent=1) + "\n"
+
+
+def from_json(text: str) -> Examined:
+    """What was examined, of the output of ``as_json``; raises ValueError or KeyError if it is none."""
+    whole = json.loads(text)
+    facts = {}
+    for name, host in whole["hosts"].items():
+        known = host["facts"]
+        running = known["running"] and Running(**known["running"])
+        places = {key: tuple(Address(**each) for each in known[key]) for key in ("addresses", "routes")}
+        python = Interpreter(**known["python"])
+        lists = {"trees": tuple(known["trees"]), "leftovers": tuple(known["leftovers"])}
+        facts[name] = Facts(**{**known, **places, **lists, "python": python, "running": running})
+    return Examined(
+        hosts=tuple(Host(**host["inventory"]) for host in whole["hosts"].values()),
+        facts=facts,
+        probes=whole["probes"],
+        addresses={name: host["address"] for name, host in whole["hosts"].items() if host["address"]},
+        port=whole["port"],
+        backend=whole["backend"],
+        one_machine=whole["one_machine"],
     )
 
 
@@ -104,7 +136,8 @@ def _cell(
         return '<td class="none"></td>'
     shown = value(probe)
     if shown is None:
-        return '<td class="bad">×</td>'
+        reached = "ok" in probe["tcp"].values()
+        return '<td class="none"></td>' if reached else '<td class="bad">×</td>'
     ratio = shown / median if median else 1.0
     badness = ratio if low_is_good else 1 / ratio if ratio else 100.0
     # From green at the median or better to red at ten times worse.

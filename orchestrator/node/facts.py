@@ -43,9 +43,10 @@ def answer(request, out):
     }
     asked = request.get("parts", [])
     wanted = {name: known[name] for name in asked if name in known}
+    wanted["gpu_count"] = (gpus.LIMIT + 1, gpu_count)
     wanted["software"] = (software.IMPORT_LIMIT + 1, lambda: software.look(python, "torch" in asked))
     parts = bounded.gather(wanted)
-    both = parts.pop("software")
+    both, count = parts.pop("software"), parts.pop("gpu_count")
     parts["versions"] = versions = both.get("versions", both)
     if "torch" in asked:
         parts["torch"] = both.get("torch", both)
@@ -64,7 +65,7 @@ def answer(request, out):
                 "user": getpass.getuser(),
                 "system": os.uname().sysname,
                 "python": interpreter,
-                "gpus": gpu_count(),
+                "gpus": count if isinstance(count, int) else 0,
                 "addresses": addresses(),
                 "routes": routes(),
                 "ssh_address": ssh_address(),

@@ -60,17 +60,19 @@ def hang_up(answers: Mapping[str, Answer]) -> None:
         answer.call.channel.close()
 
 
-def partners(names: Sequence[str]) -> dict[str, list[str]]:
-    """Whom each node dials: every other, or in large clusters a ring and a star around the first."""
+def partners(names: Sequence[str]) -> dict[str, dict[str, bool]]:
+    """Whom each node dials, and whether it sends a stream there: every other, in large clusters a ring and a star.
+
+    The star, from and to the first, is for connections only: streams of all at once would measure the first.
+    """
     if len(names) <= ALL_PAIRS:
-        return {name: [other for other in names if other != name] for name in names}
-    found: dict[str, dict[str, None]] = {name: {} for name in names}
+        return {name: {other: True for other in names if other != name} for name in names}
+    found: dict[str, dict[str, bool]] = {name: {} for name in names}
+    for name in names[1:]:
+        found[name][names[0]] = found[names[0]][name] = False
     for position, name in enumerate(names):
-        found[name][names[(position + 1) % len(names)]] = None
-        if name != names[0]:
-            found[name][names[0]] = None
-            found[names[0]][name] = None
-    return {name: list(others) for name, others in found.items()}
+        found[name][names[(position + 1) % len(names)]] = True
+    return found
 
 
 def probe(
@@ -92,10 +94,11 @@ def probe(
         return {}
     whom = partners(taking)
 
-    def target(other: str) -> dict[str, Any]:
+    def target(other: str, streams: bool) -> dict[str, Any]:
         ports = answers[other].ports or {}
         return {
             "node": other,
+            "streams": streams,
             "addresses": list(addresses[other]),
             "port": ports["port"],
             "udp_port": ports["udp_port"],
@@ -105,7 +108,7 @@ def probe(
 
     def dial(name: str) -> dict[str, Any]:
         call = answers[name].call
-        targets = [target(other) for other in whom[name]]
+        targets = [target(other, streams) for other, streams in whom[name].items()]
         call.channel.write(wire.json_frame({"targets": targets, "seconds": seconds, "thorough": thorough}))
         results: dict[str, Any] = call.answer(PROBE_TIMEOUT + 2 * (seconds or 0))["results"]
         return results

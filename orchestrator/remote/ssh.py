@@ -61,7 +61,8 @@ class Keyring:
         """The recorded keys of a host, named as known_hosts names it."""
         found = []
         for key in self._known.lookup(name):
-            with contextlib.suppress(paramiko.SSHException, ValueError):
+            # As OpenSSH does, a damaged line is passed over.
+            with contextlib.suppress(paramiko.SSHException, paramiko.hostkeys.InvalidHostKey, ValueError):
                 if entry := HostKeyEntry.from_line(f"{name} {key}"):
                     found.append(entry.key)
         return found
@@ -77,8 +78,11 @@ class Keyring:
         """Append a host's key to the user's file."""
         with self._lock:
             self.file.parent.mkdir(mode=0o700, exist_ok=True)
+            text = self.file.read_text(errors="replace") if self.file.exists() else ""
+            # Somebody's editor may have left the last line without its end.
+            start = "\n" if text and not text.endswith("\n") else ""
             with self.file.open("a") as file:
-                file.write(f"{name} {key.get_name()} {key.get_base64()}\n")
+                file.write(f"{start}{name} {key.get_name()} {key.get_base64()}\n")
 
 
 class _HostKeyPolicy(paramiko.MissingHostKeyPolicy):

@@ -1,0 +1,36 @@
+"""Write anew the pages that are made from the code: ``python -m docs.make``. Tests compare them with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orchestrator.core import checks, diagnosis
+from orchestrator.core.findings import Finding
+from orchestrator.core.report import from_json
+
+DOCS = Path(__file__).parent
+RECORDED = DOCS.parent / "tests" / "recorded" / "doctor"
+MARK = "<!-- from here on made by docs/make.py -->\n"
+
+
+def seen() -> dict[str, list[Finding]]:
+    """What the checks said of recorded faults, by check."""
+    found: dict[str, list[Finding]] = {}
+    for file in sorted(RECORDED.glob("*.json")):
+        for finding in checks.check(from_json(file.read_text())):
+            found.setdefault(finding.check, []).append(finding)
+    return found
+
+
+def pages() -> dict[Path, str]:
+    """Each page's made part."""
+    return {
+        DOCS / "doctor.md": checks.as_markdown(seen()),
+        DOCS / "troubleshooting.md": diagnosis.as_markdown(),
+    }
+
+
+if __name__ == "__main__":
+    for page, text in pages().items():
+        head = page.read_text().partition(MARK)[0]
+        page.write_text(head + MARK + text)

@@ -1,0 +1,164 @@
+"""Checks of recorded facts, of faults that were planted on real hosts; and the documentation made of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from docs import make
+from orchestrator.core.checks import CHECKS, check, merged
+from orchestrator.core.facts import Interpreter
+from orchestrator.core.findings import Examined, Finding
+from orchestrator.core.pair_checks import culprits
+from orchestrator.core.remedies import install, let_in
+from orchestrator.core.report import as_html, as_json, from_json
+
+RECORDED = sorted((Path(__file__).parent / "recorded" / "doctor").glob("*.json"))
+GPU = {
+    "index": "0",
+    "name": "NVIDIA H100",
+    "uuid": "GPU-1",
+    "driver_version": "570.1",
+    "memory.total": "81559",
+    "memory.used": "4",
+    "utilization.gpu": "0",
+    "temperature.gpu": "35",
+    "ecc.errors.uncorrected.volatile.total": "0",
+    "persistence_mode": "Enabled",
+    "compute_mode": "Default",
+    "clocks_throttle_reasons.hw_slowdown": "Not Active",
+}
+
+
+def recorded(name: str = "unknown-interface") -> Examined:
+    return from_json((Path(__file__).parent / "recorded" / "doctor" / f"{name}.json").read_text())
+
+
+def healthy() -> Examined:
+    """Three hosts with nothing wrong."""
+    seen = recorded()
+    return replace(seen, hosts=tuple(replace(host, interface=None) for host in seen.hosts))
+
+
+def with_part(seen: Examined, node: str, name: str, value: object) -> Examined:
+    facts = dict(seen.facts)
+    facts[node] = replace(facts[node], parts={**facts[node].parts, name: value})
+    return replace(seen, facts=facts)
+
+
+@pytest.mark.parametrize("file", RECORDED, ids=lambda file: file.stem)
+def test_recorded_facts_give_the_same_findings(file: Path) -> None:
+    text = file.read_text()
+    findings = check(from_json(text))
+    assert json.loads(json.dumps([asdict(each) for each in findings])) == json.loads(text)["findings"]
+    again = from_json(as_json(from_json(text), findings, []))
+    assert check(again) == findings
+
+
+def test_nothing_is_said_of_healthy_hosts() -> None:
+    assert check(healthy()) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "severity", "what"),
+    [
+        ({"memory.used": "60000"}, "warn", "59 of 80 GiB in use"),
+        ({"ecc.errors.uncorrected.volatile.total": "3"}, "fail", "3 uncorrected memory errors"),
+        ({"temperature.gpu": "91"}, "warn", "91 °C"),
+        ({"clocks_throttle_reasons.hw_slowdown": "Active"}, "warn", "slowed down by its hardware"),
+        ({"compute_mode": "Prohibited"}, "fail", "allows no computing"),
+    ],
+)
+def test_a_sick_gpu(changes: dict[str, str], severity: str, what: str) -> None:
+    seen = healthy()
+    for node in seen.facts:
+        seen = with_part(seen, node, "gpus", [GPU])
+    seen = with_part(seen, "node2", "gpus", [{**GPU, **changes}])
+    (found,) = check(seen)
+    assert (found.nodes, found.severity) == (("node2",), severity) and what in found.what
+
+
+def test_other_gpus_and_drivers_are_named() -> None:
+    seen = healthy()
+    for node in seen.facts:
+        seen = with_part(seen, node, "gpus", [GPU])
+    seen = with_part(seen, "node3", "gpus", [{**GPU, "driver_version": "535.2", "name": "NVIDIA A100"}])
+    assert [found.what for found in check(seen)] == [
+        "has driver 535.2, most have 570.1",
+        "has GPUs NVIDIA A100, most have NVIDIA H100",
+    ]
+
+
+def test_infiniband_needs_locked_memory() -> None:
+    card = {"ib0": {"up": True, "speed": 200000, "mtu": 2044, "kind": "infiniband"}}
+    seen = with_part(healthy(), "node2", "interfaces", card)
+    limits = {"open_files": [65536, 65536], "processes": [None, None], "locked_memory": [8388608, 8388608]}
+    (found,) = check(with_part(seen, "node2", "limits", limits))
+    assert found.nodes == ("node2",) and "InfiniBand needs locked memory" in found.what
+
+
+def test_a_container_with_little_memory() -> None:
+    seen = healthy()
+    memory = {**seen.facts["node2"].parts["memory"], "limit": 2 << 30}
+    (found,) = check(with_part(seen, "node2", "memory", memory))
+    assert found.what == "its container or slice is limited to 2.0 GiB of memory"
+
+
+def test_processors_that_differ() -> None:
+    seen = healthy()
+    system = {**seen.facts["node3"].parts["system"], "machine": "aarch64"}
+    (found,) = check(with_part(seen, "node3", "system", system))
+    assert (found.severity, found.nodes) == ("fail", ("node3",)) and "aarch64, most have x86_64" in found.what
+
+
+def test_quick_checks_are_a_part_of_all() -> None:
+    seen = replace(
+        healthy(),
+        facts={
+            name: replace(known, python=Interpreter("/x", error="no such program"))
+            for name, known in healthy().facts.items()
+        },
+    )
+    quick = check(seen, quick=True)
+    assert set(quick) <= set(check(seen))
+    (line,) = merged(quick)
+    assert str(line).startswith("node1, node2, node3: interpreter '/x': no such program → ")
+
+
+@pytest.mark.parametrize(
+    ("bad", "nodes", "pairs"),
+    [
+        ({("a", "b"), ("b", "a"), ("c", "b")}, ["b"], []),
+        ({("a", "b")}, [], [("a", "b")]),
+        ({("a", "b"), ("b", "c"), ("a", "c")}, [], [("a", "b"), ("a", "c"), ("b", "c")]),
+    ],
+)
+def test_who_is_to_blame(bad: set[tuple[str, str]], nodes: list[str], pairs: list[tuple[str, str]]) -> None:
+    probes: dict[tuple[str, str], dict[str, object]] = {(x, y): {} for x in "abc" for y in "abc" if x != y}
+    assert culprits(bad, probes) == (nodes, pairs)
+
+
+def test_remedies_are_spelled_as_the_system_does() -> None:
+    assert let_in({"firewall": "ufw"}, ["10.0.0.2", "10.0.0.1"]) == (
+        "there: sudo ufw allow from 10.0.0.1 && sudo ufw allow from 10.0.0.2"
+    )
+    assert "firewall-cmd --permanent --zone=trusted --add-source=10.0.0.1" in let_in(
+        {"firewall": "firewall-cmd", "root": True}, ["10.0.0.1"]
+    )
+    assert install({"packager": "dnf"}, "chrony") == "sudo dnf install -y chrony"
+
+
+def test_the_page_has_both_maps_and_escapes_what_hosts_say() -> None:
+    seen = healthy()
+    page = as_html(seen, [Finding(("<b>",), "fail", "a & b", "x")], [])
+    assert "&lt;b&gt;" in page and "a &amp; b" in page
+    assert page.count("<table class=map>") == 2 and page.count('<td style="background') == 12
+
+
+def test_the_pages_made_from_the_code_are_up_to_date() -> None:
+    for page, text in make.pages().items():
+        assert page.read_text().partition(make.MARK)[2] == text, "run python -m docs.make"
+    assert len(CHECKS) >= 25

@@ -134,20 +134,20 @@ def dial(target, orders, began, results):
             other.close()
     if not orders["thorough"]:
         return
-    found["loss"] = loss(address, target["udp_port"])
-    if found["loss"]:
-        # A machine that was busy for a moment is no bad cable: that one loses packets again.
-        found["loss"] = min(found["loss"], loss(address, target["udp_port"]))
+    if target["streams"]:
+        found["loss"] = loss(address, target["udp_port"])
+        if found["loss"]:
+            # A machine that was busy for a moment is no bad cable: that one loses packets again.
+            found["loss"] = min(found["loss"], loss(address, target["udp_port"]))
     if sock is None:
         return
     with sock:
         try:
             found["rtt"] = round_trip(sock)
-            if not target["streams"]:
-                return
-            # Not before all have counted their datagrams: streams would push them out.
-            time.sleep(max(0.0, began + QUIET - time.monotonic()))
-            found["bulk"] = bulk(sock, orders["seconds"])
+            if target["streams"]:
+                # Not before all have counted their datagrams: streams would push them out.
+                time.sleep(max(0.0, began + QUIET - time.monotonic()))
+                found["bulk"] = bulk(sock, orders["seconds"])
         except OSError:
             found["bulk"] = found["bulk"] or [0, 0.0]
 

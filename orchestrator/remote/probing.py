@@ -61,7 +61,7 @@ def hang_up(answers: Mapping[str, Answer]) -> None:
 
 
 def partners(names: Sequence[str]) -> dict[str, dict[str, bool]]:
-    """Whom each node dials, and whether it sends a stream there: every other, in large clusters a ring and a star.
+    """Whom each node dials, and whether it measures too: every other, in large clusters a ring and a star.
 
     The star, from and to the first, is for connections only: streams of all at once would measure the first.
     """

@@ -16,6 +16,7 @@
     │   ├── HostKeyChanged
     │   ├── AuthenticationFailed
     │   └── ConnectionLost              the connection was there and broke
+    │       └── ConnectionSilent        or nothing has come over it for too long
     ├── SyncError                    5  code did not arrive, or not as it left
     ├── WorkloadFailed               1  a rank failed
     ├── Interrupted                130  the user pressed Ctrl-C
@@ -117,6 +118,10 @@ class AuthenticationFailed(NodeUnreachable):
 
 class ConnectionLost(NodeUnreachable):
     """A connection that worked has broken; what the node did since is unknown."""
+
+
+class ConnectionSilent(ConnectionLost):
+    """Nothing has come over a connection for longer than it may."""
 
 
 class SyncError(OrchError):

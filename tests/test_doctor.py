@@ -298,6 +298,15 @@ FAULTS = (
         "full-size packets get lost",
         "MTU",
     ),
+    Fault(
+        "ICMP blocked",
+        lambda p: p.drop("node2", "icmp type echo-request drop"),
+        "node2",
+        "no ping",
+        "let ICMP through",
+        "warn",
+        0,
+    ),
     Fault("own name at 127.0.1.1", loopback_name, "node2", "leads to 127.0.1.1", "GLOO_SOCKET_IFNAME", "warn", 0),
     Fault(
         "one address on every host",
@@ -483,7 +492,7 @@ def test_a_planted_fault_is_found(patient: Patient, tmp_path: Path, fault: Fault
 
 
 @pytest.mark.parametrize("program", [HANGS, FLOODS, RUBBISH], ids=["hangs", "floods", "rubbish"])
-@pytest.mark.parametrize("name", ["python", "nvidia-smi"])
+@pytest.mark.parametrize("name", ["python", "python3", "nvidia-smi"])
 def test_a_program_that_misbehaves_spoils_nothing_else(
     patient: Patient, tmp_path: Path, name: str, program: str
 ) -> None:
@@ -498,6 +507,10 @@ def test_a_program_that_misbehaves_spoils_nothing_else(
     said = {(tuple(found["nodes"]), found["check"]) for found in seen["findings"]}
     assert (("node3",), "interface") in said, err
     about = [found for found in seen["findings"] if found["nodes"] == ["node2"]]
+    if name == "python3":
+        # Without it nothing of orch runs there.
+        assert list(seen["unreachable"]) == ["node2"] and about == [], seen["unreachable"]
+        return
     assert about and all(found["check"] in ("interpreter", "parts") for found in about), about
     assert {tuple(found["nodes"]) for found in seen["findings"]} == {("node2",), ("node3",)}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +21,7 @@ from orchestrator.core.plan import DEFAULT_PORT, RunSpec
 from orchestrator.core.report import as_html, as_json
 from orchestrator.display import Display
 from orchestrator.errors import NodeUnreachable, OrchError, PreflightError, UsageError
+from orchestrator.remote.ping import ping
 from orchestrator.remote.probing import ask
 
 # How long streams between nodes are timed with --deep, in seconds.
@@ -62,7 +64,7 @@ def doctor(target: Target, options: DoctorOptions, display: Display) -> int:
         except OSError as error:
             raise UsageError(f"--html {options.html}: {error.strerror}") from None
         display.note(f"wrote {options.html}")
-    if errors:
+    if any(isinstance(error, NodeUnreachable) for error in errors):
         return NodeUnreachable.exit_code
     return PreflightError.exit_code if failed else 0
 
@@ -85,13 +87,19 @@ def look(opened: Session, options: DoctorOptions, display: Display) -> tuple[Exa
     requests = {host.name: facts_request(host, ALL_PARTS) for host in hosts}
     if hosts:
         requests[hosts[0].name] |= {"master_port": fixed or DEFAULT_PORT, "port_fixed": fixed is not None}
-    with display.stage("asking every host"):
+    dialled_at = {link.host.name: link.address for link in opened.links if not link.host.jump}
+    reached = {node.name: dialled_at[node.name] for node in nodes if node.name in dialled_at}
+    with ThreadPoolExecutor(1) as beside, display.stage("asking every host"):
+        # A sandbox's hosts are this machine.
+        pinging = beside.submit(ping, {} if opened.inventory.sandbox else reached)
         answers, silent = ask(nodes, requests, opened.fanout)
+        pings = pinging.result()
     examined = Examined(
         hosts=tuple(host for host in hosts if host.name in answers),
         facts={name: answer.facts for name, answer in answers.items()},
         port=fixed,
         backend=options.backend,
+        pings=pings,
         one_machine=opened.inventory.sandbox,
     )
     with display.stage(f"dialling between {len(answers)} hosts"):

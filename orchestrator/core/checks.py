@@ -36,6 +36,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check("memory", "memory", "the kernel kills the largest rank", node.memory),
     Check("cores", "processes per core", "ranks take turns, and all wait for the slowest", node.processes),
+    Check("ping", "ping from this machine", "logs come late and connections break", node.pings, quick=False),
     Check("parts", "answers in time", "a node that hangs now will hang later", node.parts),
     Check("tcp", "every pair on any port", "Gloo and NCCL open ports of their own: init hangs", pair.connections),
     Check("master", "the master port from everywhere", "the rendezvous times out after minutes", pair.master),

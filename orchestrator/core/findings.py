@@ -41,15 +41,16 @@ class Finding:
 class Examined:
     """Everything that is known of a cluster before a run.
 
-    ``probes``: what node a found out about node b, as ``node/probe.py`` has it. ``addresses`` are those that a
-    plan would use; ``port`` is the master port where it is fixed; ``own_run`` a run that is to be started again.
-    ``one_machine``: the hosts are a sandbox.
+    ``probes``: what node a found out about node b, as ``node/probe.py`` has it; ``pings`` how each host answered
+    this machine's. ``addresses`` are those that a plan would use; ``port`` is the master port where it is fixed;
+    ``own_run`` a run that is to be started again. ``one_machine``: the hosts are a sandbox.
     """
 
     hosts: Sequence[Host]
     facts: Mapping[str, Facts]
     probes: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     addresses: Mapping[str, str] = field(default_factory=dict)
+    pings: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     port: int | None = None
     backend: str = "auto"
     own_run: str | None = None

@@ -31,6 +31,17 @@ def parts(examined: Examined) -> Iterator[Finding]:
                 yield Finding((host.name,), "warn", what, remedies.get(name, "look at it by hand"))
 
 
+def pings(examined: Examined) -> Iterator[Finding]:
+    """Hosts answer this machine's ping; one that answers SSH and no ping has ICMP blocked."""
+    for node, answer in examined.pings.items():
+        loss = answer["loss"] or 0.0
+        if loss == 1.0:
+            what = "answers SSH, but no ping from this machine: ICMP is blocked somewhere"
+            yield warn(node, what, "no harm to a run; path MTU discovery may need it: let ICMP through")
+        elif loss >= 0.4:
+            yield warn(node, f"{loss:.0%} of this machine's pings get lost", "look at the network between")
+
+
 def shell_noise(examined: Examined) -> Iterator[Finding]:
     """Output of a login shell."""
     for node, known in examined.facts.items():

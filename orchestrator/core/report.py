@@ -50,6 +50,7 @@ def as_json(examined: Examined, findings: Sequence[Finding], errors: Sequence[Or
         "unreachable": {error.host or "?": str(error) for error in errors},
         "findings": [asdict(finding) for finding in findings],
         "probes": examined.probes,
+        "pings": examined.pings,
     }
     return json.dumps(whole, indent=1) + "\n"
 
@@ -69,6 +70,7 @@ def from_json(text: str) -> Examined:
         hosts=tuple(Host(**host["inventory"]) for host in whole["hosts"].values()),
         facts=facts,
         probes=whole["probes"],
+        pings=whole.get("pings", {}),
         addresses={name: host["address"] for name, host in whole["hosts"].items() if host["address"]},
         port=whole["port"],
         backend=whole["backend"],

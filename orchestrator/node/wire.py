@@ -14,6 +14,8 @@ LOG_HEAD = struct.Struct(">HQ")
 JSON, DATA, LOG = b"J", b"D", b"L"
 MAX_FRAME = 64 * 1024 * 1024
 CHUNK = 256 * 1024
+# A login shell that prints more than this before the node program speaks is not waited for, in bytes.
+MOST_NOISE = 1024 * 1024
 
 
 class WireError(Exception):
@@ -65,10 +67,11 @@ class Splitter:
         buffer += data
         if self._preamble is not None:
             start = buffer.find(self._preamble)
+            self.noise = bytes(buffer[: start if start >= 0 else None][:4096])
             if start < 0:
-                self.noise = bytes(buffer[:4096])
+                if len(buffer) > MOST_NOISE:
+                    raise WireError("%d bytes and no answer: %r" % (len(buffer), self.noise[:60]))
                 return []
-            self.noise = bytes(buffer[:start][:4096])
             del buffer[: start + len(self._preamble)]
             self._preamble = None
         frames = []

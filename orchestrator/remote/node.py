@@ -48,6 +48,8 @@ os.replace(temporary, os.path.join(folder, name))
 """
 # No abstract socket of a run, and no process that bears a run's mark (in the environments that we may read).
 IDLE_CODE = 86
+# How long the node program may take to speak, in seconds.
+START_TIMEOUT = 20.0
 IDLE = (
     f"grep -qs @orch-host-lock: /proc/net/unix || grep -qs ORCH_RUN_ID= /proc/[0-9]*/environ || exit {IDLE_CODE}"
 )
@@ -131,7 +133,14 @@ class Call:
     def wait_for_preamble(self) -> bool:
         """Wait until the program speaks. False if it ends first: it is not there yet, or cannot start."""
         while not self._splitter.started:
-            piece = self.channel.read()
+            try:
+                piece = self.channel.read(START_TIMEOUT)
+            except errors.ConnectionSilent:
+                raise errors.NodeProgramError(
+                    f"python3 there gives no sign of life for {START_TIMEOUT:g} s",
+                    remedy="run python3 there by hand",
+                    host=self.host,
+                ) from None
             if not piece:
                 return False
             self._take(piece)

@@ -139,13 +139,13 @@ class Channel:
             self._channel.shutdown_write()
 
     def read(self, silence: float | None = None) -> bytes:
-        """The next piece of stdout, b"" at its end; ConnectionLost too if none comes for ``silence`` seconds."""
+        """The next piece of stdout, b"" at its end; ConnectionSilent if none comes for ``silence`` seconds."""
         with _translated(self.host):
             self._channel.settimeout(silence)
             try:
                 return self._channel.recv(PIECE)
             except TimeoutError:
-                raise errors.ConnectionLost(f"nothing heard for {silence:g} s") from None
+                raise errors.ConnectionSilent(f"nothing heard for {silence:g} s") from None
             finally:
                 self._channel.settimeout(None)
 

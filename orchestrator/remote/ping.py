@@ -1,0 +1,40 @@
+"""Ping hosts from this machine, with the system's own ping: ICMP needs rights that orch does not have."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+
+from orchestrator.remote.fanout import on_all
+
+COUNT = 5
+LIMIT = 5.0
+SUMMARY = re.compile(r"(\d+(?:\.\d+)?)% packet loss")
+TIMES = re.compile(r"= [\d.]+/([\d.]+)/")
+
+
+def ping(addresses: Mapping[str, str]) -> dict[str, dict[str, float | None]]:
+    """``{"loss": 0 to 1, "rtt": mean seconds or None}`` of each host by name; none where there is no ping."""
+    program = shutil.which("ping")
+    if program is None:
+        return {}
+
+    def one(item: tuple[str, str]) -> tuple[str, dict[str, float | None]] | None:
+        name, address = item
+        argv = [program, "-n", "-q", "-c", str(COUNT), "-i", "0.2", "-W", "1", address]
+        try:
+            done = subprocess.run(
+                argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        lost, times = SUMMARY.search(done.stdout), TIMES.search(done.stdout)
+        if lost is None:
+            return None
+        rtt = float(times.group(1)) / 1e3 if times else None
+        return name, {"loss": float(lost.group(1)) / 100, "rtt": rtt}
+
+    found = on_all(list(addresses.items()), one, limit=len(addresses) or 1)
+    return dict(each for each in found if isinstance(each, tuple))

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from orchestrator.core.checks import merged
@@ -26,27 +25,16 @@ from orchestrator.core.events import Event, RunResult
 from orchestrator.core.findings import Examined, Finding
 from orchestrator.core.hostrange import folded
 from orchestrator.core.lines import LineAssembler
-from orchestrator.core.node_checks import age
 from orchestrator.core.plan import LaunchPlan
 from orchestrator.core.runs import Run
 from orchestrator.core.torchrun import as_json, as_ps1, as_sh, commands, redacted
 from orchestrator.errors import OrchError
 from orchestrator.remote.follower import Output, Sample
+from orchestrator.tables import machine, nodes_table, plan_table, runs_table, settings_grid, short_command
 from orchestrator.view import Block, View
 
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_green", "bright_magenta")
 ANSI = dict(zip(COLOURS, (36, 32, 33, 35, 34, 96, 92, 95), strict=True))
-STATE_STYLES = {
-    "ok": "green",
-    "running": "green",
-    "reconnecting": "yellow",
-    "stopping": "yellow",
-    "stopped": "yellow",
-    "failed": "red",
-    "lost": "red",
-    "left over": "red",
-    "not answering": "red",
-}
 # How often a progress bar that redraws itself is shown, in seconds: on a terminal, and elsewhere.
 PROGRESS_EVERY = (1.0, 10.0)
 
@@ -109,7 +97,7 @@ class Display:
         accused = {name for finding in findings for name in finding.nodes}
         for host in examined.hosts:
             state = "see below" if host.name in accused else "ok"
-            groups.setdefault(f"{state}  {_machine(examined, host.name)}", []).append(host.name)
+            groups.setdefault(f"{state}  {machine(examined, host.name)}", []).append(host.name)
         out = Console(highlight=False, soft_wrap=True, no_color=not self._coloured)
         for text, names in groups.items():
             style = "green" if text.startswith("ok") else "yellow"
@@ -134,28 +122,11 @@ class Display:
 
     def settings(self, plan: LaunchPlan, environments: Sequence[str]) -> None:
         """A run's settings before it starts, so that the reader learns the command behind it."""
-        spec = plan.spec
-        head = [
-            ("run", plan.run_id),
-            ("workload", " ".join([spec.workload.name, *spec.args])),
-            ("backend", plan.backend),
-            ("nnodes", str(len(plan.nodes))),
-            ("world_size", str(plan.world_size)),
-            ("master_addr", plan.master_addr),
-            ("master_port", str(plan.master_port)),
-            ("rendezvous", _rendezvous(plan)),
-            ("environment", "; ".join(environments)),
-        ]
-        if spec.env:
-            head.append(("variables", " ".join(f"{name}={value}" for name, value in redacted(spec.env).items())))
-        grid = Table.grid(padding=(0, 2))
-        for name, value in head:
-            grid.add_row(Text(name, style="dim"), Text(value, overflow="fold"))
-        self.err.print(grid)
+        self.err.print(settings_grid(plan, environments))
         self.err.print(plan_table(plan))
         for note in plan.notes:
             self.note(f"note: {note}")
-        self.err.print(Text("on each node (orch plan shows it whole): " + _short_command(plan), style="dim"))
+        self.err.print(Text("on each node (orch plan shows it whole): " + short_command(plan), style="dim"))
 
     def plan(self, plan: LaunchPlan, form: str) -> None:
         """A plan on stdout as ``table``, ``sh``, ``ps1`` or ``json``."""
@@ -287,17 +258,7 @@ class Display:
         if not runs:
             self.write("no runs\n" if everything else "nothing runs (orch ps --all shows what has ended)\n")
             return
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        rows = [_run_cells(run) for run in runs]
-        for position, heading in enumerate(
-            ("run", "workload", "age", "nodes", "ranks", "state", "owner", "last line")
-        ):
-            # The last two give way where there is no room.
-            width = max(len(heading), *(len(row[position]) for row in rows)) if position < 6 else None
-            table.add_column(heading, no_wrap=True, overflow="ellipsis", min_width=width)
-        for run, row in zip(runs, rows, strict=True):
-            row[5] = Text(row[5].plain, style=STATE_STYLES.get(run.state, ""))
-            table.add_row(*row)
+        table = runs_table(runs)
         if self._terminal:
             self.out.print(table, soft_wrap=False)
             return
@@ -317,16 +278,7 @@ class Display:
 
     def summary(self, result: RunResult, folder: Path, found: Diagnosis | None, last_lines: Sequence[str]) -> None:
         """How each node ended, what went wrong and that rank's last lines, and where everything is."""
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for heading in ("node", "result", "exit", "duration", "outputs"):
-            table.add_column(heading)
-        for node in result.nodes.values():
-            style = STATE_STYLES.get(node.state, "")
-            code = "-" if node.exit_code is None else str(node.exit_code)
-            code = f"signal {node.signal}" if node.signal else code
-            took = f"{node.duration:.1f} s" if node.duration is not None else "-"
-            table.add_row(node.node, Text(node.state, style=style), code, took, f"{node.collected} files")
-        self.err.print(table)
+        self.err.print(nodes_table(result))
         for node in result.nodes.values():
             for left in node.left:
                 self.note(f"{node.node}: left there: {left}")
@@ -364,70 +316,12 @@ class Stage:
     result = ""
 
 
-def plan_table(plan: LaunchPlan) -> Table:
-    """The nodes of a plan, in node_rank order."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("node_rank", "node", "nproc_per_node", "ranks", "address", "interface"):
-        table.add_column(heading)
-    for node in plan.nodes:
-        first = node.first_rank
-        last = None if first is None else first + node.nproc_per_node - 1
-        ranks = "by torchrun" if first is None else str(first) if first == last else f"{first}-{last}"
-        values = [str(node.node_rank), node.node, str(node.nproc_per_node), ranks]
-        table.add_row(*values, node.address or "-", node.interface or "chosen by torch")
-    return table
-
-
-def _rendezvous(plan: LaunchPlan) -> str:
-    if plan.rdzv_backend == "static":
-        return "static"
-    return f"{plan.rdzv_backend}, endpoint {plan.rdzv_endpoint}, id {plan.rdzv_id}"
-
-
-def _short_command(plan: LaunchPlan) -> str:
-    shown = []
-    for word in commands(plan)[0].argv:
-        if word.startswith("--node_rank="):
-            word = "--node_rank=<node_rank>"
-        if not word.startswith(("--log_dir", "--redirects")):
-            shown.append(word if word.startswith("--node_rank") else shlex.quote(word))
-    return " ".join(shown)
-
-
 def _json_lines(key: tuple[str, str, str], lines: bytes) -> bytes:
     """Whole lines as events; bytes that are not UTF-8 are written as escapes."""
     node, label, stream = key
     about = {"event": "log", "node": node, "rank": int(label) if label.isdigit() else label, "stream": stream}
     texts = lines.decode("utf-8", "backslashreplace").split("\n")[:-1]
     return "".join(json.dumps({**about, "line": text}) + "\n" for text in texts).encode()
-
-
-def _machine(examined: Examined, name: str) -> str:
-    """A node in a few words."""
-    facts, memory = examined.facts[name], examined.part(name, "memory") or {}
-    system = examined.system(name)
-    python = facts.python
-    words = [
-        str(system.get("os", facts.system)),
-        f"Python {python.version}" if python.version else "no Python",
-        f"torch {python.torch}" if python.torch else "no torch",
-        f"{memory.get('cores', '?')} cores",
-        f"{memory.get('total', 0) / 1e9:.0f} GB",
-    ]
-    gpus = examined.part(name, "gpus") or []
-    if gpus:
-        words.append(f"{len(gpus)} x {gpus[0]['name']}")
-    return ", ".join(words)
-
-
-def _run_cells(run: Run) -> list[Text]:
-    """A run as ``orch ps`` shows it."""
-    state = f"{run.state} ({run.leftovers} processes)" if run.leftovers else run.state
-    state += f", attempt {run.attempt}" if run.attempt > 1 else ""
-    nodes = folded(run.nodes) + (f" (no answer: {folded(run.missing)})" if run.missing else "")
-    since = "-" if run.age is None else age(run.age)
-    words = (run.run_id, run.workload, since, nodes, str(run.ranks), state, run.owner, run.last_line or "")
-    return [Text(word) for word in words]
 
 
 def _told(event: Event) -> str | None:

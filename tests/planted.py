@@ -1,0 +1,401 @@
+"""Faults that are planted on hosts of the test cluster, and what doctor must say of each."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.cluster import Cluster, NodeHost
+from tests.cluster.files import NODE_HOME
+
+
+@dataclass
+class Patient:
+    """The cluster with the faults that are being planted; ``undo`` takes them back."""
+
+    cluster: Cluster
+    undo: contextlib.ExitStack
+    per_host: dict[str, dict[str, object]] = field(default_factory=dict)
+    words: list[str] = field(default_factory=list)
+
+    def __getitem__(self, name: str) -> NodeHost:
+        return self.cluster[name]
+
+    @property
+    def peers(self) -> str:
+        """node1 and node3, as nft writes them."""
+        return f"{{ {self['node1'].address}, {self['node3'].address} }}"
+
+    def sh(self, name: str, script: str) -> str:
+        """A shell script on a host."""
+        done = self[name].run("sh", "-c", script)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def drop(self, name: str, rule: str) -> None:
+        """A firewall rule on a host."""
+        self[name].drop(rule)
+        self.undo.callback(self[name].clear_drops)
+
+    def file(self, name: str, path: str, text: str) -> None:
+        """A file in a host's home."""
+        file = self[name].home / path
+        before = file.read_text() if file.exists() else None
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        file.chmod(0o755)
+        self.undo.callback(lambda: file.unlink() if before is None else file.write_text(before))
+
+    def mount(self, name: str, where: str, options: str, *, writes: str = "") -> None:
+        """A file system of its own for a folder."""
+        self.sh(name, f"mkdir -p {where} && mount -t tmpfs -o {options} planted {where} {writes}")
+        self.undo.callback(lambda: self.sh(name, f"umount -l {where}"))
+
+    def process(self, name: str, *argv: str, **env: str) -> None:
+        """A process on a host."""
+        host = self[name]
+        child = subprocess.Popen(host.enter(*argv), env=host.login(env), stdout=subprocess.PIPE)
+        self.undo.callback(child.communicate)
+        self.undo.callback(child.kill)
+        assert child.stdout and child.stdout.readline() == b"up\n"
+
+    def sshd(self, name: str, options: dict[str, str], usual: dict[str, str]) -> None:
+        """Another configuration of a host's sshd."""
+        self[name].restart_sshd(options)
+        self.undo.callback(lambda: self[name].restart_sshd(usual))
+
+
+def off(p: Patient) -> None:
+    p["node3"].kill()
+    p.undo.callback(p["node3"].start)
+    p.words += ["--connect-timeout", "3"]
+
+
+def wrong_key(p: Patient) -> None:
+    folder = Path(p.cluster.control_env()["HOME"])
+    key = folder / "wrong"
+    if not key.exists():
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    p.per_host["node2"] = {"identity_file": str(key)}
+
+
+def port_busy(p: Patient) -> None:
+    code = "import socket,time; s=socket.create_server(('',29511)); print('up', flush=True); time.sleep(600)"
+    p.process("node1", "python3", "-c", code)
+    p.words += ["--port", "29511"]
+
+
+def twins(p: Patient) -> None:
+    for host in p.cluster.hosts:
+        p.sh(
+            host.name,
+            "ip link add dock0 type bridge && ip addr add 172.30.0.1/16 dev dock0 && ip link set dock0 up",
+        )
+        p.undo.callback(lambda name=host.name: p.sh(name, "ip link delete dock0"))
+
+
+def loopback_name(p: Patient) -> None:
+    file = p["node2"].folder / "etc" / "hosts"
+    before = file.read_text()
+    # Written in place: the host has this very file mounted.
+    file.write_text(before.replace(f"{p['node2'].address} node2", "127.0.1.1 node2"))
+    p.undo.callback(lambda: file.write_text(before))
+
+
+def no_torch(p: Patient) -> None:
+    folder = p["node2"].home / "standin"
+    for name in ("torch", "torch-2.15.0.dist-info"):
+        (folder / name).rename(folder / f"{name}.away")
+        p.undo.callback(lambda name=name: (folder / f"{name}.away").rename(folder / name))
+
+
+def other_torch(p: Patient) -> None:
+    p.file(
+        "node2", "standin/torch-2.15.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: torch\nVersion: 2.14.1\n"
+    )
+    about = "Metadata-Version: 2.1\nName: torchvision\nVersion: 0.30.0\nRequires-Dist: torch==2.14.1\n"
+    p.file("node2", "standin/torchvision-0.30.0.dist-info/METADATA", about)
+
+
+def other_torchvision(p: Patient) -> None:
+    about = "Metadata-Version: 2.1\nName: torchvision\nVersion: 0.30.0\nRequires-Dist: torch==2.14.1\n"
+    p.file("node2", "standin/torchvision-0.30.0.dist-info/METADATA", about)
+
+
+def clock_ahead(p: Patient) -> None:
+    (library,) = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
+    variables = f"LD_PRELOAD={library} FAKETIME=+30s FAKETIME_DONT_FAKE_MONOTONIC=1"
+    p.sshd("node2", {"SetEnv": variables}, {"SetEnv": "PLANTED=no"})
+
+
+def many_startups(p: Patient) -> None:
+    p.sshd("node2", {"MaxStartups": "2:100:2"}, {"MaxStartups": "200:30:400"})
+    for _ in range(2):
+        p.undo.enter_context(socket.create_connection((p["node2"].address, 22), 5))
+    # They count from their greeting on.
+    deadline = time.monotonic() + 10
+    while True:
+        with socket.create_connection((p["node2"].address, 22), 5) as third:
+            if not third.recv(64).startswith(b"SSH-2.0"):
+                break
+        assert time.monotonic() < deadline
+    p.words += ["--connect-timeout", "3"]
+
+
+def one_machine_twice(p: Patient) -> None:
+    address = f"{p.cluster.switch.prefix}.9.9"
+    p.sh("node2", f"ip addr add {address}/16 dev eth0")
+    p.sshd("node2", {"ListenAddress": "0.0.0.0"}, {"ListenAddress": p["node2"].address})
+    p.undo.callback(lambda: p.sh("node2", f"ip addr delete {address}/16 dev eth0"))
+    own = (p["node2"].folder / "etc/ssh/ssh_host_ed25519_key.pub").read_text().split()[:2]
+    p.per_host["node3"] = {"address": address, "host_key": " ".join(own)}
+
+
+def leftover(p: Patient) -> None:
+    code = "import time; print('up', flush=True); time.sleep(600)"
+    p.process("node2", "python3", "-c", code, ORCH_RUN_ID="20260101-000000-dead", ORCH_ATTEMPT="1")
+
+
+def foreign_torchrun(p: Patient) -> None:
+    code = "import time; print('up', flush=True); time.sleep(600)"
+    p.process("node2", "python3", "-c", code, "torch.distributed.run", "--nnodes=4")
+
+
+def env_drift(p: Patient) -> None:
+    p.sshd("node2", {"SetEnv": "NCCL_ALGO=Ring"}, {"SetEnv": "PLANTED=no"})
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is planted, whom doctor must name for it, and what it must say. ``->`` stands between a pair."""
+
+    name: str
+    plant: Callable[[Patient], object]
+    blamed: str
+    what: str
+    remedy: str
+    severity: str = "fail"
+    exit_code: int = 3
+
+
+BASHRC = ".bashrc"
+FAULTS = (
+    Fault(
+        "host down",
+        off,
+        "node3",
+        "did not answer within|no route",
+        "is the machine on|check the address",
+        exit_code=4,
+    ),
+    Fault(
+        "sshd down",
+        lambda p: p.per_host.update(node2={"port": 2222}),
+        "node2",
+        "nothing listens",
+        "start sshd",
+        exit_code=4,
+    ),
+    Fault("wrong key", wrong_key, "node2", "refused the login", "ssh-copy-id", exit_code=4),
+    Fault(
+        "wrong user",
+        lambda p: p.per_host.update(node2={"user": "nobody"}),
+        "node2",
+        "nobody@",
+        "check user:",
+        exit_code=4,
+    ),
+    Fault(
+        "changed host key",
+        lambda p: p.per_host.update(node2={"host_key": "SHA256:" + "A" * 43}),
+        "node2",
+        "host key has CHANGED",
+        "replace the recorded key",
+        exit_code=4,
+    ),
+    Fault(
+        "noisy .bashrc",
+        lambda p: p.file("node2", BASHRC, "echo welcome to node2\n"),
+        "node2",
+        "prints 'welcome",
+        "bashrc",
+        "warn",
+        0,
+    ),
+    Fault("port busy", port_busy, "node1", r"port 29511 is in use by pid \d+ \(python3", "--port"),
+    Fault(
+        "firewall passes only SSH",
+        lambda p: p.drop("node2", "tcp dport != 22 drop"),
+        "node2",
+        "a firewall drops",
+        "nft insert",
+    ),
+    Fault(
+        "firewall passes SSH and the master port",
+        lambda p: p.drop("node1", "tcp dport != { 22, 29500 } ct state new drop"),
+        "node1",
+        "a firewall drops TCP ports that ranks open",
+        "nft insert",
+    ),
+    Fault(
+        "firewall rejects",
+        lambda p: p.drop("node2", "tcp dport != 22 ct state new reject with tcp reset"),
+        "node2",
+        "a firewall rejects",
+        "nft insert",
+    ),
+    Fault(
+        "one-way block",
+        lambda p: p.drop("node3", f"ip saddr {p['node2'].address} tcp dport != 22 ct state new drop"),
+        "node2 -> node3",
+        "a firewall drops",
+        "nft insert",
+    ),
+    Fault(
+        "30 % packet loss",
+        lambda p: p.drop("node2", f"ip saddr {p.peers} numgen random mod 10 < 3 drop"),
+        "node2",
+        r"\d+% of packets",
+        "ip -s link",
+    ),
+    Fault(
+        "slow link",
+        lambda p: (p["node2"].slow(1), p.undo.callback(p["node2"].unslow)),
+        "node2",
+        "Mbit/s each way",
+        "ethtool",
+        "warn",
+        0,
+    ),
+    Fault(
+        "MTU black hole",
+        lambda p: p.drop("node2", f"ip saddr {p.peers} meta length > 1200 drop"),
+        "node2",
+        "full-size packets get lost",
+        "MTU",
+    ),
+    Fault(
+        "ICMP blocked",
+        lambda p: p.drop("node2", "icmp type echo-request drop"),
+        "node2",
+        "no ping",
+        "let ICMP through",
+        "warn",
+        0,
+    ),
+    Fault("own name at 127.0.1.1", loopback_name, "node2", "leads to 127.0.1.1", "GLOO_SOCKET_IFNAME", "warn", 0),
+    Fault(
+        "one address on every host",
+        twins,
+        "node[1-3]",
+        "all have 172.30.0.1 on dock0",
+        "orch leaves it out",
+        "warn",
+        0,
+    ),
+    Fault(
+        "interpreter missing",
+        lambda p: p.per_host.update(node2={"python": "/no/such"}),
+        "node2",
+        "no such program",
+        "set python:",
+    ),
+    Fault("torch missing", no_torch, "node2", "has no torch", "pip install torch"),
+    Fault("another torch", other_torch, "node2", "has torch 2.14.1, most have 2.15.0", "torch==2.15.0", "warn", 0),
+    Fault(
+        "torchvision of another torch",
+        other_torchvision,
+        "node2",
+        "belongs to torch 2.14.1",
+        "pip install torchvision",
+    ),
+    Fault(
+        "full disk",
+        lambda p: p.mount("node2", f"{NODE_HOME}/orch-work", "size=1m"),
+        "node2",
+        "has 1 MiB left",
+        "make room",
+    ),
+    Fault(
+        "read-only workdir",
+        lambda p: p.mount("node2", f"{NODE_HOME}/orch-work", "ro,size=2g"),
+        "node2",
+        "cannot be written",
+        "chown",
+    ),
+    Fault(
+        "noexec workdir",
+        lambda p: p.mount("node2", f"{NODE_HOME}/orch-work", "noexec,size=2g"),
+        "node2",
+        "noexec",
+        "remount,exec",
+        "warn",
+        0,
+    ),
+    Fault(
+        "tiny /dev/shm",
+        lambda p: (
+            p.sh("node2", "mount -o remount,size=16m /dev/shm"),
+            p.undo.callback(lambda: p.sh("node2", "mount -o remount,size=8g /dev/shm")),
+        ),
+        "node2",
+        "/dev/shm has 16 MiB",
+        "mount -o remount,size=16G /dev/shm",
+    ),
+    Fault(
+        "few open files",
+        lambda p: p.file("node2", BASHRC, "ulimit -n 128\n"),
+        "node2",
+        "128 files open",
+        "limits.conf",
+    ),
+    Fault("clock ahead", clock_ahead, "node2", r"clock is (29|30|31)\.\d s ahead", "chronyc makestep"),
+    Fault(
+        "leftover process",
+        leftover,
+        "node2",
+        "processes of run 20260101-000000-dead left over",
+        "orch stop 20260101-000000-dead",
+    ),
+    Fault(
+        "a torchrun of somebody",
+        foreign_torchrun,
+        "node2",
+        "a torchrun that orch did not start",
+        "kill",
+        "warn",
+        0,
+    ),
+    Fault(
+        "MaxStartups",
+        many_startups,
+        "node2",
+        "closed the connection before its SSH banner",
+        "raise MaxStartups",
+        exit_code=4,
+    ),
+    Fault("one machine twice", one_machine_twice, "node[2-3]", "are one machine", "take all but one"),
+    Fault(
+        "wrong fabric_address",
+        lambda p: p.per_host.update(node2={"fabric_address": "10.99.0.1"}),
+        "node2",
+        "none of its addresses",
+        "use one of",
+    ),
+    Fault(
+        "unknown interface",
+        lambda p: p.per_host.update(node2={"interface": "eth7"}),
+        "node2",
+        "names eth7",
+        "leave it out",
+    ),
+    Fault("variables differ", env_drift, "node2", "has NCCL_ALGO=Ring", "for all", "warn", 0),
+    Fault(
+        "GPUs missing", lambda p: p.per_host.update(node2={"gpus": 4}), "node2", "0 of the 4 GPUs", "nvidia-smi -L"
+    ),
+)

@@ -90,17 +90,20 @@ def torchvision(examined: Examined) -> Iterator[Finding]:
 
 def busy(examined: Examined) -> Iterator[Finding]:
     """No other run holds the node, and none is left over."""
+    held = [known.running for known in examined.facts.values() if known.running is not None]
+    # One age for all its nodes, so that they are told of in one line.
+    ages = {run.run_id: max(each.age for each in held if each.run_id == run.run_id) for run in held}
     for host in examined.hosts:
         known = examined.facts[host.name]
         if known.running is not None and known.running.run_id != examined.own_run:
-            yield _held(host.name, known.running)
+            yield _held(host.name, known.running, ages[known.running.run_id])
         for run_id in sorted(set(known.leftovers) - {examined.own_run}):
             what = f"has processes of run {run_id} left over, and no supervisor for them"
             yield fail(host.name, what, f"end them: orch stop {run_id}")
 
 
-def _held(node: str, running: Running) -> Finding:
-    what = f"is busy with run {running.run_id} ({running.workload}) of {running.owner}, for {age(running.age)}"
+def _held(node: str, running: Running, seconds: float) -> Finding:
+    what = f"is busy with run {running.run_id} ({running.workload}) of {running.owner}, for {age(seconds)}"
     remedy = f"wait, watch it: orch attach {running.run_id}, or end it: orch stop {running.run_id}"
     return fail(node, what, remedy)
 

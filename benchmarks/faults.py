@@ -87,6 +87,8 @@ class Case:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                # Whoever runs this may be under nohup, which children inherit.
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
             )
         deadline = time.monotonic() + START_LIMIT
         while self.output().count("] up\n") < ranks:

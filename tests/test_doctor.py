@@ -35,7 +35,7 @@ RUBBISH = "#!/bin/sh\nhead -c 300 /dev/urandom\n"
 def sick() -> Iterator[Cluster]:
     """Three hosts with a light stand-in for torch."""
     require()
-    with Cluster(3) as made:
+    with Cluster(3, python=sys.executable, visible=[ROOT]) as made:
         for host in made.hosts:
             standin.install(host)
         yield made

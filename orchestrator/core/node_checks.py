@@ -120,7 +120,7 @@ def own_name(examined: Examined) -> Iterator[Finding]:
     """The node's own name leads to an address of its own. Gloo binds the first one that it can."""
     for host in examined.hosts:
         answer = examined.facts[host.name].parts.get("own_name")
-        if answer is None or "hostname" not in answer:
+        if answer is None or "hostname" not in answer or examined.one_machine:
             continue
         name, addresses = answer["hostname"], answer["addresses"]
         helps = "orch sets GLOO_SOCKET_IFNAME for its runs; for others, correct /etc/hosts there"

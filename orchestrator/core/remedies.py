@@ -5,24 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-PACKAGES = {
-    "apt-get": "apt-get install -y",
-    "dnf": "dnf install -y",
-    "yum": "yum install -y",
-    "zypper": "zypper install -y",
-    "pacman": "pacman -S",
-    "apk": "apk add",
-}
-
 
 def as_root(system: Mapping[str, Any], command: str) -> str:
     """A command with ``sudo`` where the user is not root."""
     return command if system.get("root") else f"sudo {command}"
-
-
-def install(system: Mapping[str, Any], package: str) -> str:
-    """How this system installs a package."""
-    return as_root(system, f"{PACKAGES.get(system.get('packager') or '', 'install')} {package}")
 
 
 def let_in(system: Mapping[str, Any], sources: Iterable[str]) -> str:

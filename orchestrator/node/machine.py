@@ -4,16 +4,12 @@ import os
 import resource
 import shutil
 import socket
-import sys
-import time
 
 from . import paths
 
 DRIFT = ("NCCL_", "GLOO_", "TORCH_", "CUDA_", "OMP_", "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTORCH_", "MKL_")
-PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 LAUNCHERS = ("torch.distributed.run", "/torchrun ", "deepspeed.launcher")
 FIREWALLS = ("ufw", "firewall-cmd", "nft", "iptables")
-PACKAGERS = ("apt-get", "dnf", "yum", "zypper", "pacman", "apk")
 
 
 def system():
@@ -24,10 +20,7 @@ def system():
         "machine": os.uname().machine,
         "libc": libc(),
         "firewall": first_of(FIREWALLS),
-        "packager": first_of(PACKAGERS),
         "boot_id": read("/proc/sys/kernel/random/boot_id"),
-        "machine_id": read("/etc/machine-id"),
-        "sudo": shutil.which("sudo") is not None,
         "root": os.getuid() == 0,
     }
 
@@ -72,17 +65,6 @@ def own_name():
     except OSError as error:
         return {"hostname": name, "addresses": [], "error": str(error)}
     return {"hostname": name, "addresses": found}
-
-
-def names(wanted):
-    """What other names resolve to here: ``{name: [addresses]}``, an empty list for one that does not."""
-    found = {}
-    for name in wanted:
-        try:
-            found[name] = sorted({entry[4][0] for entry in socket.getaddrinfo(name, None, socket.AF_INET)})
-        except OSError:
-            found[name] = []
-    return found
 
 
 def limits():
@@ -186,9 +168,7 @@ def read_all(path):
 
 def variables():
     """The variables that change what a run does, as a session has them; secrets have no such names."""
-    drifting = {name: value for name, value in os.environ.items() if name.startswith(DRIFT)}
-    proxies = sorted(name.lower() for name in os.environ if name.lower() in PROXIES)
-    return {"drift": drifting, "proxies": proxies}
+    return {"drift": {name: value for name, value in os.environ.items() if name.startswith(DRIFT)}}
 
 
 def interfaces():
@@ -239,12 +219,6 @@ def torchruns():
         if launcher and "ORCH_RUN_ID=" not in read("/proc/%s/environ" % pid):
             found.append([int(pid), os.stat("/proc/%s" % pid).st_uid, command[:200]])
     return found
-
-
-def clock():
-    """This host's clock, and whether it says that it is synchronised."""
-    synchronised = os.path.exists("/run/systemd/timesync/synchronized") or None
-    return {"time": time.time(), "synchronised": synchronised, "python": "%d.%d.%d" % sys.version_info[:3]}
 
 
 def home():

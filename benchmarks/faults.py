@@ -202,14 +202,14 @@ class Cell:
     fault: Callable[[Case], object] = lambda case: None
     script: str = HEALTHY
     before: Callable[[Case], object] = lambda case: None
-    words: tuple[str, ...] = ()
+    ticks: int = 150
 
 
 CELLS = (
     Cell("SIGINT to orch", 130, "stopping: interrupted", control(signal.SIGINT)),
     Cell("SIGTERM to orch", 130, "stopping: SIGTERM", control(signal.SIGTERM)),
-    Cell("SIGHUP to orch", None, "tick", control(signal.SIGHUP)),
-    Cell("SIGKILL to orch", None, "tick", control(signal.SIGKILL)),
+    Cell("SIGHUP to orch", None, "tick", control(signal.SIGHUP), ticks=60),
+    Cell("SIGKILL to orch", None, "tick", control(signal.SIGKILL), ticks=60),
     Cell(
         "SIGKILL to one worker",
         1,
@@ -234,6 +234,7 @@ CELLS = (
         0,
         "node2: connected again",
         lambda c: c.cluster["node2"].kill_sshd_sessions(),
+        ticks=60,
     ),
     Cell("SIGKILL to the sshd daemon", 0, "tick", kill_second_sshd, before=second_sshd),
     Cell("network of one host cut for 10 s", 0, "node2: connected again", lambda c: cut(c, "node2", 10)),
@@ -242,14 +243,14 @@ CELLS = (
         4,
         "node2 was lost",
         lambda c: cut(c, "node2"),
-        words=("--env", "TICKS=3000"),
+        ticks=3000,
     ),
     Cell(
         "network of the master cut for good",
         4,
         "node1 was lost",
         lambda c: cut(c, "node1"),
-        words=("--env", "TICKS=3000"),
+        ticks=3000,
     ),
     Cell(
         "all processes of one host killed",
@@ -302,7 +303,7 @@ def broken(cluster: Cluster, cell: Cell, folder: Path) -> Outcome:
     """Run a cell. A run whose control process died is attached to from another folder and seen to its end."""
     with case_for(cluster, cell, folder) as case:
         cell.before(case)
-        case.start(*cell.words, "script.py")
+        case.start("--env", f"TICKS={cell.ticks}", "script.py")
         assert case.process is not None
         began = time.monotonic()
         cell.fault(case)
@@ -315,7 +316,7 @@ def broken(cluster: Cluster, cell: Cell, folder: Path) -> Outcome:
             code, seen = attached.returncode, attached.stdout + attached.stderr
             for rank in range(3):
                 ticks = [line.split()[-1] for line in attached.stdout.splitlines() if f":{rank}] tick" in line]
-                assert ticks == [str(number) for number in range(len(ticks))] and len(ticks) == 150, (
+                assert ticks == [str(number) for number in range(len(ticks))] and len(ticks) == cell.ticks, (
                     f"{ticks}\n{seen}"
                 )
         seconds = time.monotonic() - began

@@ -241,13 +241,13 @@ def test_leftovers_are_listed_refused_and_ended(orch: Orch, cluster: Cluster, ti
 
 def test_a_cut_control_network_leaves_the_run_going(orch: Orch, cluster: Cluster, ticks: str, marked: Any) -> None:
     """With every host silent the fault is this machine's: none is lost, and nothing is stopped."""
-    process = orch.popen("run", "--node-timeout", "10", "--env", "TICKS=300", ticks)
+    process = orch.popen("run", "--node-timeout", "10", "--env", "TICKS=220", ticks)
     output = heard(process, "tick 5\n")
     cluster.cut_control()
     try:
         run = next((cluster["node1"].home / ".orch/node1/runs").glob(f"{orch.run_folder().name}/attempt1/logs"))
         (log,) = run.glob("*/attempt_0/0/stdout.log")
-        until(lambda: "tick 180\n" in log.read_text(), 60)
+        until(lambda: "tick 150\n" in log.read_text(), 60)
         assert len(marked()) == 6
     finally:
         cluster.restore_control()
@@ -256,7 +256,7 @@ def test_a_cut_control_network_leaves_the_run_going(orch: Orch, cluster: Cluster
     assert "lost, no answer" not in output and "node2: connected again" in output
     for rank in range(3):
         ticked = [line.split()[-1] for line in output.splitlines() if f":{rank}] tick" in line]
-        assert ticked == [str(number) for number in range(300)]
+        assert ticked == [str(number) for number in range(220)]
 
 
 def test_a_host_that_is_off_keeps_nobody_from_stopping_the_others(

@@ -49,7 +49,7 @@ os.replace(temporary, os.path.join(folder, name))
 # No abstract socket of a run, and no process that bears a run's mark (in the environments that we may read).
 IDLE_CODE = 86
 # How long the node program may take to speak, in seconds.
-START_TIMEOUT = 20.0
+START_TIMEOUT = 15.0
 IDLE = (
     f"grep -qs @orch-host-lock: /proc/net/unix || grep -qs ORCH_RUN_ID= /proc/[0-9]*/environ || exit {IDLE_CODE}"
 )

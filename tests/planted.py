@@ -328,6 +328,8 @@ FAULTS = (
         "node2",
         "belongs to torch 2.14.1",
         "pip install torchvision",
+        "warn",
+        0,
     ),
     Fault(
         "full disk",

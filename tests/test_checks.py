@@ -107,6 +107,22 @@ def test_a_container_with_little_memory() -> None:
     assert found.what == "its container or slice is limited to 2.0 GiB of memory"
 
 
+@pytest.mark.parametrize(
+    ("what", "free", "severity"),
+    [
+        ("workdir", 50 << 20, "fail"),
+        ("workdir", 500 << 20, "warn"),
+        ("home", 8 << 20, "fail"),
+        ("/tmp", 1 << 20, "warn"),
+    ],
+)
+def test_how_much_room_is_too_little(what: str, free: int, severity: str) -> None:
+    seen = healthy()
+    disks = seen.facts["node2"].parts["disks"]
+    (found,) = check(with_part(seen, "node2", "disks", {**disks, what: {**disks[what], "free": free}}))
+    assert (found.nodes, found.severity) == (("node2",), severity)
+
+
 def test_processors_that_differ() -> None:
     seen = healthy()
     system = {**seen.facts["node3"].parts["system"], "machine": "aarch64"}

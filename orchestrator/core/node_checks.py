@@ -10,7 +10,9 @@ from orchestrator.core.plan import nproc_for
 from orchestrator.core.remedies import as_root
 
 GIB, MIB = 1 << 30, 1 << 20
-LEAST_DISK, LEAST_INODES = GIB, 10_000
+# Bytes with less than which a run fails, or may: it writes its logs to the home, and its files to the workdir.
+LEAST_DISK = {"workdir": (100 * MIB, GIB), "home": (16 * MIB, 256 * MIB), "/tmp": (0, 256 * MIB)}
+LEAST_INODES = 10_000
 LEAST_SHM, USUAL_SHM = 64 * MIB, GIB
 LEAST_FILES, USUAL_FILES = 256, 1024
 LEAST_MEMORY = 512 * MIB
@@ -85,7 +87,8 @@ def torchvision(examined: Examined) -> Iterator[Finding]:
             mine = versions["packages"]["torchvision"]
             what = f"torchvision {mine} belongs to torch {wants}, and torch {has} is installed: it will not import"
             remedy = f"there: {examined.facts[host.name].python.path} -m pip install torchvision torch=={has}"
-            yield fail(host.name, what, remedy)
+            # Only a warning: not every script imports it.
+            yield warn(host.name, what, remedy)
 
 
 def busy(examined: Examined) -> Iterator[Finding]:
@@ -201,9 +204,10 @@ def disks(examined: Examined) -> Iterator[Finding]:
             where = f"{what} ({disk['path']})"
             if not disk["writable"] and disk["free"] >= MIB:
                 remedy = as_root(system, f"chown $USER {disk['path']}") + ", or set workdir: elsewhere"
-                yield fail(host.name, f"{where} cannot be written", remedy)
-            elif disk["free"] < LEAST_DISK:
-                severity = fail if disk["free"] < LEAST_DISK / 10 else warn
+                severity = warn if what == "/tmp" else fail
+                yield severity(host.name, f"{where} cannot be written", remedy)
+            elif disk["free"] < LEAST_DISK[what][1]:
+                severity = fail if disk["free"] < LEAST_DISK[what][0] else warn
                 remedy = "make room there (old runs in workdir and ~/.orch), or set workdir: to a larger disk"
                 yield severity(host.name, f"{where} has {disk['free'] / MIB:.0f} MiB left", remedy)
             elif disk["inodes"] is not None and disk["inodes"] < LEAST_INODES:

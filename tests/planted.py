@@ -396,6 +396,13 @@ FAULTS = (
         "raise MaxStartups",
         exit_code=4,
     ),
+    Fault(
+        "MaxSessions",
+        lambda p: p.sshd("node2", {"MaxSessions": "0"}, {"MaxSessions": "10"}),
+        "node2",
+        "opens no further session",
+        "raise MaxSessions",
+    ),
     Fault("one machine twice", one_machine_twice, "node[2-3]", "are one machine", "take all but one"),
     Fault(
         "wrong fabric_address",

@@ -10,7 +10,7 @@ import pytest
 
 from docs import make
 from orchestrator.core.checks import CHECKS, check, merged
-from orchestrator.core.facts import Interpreter
+from orchestrator.core.facts import Address, Interpreter
 from orchestrator.core.findings import Examined, Finding
 from orchestrator.core.pair_checks import culprits
 from orchestrator.core.remedies import let_in
@@ -70,6 +70,7 @@ def test_nothing_is_said_of_healthy_hosts() -> None:
         ({"temperature.gpu": "91"}, "warn", "91 °C"),
         ({"clocks_throttle_reasons.hw_slowdown": "Active"}, "warn", "slowed down by its hardware"),
         ({"compute_mode": "Prohibited"}, "fail", "allows no computing"),
+        ({"persistence_mode": "Disabled"}, "warn", "not in persistence mode"),
     ],
 )
 def test_a_sick_gpu(changes: dict[str, str], severity: str, what: str) -> None:
@@ -90,6 +91,32 @@ def test_other_gpus_and_drivers_are_named() -> None:
         "has driver 535.2, most have 570.1",
         "has GPUs NVIDIA A100, most have NVIDIA H100",
     ]
+
+
+def test_who_holds_a_gpus_memory() -> None:
+    seen = with_part(healthy(), "node2", "gpu_users", [[812, "python", "70000"]])
+    (found,) = check(with_part(seen, "node2", "gpus", [{**GPU, "memory.used": "70000"}]))
+    assert "held by pid 812 (python)" in found.what
+
+
+def test_a_backend_that_torch_lacks() -> None:
+    (found,) = {each.what for each in check(replace(healthy(), backend="mpi"))}
+    assert found == "its torch has no backend mpi, only gloo"
+
+
+def test_a_master_port_that_the_kernel_gives_away() -> None:
+    seen = healthy()
+    limits = {**seen.facts["node1"].parts["limits"], "ephemeral_ports": [32768, 60999]}
+    (found,) = check(replace(with_part(seen, "node1", "limits", limits), port=40000))
+    assert found.nodes == ("node1",) and "(32768 to 60999)" in found.what
+
+
+def test_a_node_without_ipv4() -> None:
+    seen = healthy()
+    facts = dict(seen.facts)
+    facts["node3"] = replace(facts["node3"], addresses=(Address("eth0", "fd00::3", 64),))
+    (found,) = check(replace(seen, facts=facts))
+    assert found.nodes == ("node3",) and "no IPv4" in found.what
 
 
 def test_infiniband_needs_locked_memory() -> None:

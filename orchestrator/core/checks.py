@@ -53,6 +53,7 @@ CHECKS: tuple[Check, ...] = (
     Check("clocks", "clocks agree", "c10d takes live nodes for dead ones", cluster.clocks),
     Check("identity", "each host is a machine", "two torchruns fight for one machine", cluster.identities),
     Check("addresses", "addresses are unique", "ranks dial themselves", cluster.addresses),
+    Check("families", "IPv4 everywhere or nowhere", "two sides of a connection do not meet", cluster.families),
     Check("load", "load", "a busy node holds all ranks back", cluster.load, quick=False),
     Check("home", "network file systems", "every rank waits for the server", cluster.shared_homes, quick=False),
 )

@@ -46,7 +46,7 @@ def versions(examined: Examined) -> Iterator[Finding]:
         "warn",
     )
     agreeing = {node for node, value in torch.items() if value == usual(torch)}
-    for name, title in (("nvidia-nccl", "NCCL"), ("torchvision", "torchvision")):
+    for name, title in (("nvidia-nccl", "NCCL"), ("nvidia-cudnn", "cuDNN"), ("torchvision", "torchvision")):
         same_torch = {node: value for node, value in package(name).items() if node in agreeing}
         yield from _differing(
             examined,
@@ -156,6 +156,19 @@ def identities(examined: Examined) -> Iterator[Finding]:
         if len(nodes) > 1 and nodes not in doubled:
             what = f"call themselves {name!r}, all of them: NCCL takes nodes of one name for one"
             yield Finding(tuple(nodes), "warn", what, "there: sudo hostnamectl set-hostname NAME")
+
+
+def families(examined: Examined) -> Iterator[Finding]:
+    """All nodes have IPv4, or none has: torch and NCCL choose one family each by themselves."""
+    lacking = []
+    for host in examined.hosts:
+        own = [entry.address for entry in examined.facts[host.name].addresses]
+        if not any(":" not in address and not address.startswith("127.") for address in own):
+            lacking.append(host.name)
+    if lacking and len(lacking) < len(examined.hosts) and not examined.one_machine:
+        what = "has no IPv4 address, others have one: the two sides of a connection may not meet"
+        for name in lacking:
+            yield warn(name, what, "give it one, or set NCCL_SOCKET_FAMILY=AF_INET6 and fabric_address: on all")
 
 
 def addresses(examined: Examined) -> Iterator[Finding]:

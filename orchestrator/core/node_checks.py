@@ -161,6 +161,10 @@ def master_port(examined: Examined) -> Iterator[Finding]:
         by = holders.get(str(examined.port))
         what = f"master port {examined.port} is in use" + (f" by {by}" if by else "")
         yield fail(master, what, "pass another --port, or leave it out and orch picks a free one")
+    low, high = (examined.part(master, "limits") or {}).get("ephemeral_ports") or (0, -1)
+    if examined.port is not None and low <= examined.port <= high:
+        what = f"master port {examined.port} is one of those that outgoing connections are given ({low} to {high})"
+        yield warn(master, what, f"take one below {low}, or leave it out and orch picks a free one")
 
 
 def gpus(examined: Examined) -> Iterator[Finding]:
@@ -172,18 +176,24 @@ def gpus(examined: Examined) -> Iterator[Finding]:
             yield fail(host.name, what, "look at nvidia-smi -L and CUDA_VISIBLE_DEVICES there, or correct gpus:")
         elif examined.backend == "nccl" and not found:
             yield fail(host.name, "--backend nccl needs GPUs, and it has none", "use --backend gloo")
+        backends = (examined.part(host.name, "torch") or {}).get("backends")
+        if backends is not None and examined.backend != "auto" and examined.backend not in backends:
+            what = f"its torch has no backend {examined.backend}, only {', '.join(backends) or 'none'}"
+            yield fail(host.name, what, f"use --backend {next(iter(backends), 'gloo')}, or install another torch")
+        users = [f"pid {pid} ({program})" for pid, program, _ in examined.part(host.name, "gpu_users") or []]
         for gpu in examined.part(host.name, "gpus") or []:
-            yield from _gpu(host.name, gpu)
+            yield from _gpu(host.name, gpu, users)
 
 
-def _gpu(node: str, gpu: dict[str, str]) -> Iterator[Finding]:
+def _gpu(node: str, gpu: dict[str, str], users: list[str]) -> Iterator[Finding]:
     name = f"GPU {gpu['index']} ({gpu['name']})"
     used, total = (
         float(gpu[key]) if gpu[key].replace(".", "").isdigit() else 0.0 for key in ("memory.used", "memory.total")
     )
     if total and used > 0.5 * total:
         what = f"{name} has {used / 1024:.0f} of {total / 1024:.0f} GiB in use already"
-        yield warn(node, what, "see who: nvidia-smi there; orch ps shows leftovers of runs")
+        holders = f", held by {', '.join(users[:4])}" if users else ", by no process that nvidia-smi knows"
+        yield warn(node, what + holders, "end what holds it; orch ps shows leftovers of runs")
     errors = gpu["ecc.errors.uncorrected.volatile.total"]
     if errors.isdigit() and int(errors):
         yield fail(node, f"{name} has {errors} uncorrected memory errors", "reset or replace it: nvidia-smi -r")
@@ -192,6 +202,9 @@ def _gpu(node: str, gpu: dict[str, str]) -> Iterator[Finding]:
         yield warn(node, f"{name} is at {temperature} °C and will be slowed down", "look at its cooling")
     if gpu["clocks_throttle_reasons.hw_slowdown"] == "Active":
         yield warn(node, f"{name} is being slowed down by its hardware", "look at its power and its cooling")
+    if gpu["persistence_mode"] == "Disabled":
+        what = f"{name} is not in persistence mode: its driver is loaded anew for every process"
+        yield warn(node, what, "sudo nvidia-smi -pm 1 there")
     if gpu["compute_mode"] == "Prohibited":
         yield fail(node, f"{name} allows no computing (compute mode Prohibited)", "sudo nvidia-smi -c 0 there")
 

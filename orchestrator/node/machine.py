@@ -68,8 +68,9 @@ def own_name():
 
 
 def limits():
-    """The limits of a session: open files, processes, locked memory; None for unlimited."""
-    found = {}
+    """The limits of a session: open files, processes, locked memory, None for unlimited; the kernel's ports."""
+    words = read("/proc/sys/net/ipv4/ip_local_port_range").split()
+    found = {"ephemeral_ports": [int(word) for word in words] if len(words) == 2 else None}
     for name, which in (
         ("open_files", resource.RLIMIT_NOFILE),
         ("processes", resource.RLIMIT_NPROC),

@@ -380,6 +380,12 @@ def translate(error: Exception, host: str, connecting: Connection | None = None)
         return errors.UsageError(f"~/.ssh/config: {_first_line(error)}", remedy="correct it", host=host)
     if not isinstance(error, (paramiko.SSHException, OSError, EOFError, UnicodeError)):
         return errors.OrchError(f"{type(error).__name__}: {_first_line(error)}", host=host)
+    if isinstance(error, paramiko.ChannelException):
+        return errors.PreflightError(
+            f"its SSH server opens no further session on a connection ({_first_line(error)})",
+            remedy="raise MaxSessions in its sshd_config: orch uses three",
+            host=host,
+        )
     if connecting is None:
         what = f"the connection broke ({_first_line(error)})"
         return errors.ConnectionLost(

@@ -103,7 +103,8 @@ def look(opened: Session, options: DoctorOptions, display: Display) -> tuple[Exa
         one_machine=opened.inventory.sandbox,
     )
     with display.stage(f"dialling between {len(answers)} hosts"):
-        examined = dialled(examined, answers, thorough=True, seconds=DEEP_SECONDS if options.deep else None)
+        interface, seconds = opened.inventory.rendezvous.interface, DEEP_SECONDS if options.deep else None
+        examined = dialled(examined, answers, interface, thorough=True, seconds=seconds)
     return examined, [*errors, *silent]
 
 

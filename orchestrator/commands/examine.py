@@ -25,11 +25,19 @@ def facts_request(host: Host, parts: Sequence[str]) -> dict[str, Any]:
 
 
 def dialled(
-    examined: Examined, answers: Mapping[str, Answer], *, thorough: bool, seconds: float | None = None
+    examined: Examined,
+    answers: Mapping[str, Answer],
+    interface: str | None,
+    *,
+    thorough: bool,
+    seconds: float | None = None,
 ) -> Examined:
-    """With what the nodes found out about each other; nobody listens any more afterwards."""
+    """With what the nodes found out about each other; nobody listens any more afterwards.
+
+    ``interface`` is the rendezvous' of the inventory: what is dialled is what a run would use.
+    """
     hosts, facts = examined.hosts, examined.facts
-    planned = planned_addresses(hosts, facts)
+    planned = planned_addresses(hosts, facts, interface)
     offered = {
         host.name: [
             *([planned[host.name]] if host.name in planned else []),
@@ -48,17 +56,17 @@ def dialled(
     return replace(examined, probes=probes, addresses=first)
 
 
-def planned_addresses(hosts: Sequence[Host], facts: Mapping[str, Facts]) -> dict[str, str]:
+def planned_addresses(hosts: Sequence[Host], facts: Mapping[str, Facts], interface: str | None) -> dict[str, str]:
     """The address of each node that a run would use, where one can be worked out."""
     if not hosts:
         return {}
     try:
-        master = master_address(hosts[0], hosts, facts, None)
+        master = master_address(hosts[0], hosts, facts, interface)
     except PreflightError:
         return {}
     found = {hosts[0].name: master}
     for host in hosts[1:]:
-        address = own_address(host, facts[host.name], master)
+        address = own_address(host, facts[host.name], master, interface)
         if address is not None:
             found[host.name] = address
     return found

@@ -109,7 +109,7 @@ def planned(
             own_run=run_id,
             one_machine=opened.inventory.sandbox,
         )
-        examined = dialled(examined, answers, thorough=False)
+        examined = dialled(examined, answers, opened.inventory.rendezvous.interface, thorough=False)
     preflight(check(examined, quick=True), len(lineup.nodes), options.check, display)
     made = plan(lineup.hosts, opened.inventory.rendezvous, options.spec, facts, run_id, number)
     return Prepared(made, lineup, facts, trees)

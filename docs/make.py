@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from docs.examples import examples
 from orchestrator.core import checks, diagnosis
 from orchestrator.core.findings import Finding
 from orchestrator.core.report import from_json
@@ -14,11 +15,15 @@ MARK = "<!-- from here on made by docs/make.py -->\n"
 
 
 def seen() -> dict[str, list[Finding]]:
-    """What the checks said of recorded faults, by check."""
+    """What the checks said of recorded faults, by check, and of examples where none was recorded."""
     found: dict[str, list[Finding]] = {}
     for file in sorted(RECORDED.glob("*.json")):
         for finding in checks.check(from_json(file.read_text())):
             found.setdefault(finding.check, []).append(finding)
+    for examined in examples():
+        for finding in checks.check(examined):
+            if not found.get(finding.check):
+                found[finding.check] = [finding]
     return found
 
 

@@ -102,6 +102,7 @@ def execute(argv: Sequence[str], **options: Any) -> int:
 @click.option("--backend", type=click.Choice(["auto", "nccl", "gloo", "mpi"]), default="auto", show_default=True)
 @click.option("--port", type=click.IntRange(1, 65535), help="The master port that a run would be given.")
 @click.option("--deep", is_flag=True, help="Time the links, too, and rehearse an all-reduce.")
+@click.option("--mesh", is_flag=True, help="Let every host log in to every other by SSH, as mpirun does.")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page with heat maps.")
 @click.option("--json", "as_json", is_flag=True, help="Everything that was seen, as one JSON object.")
 @click.option("--fix", is_flag=True, help="Offer, one by one, the mends that need no root.")
@@ -110,6 +111,7 @@ def doctor(
     backend: str,
     port: int | None,
     deep: bool,
+    mesh: bool,
     html: Path | None,
     as_json: bool,
     fix: bool,
@@ -128,7 +130,7 @@ def doctor(
             display.note(question)
         return yes or click.confirm(question, err=True)
 
-    asked = DoctorOptions(backend, port, deep, html, agree if fix else None)
+    asked = DoctorOptions(backend, port, deep, html, mesh, agree if fix else None)
     return command(target(options), asked, display)
 
 

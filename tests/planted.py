@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import socket
 import subprocess
 import time
@@ -16,12 +18,16 @@ from tests.cluster.files import NODE_HOME
 
 @dataclass
 class Patient:
-    """The cluster with the faults that are being planted; ``undo`` takes them back."""
+    """The cluster with the faults that are being planted; ``undo`` takes them back.
+
+    ``project``: files of the folder that doctor is called in.
+    """
 
     cluster: Cluster
     undo: contextlib.ExitStack
     per_host: dict[str, dict[str, object]] = field(default_factory=dict)
     words: list[str] = field(default_factory=list)
+    project: dict[str, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> NodeHost:
         return self.cluster[name]
@@ -183,6 +189,69 @@ def foreign_torchrun(p: Patient) -> None:
 
 def env_drift(p: Patient) -> None:
     p.sshd("node2", {"SetEnv": "NCCL_ALGO=Ring"}, {"SetEnv": "PLANTED=no"})
+
+
+def other_names(p: Patient) -> None:
+    file = p["node2"].folder / "etc" / "hosts"
+    before = file.read_text()
+    file.write_text(before.replace(f"{p['node3'].address} node3", "10.77.0.3 node3"))
+    p.undo.callback(lambda: file.write_text(before))
+
+
+def lacking_requirements(p: Patient) -> None:
+    p.project["requirements.txt"] = "# ours\ntorch>=2.4\ntorchvision>=0.30 ; python_version >= '3'\n"
+    folder = p["node2"].home / "standin" / "torchvision-0.30.0.dist-info"
+    folder.rename(folder.with_suffix(".away"))
+    p.undo.callback(lambda: folder.with_suffix(".away").rename(folder))
+
+
+def stale_lock(p: Patient) -> None:
+    p.file("node2", ".cache/torch_extensions/py311_cu128/fused_adam/lock", "")
+    os.utime(p["node2"].home / ".cache/torch_extensions/py311_cu128/fused_adam/lock", (time.time() - 4000,) * 2)
+
+
+def one_way_login(p: Patient) -> None:
+    """Keys that let every host in everywhere, but for node2, whose door is shut."""
+    key = p.cluster.folder / "mesh"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    public = key.with_suffix(".pub").read_text()
+    for host in p.cluster.hosts:
+        p.file(host.name, ".ssh/id_ed25519", key.read_text())
+        (host.home / ".ssh/id_ed25519").chmod(0o600)
+        p.file(host.name, ".ssh/known_hosts", p.cluster.known_hosts.read_text())
+        door = host.folder / "etc/ssh/authorized_keys"
+        before = door.read_text()
+        if host.name != "node2":
+            door.write_text(before + public)
+        p.undo.callback(lambda door=door, before=before: door.write_text(before))
+    p.words += ["--mesh"]
+
+
+NVIDIA_SMI = """#!/bin/sh
+case "$*" in
+-L) echo 'GPU 0: NVIDIA H100 (UUID: GPU-1)'; echo 'GPU 1: NVIDIA H100 (UUID: GPU-2)' ;;
+topo*) printf ' \\tGPU0\\tGPU1\\n GPU0\\tX\\tCNS\\n GPU1\\tCNS\\tX\\n\\nLegend:\\n  X    = Self\\n' ;;
+*query-gpu*) for i in 0 1; do
+    echo "$i, NVIDIA H100, GPU-$i, 570.1, 81559, 4, 0, 35, 0, Enabled, Default, Not Active"; done ;;
+esac
+"""
+JOURNALCTL = """#!/bin/sh
+echo 'NVRM: Xid (PCI:0000:3b:00): 31, pid=7, name=python, Ch 00000008, intr 10000000. MMU Fault'
+echo 'NVRM: Xid (PCI:0000:3b:00): 79, pid=1234, name=python, GPU has fallen off the bus.'
+"""
+
+
+def sick_gpus(p: Patient) -> None:
+    """What a driver's tools said of such GPUs, on a PATH of its own."""
+    p.file("node2", "bad/nvidia-smi", NVIDIA_SMI)
+    p.file("node2", "bad/journalctl", JOURNALCTL)
+    p.sshd("node2", {"SetEnv": f"PATH={NODE_HOME}/bad:/usr/bin:/bin"}, {"SetEnv": "PLANTED=no"})
+
+
+def many_trees(p: Patient) -> None:
+    for number in range(101):
+        (p["node2"].home / "orch-work" / "project" / f"{number:064x}").mkdir(parents=True)
+    p.undo.callback(lambda: shutil.rmtree(p["node2"].home / "orch-work"))
 
 
 @dataclass(frozen=True)
@@ -419,6 +488,29 @@ FAULTS = (
         "leave it out",
     ),
     Fault("variables differ", env_drift, "node2", "has NCCL_ALGO=Ring", "for all", "warn", 0),
+    Fault("names differ", other_names, "node2", "node3 leads to 10.77.0.3 there", "/etc/hosts", "warn", 0),
+    Fault(
+        "requirement missing",
+        lacking_requirements,
+        "node2",
+        r"asks for: torchvision>=0.30 \(not installed\)$",
+        "pip install -r",
+        "warn",
+        0,
+    ),
+    Fault("stale lock", stale_lock, "node2", "fused_adam/lock is left of a build", "rm /run", "warn", 0),
+    Fault(
+        "no TMPDIR",
+        lambda p: p.sshd("node2", {"SetEnv": "TMPDIR=/run/none/here"}, {"SetEnv": "PLANTED=no"}),
+        "node2",
+        "TMPDIR is /run/none/here, which does not exist",
+        "mkdir -p /run/none/here",
+        "warn",
+        0,
+    ),
+    Fault("old trees", many_trees, "node2", "holds 101 trees", "orch sync --prune", "warn", 0),
+    Fault("no login between hosts", one_way_login, "node2", "to and from node1, node3: .*denied", "ssh-copy-id"),
+    Fault("sick GPUs", sick_gpus, "node2", "Xid 79 since the last start: GPU has fallen off the bus", "reboot"),
     Fault(
         "GPUs missing", lambda p: p.per_host.update(node2={"gpus": 4}), "node2", "0 of the 4 GPUs", "nvidia-smi -L"
     ),

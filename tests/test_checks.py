@@ -9,44 +9,15 @@ from pathlib import Path
 import pytest
 
 from docs import make
+from docs.examples import GPU, healthy, with_part
 from orchestrator.core.checks import CHECKS, check, merged
 from orchestrator.core.facts import Address, Interpreter
-from orchestrator.core.findings import Examined, Finding
+from orchestrator.core.findings import Finding
 from orchestrator.core.pair_checks import culprits
 from orchestrator.core.remedies import let_in
 from orchestrator.core.report import as_html, as_json, from_json
 
 RECORDED = sorted((Path(__file__).parent / "recorded" / "doctor").glob("*.json"))
-GPU = {
-    "index": "0",
-    "name": "NVIDIA H100",
-    "uuid": "GPU-1",
-    "driver_version": "570.1",
-    "memory.total": "81559",
-    "memory.used": "4",
-    "utilization.gpu": "0",
-    "temperature.gpu": "35",
-    "ecc.errors.uncorrected.volatile.total": "0",
-    "persistence_mode": "Enabled",
-    "compute_mode": "Default",
-    "clocks_throttle_reasons.hw_slowdown": "Not Active",
-}
-
-
-def recorded(name: str = "unknown-interface") -> Examined:
-    return from_json((Path(__file__).parent / "recorded" / "doctor" / f"{name}.json").read_text())
-
-
-def healthy() -> Examined:
-    """Three hosts with nothing wrong."""
-    seen = recorded()
-    return replace(seen, hosts=tuple(replace(host, interface=None) for host in seen.hosts))
-
-
-def with_part(seen: Examined, node: str, name: str, value: object) -> Examined:
-    facts = dict(seen.facts)
-    facts[node] = replace(facts[node], parts={**facts[node].parts, name: value})
-    return replace(seen, facts=facts)
 
 
 @pytest.mark.parametrize("file", RECORDED, ids=lambda file: file.stem)
@@ -150,6 +121,79 @@ def test_how_much_room_is_too_little(what: str, free: int, severity: str) -> Non
     assert (found.nodes, found.severity) == (("node2",), severity)
 
 
+HDR = {"state": "ACTIVE", "rate": "200 Gb/sec (4X HDR)", "link": "InfiniBand"}
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "said"),
+    [
+        ("rdma", {"mlx5_0/1": {**HDR, "rate": "100 Gb/sec (4X EDR)"}}, "has RDMA adapters InfiniBand 100 Gb/sec"),
+        ("rdma", {"mlx5_0/1": HDR, "mlx5_1/1": {**HDR, "state": "DOWN"}}, "RDMA ports mlx5_1/1 is not active"),
+        (
+            "gpu_peers",
+            [[0, 1, "NS"], [0, 2, "CNS"], [1, 2, "CNS"]],
+            "GPU 0 and GPU 2 and 1 more pairs have no peer",
+        ),
+        ("gpu_errors", [["0000:3b:00", 31, "MMU Fault"], ["0000:3b:00", 63, "Row Remapper"]], "Xid 63"),
+        ("timekeeping", {"synchronised": False}, "nothing keeps its clock right"),
+        ("logout", {"kills": True}, "ends a user's processes at logout"),
+        ("locks", [["/root/a b/lock", 4000.0]], "/root/a b/lock is left of a build that ended 67 min ago"),
+        ("kept", {"path": "/w", "trees": 3, "runs": 301}, "/w holds 3 trees and 301 working folders"),
+        ("names", {"gpu1": ["10.0.0.1"], "node3": []}, "cannot resolve node3, which leads to 10.0.0.3"),
+    ],
+)
+def test_what_one_node_says(part: str, value: object, said: str) -> None:
+    seen = healthy()
+    usual = {
+        "rdma": {"mlx5_0/1": HDR},
+        "timekeeping": {"synchronised": True},
+        "names": {"node3": ["10.0.0.3"], "gpu1": ["10.0.0.1"]},
+    }
+    for node in seen.facts:
+        seen = with_part(seen, node, part, usual.get(part))
+    assert check(seen) == ()
+    (found,) = check(with_part(seen, "node2", part, value))
+    assert found.nodes == ("node2",) and said in found.what
+
+
+def test_nothing_is_said_of_clocks_that_nothing_keeps_anywhere() -> None:
+    seen = healthy()
+    for node in seen.facts:
+        seen = with_part(seen, node, "timekeeping", {"synchronised": False})
+    assert check(seen) == ()
+
+
+def test_torch_that_cannot_use_its_gpus() -> None:
+    seen = with_part(healthy(), "node2", "gpus", [GPU])
+    facts = {**seen.facts, "node2": replace(seen.facts["node2"], gpus=1)}
+    torch = {"cuda": "13.0", "devices": 0, "backends": ["gloo", "nccl"]}
+    found = check(with_part(replace(seen, facts=facts), "node2", "torch", torch))
+    assert "torch (CUDA 13.0) can use 0 of its 1 GPUs" in [each.what for each in found]
+    assert found[0].remedy.startswith("is driver 570.1 new enough")
+
+
+def test_memory_that_is_swapped_out() -> None:
+    seen = healthy()
+    memory = {**seen.facts["node2"].parts["memory"], "swap": 8 << 30, "swap_free": 1 << 30}
+    (found,) = check(with_part(seen, "node2", "memory", {**memory, "total": 16 << 30}))
+    assert found.what.startswith("7.0 GiB of it are swapped out")
+
+
+def test_a_kernel_that_pytorch_hangs_on() -> None:
+    seen = healthy()
+    system = {**seen.facts["node3"].parts["system"], "kernel": "5.4.0-150-generic"}
+    (found,) = check(with_part(seen, "node3", "system", system))
+    assert found.nodes == ("node3",) and "before 5.5" in found.what
+
+
+def test_requirements_are_compared_as_pip_would() -> None:
+    lines = ("-r other.txt", "torch>=3", "numpy ; python_version < '3'", "torchvision", "./wheels/x.whl", "# end")
+    assert [(found.nodes, found.what) for found in check(replace(healthy(), requirements=lines))] == [
+        ((node,), "lacks what requirements.txt asks for: torch>=3 (2.15.0)")
+        for node in ("node1", "node2", "node3")
+    ]
+
+
 def test_processors_that_differ() -> None:
     seen = healthy()
     system = {**seen.facts["node3"].parts["system"], "machine": "aarch64"}
@@ -204,3 +248,7 @@ def test_the_pages_made_from_the_code_are_up_to_date() -> None:
     for page, text in make.pages().items():
         assert page.read_text().partition(make.MARK)[2] == text, "run python -m docs.make"
     assert len(CHECKS) >= 25
+
+
+def test_every_check_has_an_example() -> None:
+    assert {each.name for each in CHECKS} == set(make.seen())

@@ -53,6 +53,8 @@ def examined(p: Patient, folder: Path) -> tuple[int, dict[str, Any], float, str]
     (folder / "hosts.yaml").write_text(
         p.cluster.hosts_yaml(per_host=p.per_host, defaults={"python": standin.PYTHON})
     )
+    for name, text in p.project.items():
+        (folder / name).write_text(text)
     orch = Orch(folder, {**p.cluster.control_env(), "PYTHONPATH": str(ROOT)})
     began = time.monotonic()
     done = orch("doctor", "--json", *p.words)
@@ -120,7 +122,8 @@ def test_programs_that_misbehave_spoil_nothing_else(patient: Patient, tmp_path: 
 
 
 def test_what_needs_no_root_is_mended(patient: Patient, tmp_path: Path) -> None:
-    """An unknown host key, leftovers and a wrong address: each is offered, made, and looked at again."""
+    """A host key, leftovers, a folder, a wrong address: each is offered, made, and looked at again."""
+    patient.sshd("node3", {"SetEnv": f"TMPDIR={NODE_HOME}/tmp/mine"}, {"SetEnv": "PLANTED=no"})
     leftover(patient)
     patient.per_host["node3"] = {"fabric_address": "10.99.0.1"}
     text = patient.cluster.hosts_yaml(per_host=patient.per_host, defaults={"python": standin.PYTHON})
@@ -135,8 +138,9 @@ def test_what_needs_no_root_is_mended(patient: Patient, tmp_path: Path) -> None:
     asked = orch("doctor", "--fix")
     assert asked.returncode == 130 and "record this key in ~/.ssh/known_hosts?" in asked.stderr
     done = orch("doctor", "--fix", "--yes")
-    assert "SHA256:" in done.stderr and "3 mended" in done.stderr
+    assert "SHA256:" in done.stderr and "4 mended" in done.stderr
     assert "set hosts.node3.fabric_address to" in done.stderr
+    assert (patient["node3"].home / "tmp" / "mine").is_dir()
     assert done.returncode == 0 and "all is well" in done.stdout.splitlines()[-1], done.stdout + done.stderr
     changed = (tmp_path / "hosts.yaml").read_text()
     assert changed.endswith("# a comment\n") and f'"fabric_address": {patient["node3"].address}' in changed

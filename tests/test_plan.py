@@ -112,6 +112,31 @@ def test_an_address_behind_nat_is_not_used() -> None:
     assert made.master_addr == "10.0.0.1"
 
 
+@pytest.mark.parametrize(
+    ("speeds", "master"),
+    [
+        ({"eth0": 1000, "ib0": 100_000}, "10.9.0.1"),
+        ({"eth0": 1000, "ib0": 1000}, "10.0.0.1"),
+        ({"eth0": 100_000, "ib0": 10_000}, "10.0.0.1"),
+        ({}, "10.0.0.1"),
+    ],
+)
+def test_the_fastest_network_of_all_nodes_is_preferred(speeds: dict[str, int], master: str) -> None:
+    parts = {"interfaces": {name: {"speed": speed} for name, speed in speeds.items()}}
+    known = {name: facts(name, last, parts=parts) for name, last in (("a", 1), ("b", 2))}
+    fast = {
+        name: replace(each, addresses=(*each.addresses, Address("ib0", f"10.9.0.{number}", 24)))
+        for number, (name, each) in enumerate(known.items(), 1)
+    }
+    made = plan(HOSTS, Rendezvous(), RunSpec(Workload("t.py", "script", "t.py")), fast, "run1")
+    assert made.master_addr == master
+    assert {node.interface for node in made.nodes} == {"ib0" if master == "10.9.0.1" else "eth0"}
+    # One node that is not on it: all take the network that they share.
+    one = {"a": fast["a"], "b": known["b"]}
+    made = plan(HOSTS, Rendezvous(), RunSpec(Workload("t.py", "script", "t.py")), one, "run1")
+    assert made.master_addr == "10.0.0.1"
+
+
 def test_no_common_network_is_an_error_that_names_the_key() -> None:
     island = facts("b", 2, addresses=(Address("eth0", "192.168.5.2", 24),), routes=())
     known = {"a": facts("a", 1, ssh_address=None), "b": island}

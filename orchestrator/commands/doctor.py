@@ -14,11 +14,12 @@ from orchestrator.commands.fix import mend
 from orchestrator.commands.prepare import RunOptions
 from orchestrator.commands.run import run
 from orchestrator.commands.session import Session, Target, session
-from orchestrator.commands.workload import resolve
+from orchestrator.commands.workload import project_of, resolve
 from orchestrator.core.checks import check
 from orchestrator.core.findings import Examined, Finding
 from orchestrator.core.plan import DEFAULT_PORT, RunSpec
 from orchestrator.core.report import as_html, as_json
+from orchestrator.core.software_checks import parsed
 from orchestrator.display import Display
 from orchestrator.errors import NodeUnreachable, OrchError, PreflightError, UsageError
 from orchestrator.remote.ping import ping
@@ -31,12 +32,16 @@ REHEARSAL_LIMIT = 60.0
 
 @dataclass(frozen=True)
 class DoctorOptions:
-    """What ``orch doctor`` was asked for. ``agree`` is asked before each mend; None: nothing is mended."""
+    """What ``orch doctor`` was asked for. ``agree`` is asked before each mend; None: nothing is mended.
+
+    ``mesh``: whether every node must be able to log in to every other.
+    """
 
     backend: str = "auto"
     port: int | None = None
     deep: bool = False
     html: Path | None = None
+    mesh: bool = False
     agree: Callable[[str], bool] | None = None
 
 
@@ -84,7 +89,12 @@ def look(opened: Session, options: DoctorOptions, display: Display) -> tuple[Exa
         nodes, errors = opened.connect_some()
     hosts = [host for host in opened.hosts if host.name in {node.name for node in nodes}]
     fixed = options.port or opened.inventory.rendezvous.port
-    requests = {host.name: facts_request(host, ALL_PARTS) for host in hosts}
+    wanted = requirements_of(project_of(Path.cwd()))
+    of_all = {
+        "names": list(dict.fromkeys(name for host in hosts for name in (host.name, host.address))),
+        "packages": [each.name for each in parsed(wanted)],
+    }
+    requests = {host.name: facts_request(host, ALL_PARTS) | of_all for host in hosts}
     if hosts:
         requests[hosts[0].name] |= {"master_port": fixed or DEFAULT_PORT, "port_fixed": fixed is not None}
     dialled_at = {link.host.name: link.address for link in opened.links if not link.host.jump}
@@ -100,12 +110,22 @@ def look(opened: Session, options: DoctorOptions, display: Display) -> tuple[Exa
         port=fixed,
         backend=options.backend,
         pings=pings,
+        requirements=wanted,
         one_machine=opened.inventory.sandbox,
     )
     with display.stage(f"dialling between {len(answers)} hosts"):
         interface, seconds = opened.inventory.rendezvous.interface, DEEP_SECONDS if options.deep else None
-        examined = dialled(examined, answers, interface, thorough=True, seconds=seconds)
+        mesh = options.mesh or options.backend == "mpi"
+        examined = dialled(examined, answers, interface, thorough=True, seconds=seconds, mesh=mesh)
     return examined, [*errors, *silent]
+
+
+def requirements_of(project: Path) -> tuple[str, ...]:
+    """The lines of a project's requirements.txt; none where it has none."""
+    try:
+        return tuple((project / "requirements.txt").read_text(encoding="utf-8", errors="replace").splitlines())
+    except OSError:
+        return ()
 
 
 def _show(

@@ -16,7 +16,9 @@ from orchestrator.remote.probing import Answer, hang_up, probe
 
 # What run looks at before each start, and what only doctor takes the time for.
 QUICK_PARTS = ("system", "own_name", "limits", "memory", "disks", "shm", "variables", "interfaces", "listeners")
-ALL_PARTS = (*QUICK_PARTS, "torchruns", "home", "gpus", "gpu_users", "torch")
+OF_GPUS = ("gpus", "gpu_users", "gpu_peers", "gpu_errors", "rdma")
+OF_THE_PAST = ("torchruns", "locks", "kept")
+ALL_PARTS = (*QUICK_PARTS, *OF_GPUS, *OF_THE_PAST, "home", "names", "timekeeping", "logout", "torch")
 
 
 def facts_request(host: Host, parts: Sequence[str]) -> dict[str, Any]:
@@ -31,10 +33,12 @@ def dialled(
     *,
     thorough: bool,
     seconds: float | None = None,
+    mesh: bool = False,
 ) -> Examined:
     """With what the nodes found out about each other; nobody listens any more afterwards.
 
-    ``interface`` is the rendezvous' of the inventory: what is dialled is what a run would use.
+    ``interface`` is the rendezvous' of the inventory: what is dialled is what a run would use. With ``mesh`` they
+    log in to each other by SSH, too.
     """
     hosts, facts = examined.hosts, examined.facts
     planned = planned_addresses(hosts, facts, interface)
@@ -48,12 +52,13 @@ def dialled(
     if not thorough:
         offered = {name: each[:1] for name, each in offered.items()}
     port = facts[hosts[0].name].free_port if hosts else None
+    ports = {host.name: host.port or 22 for host in hosts} if mesh else {}
     try:
-        probes = probe(answers, offered, port, seconds=seconds, thorough=thorough)
+        probes, logins = probe(answers, offered, port, seconds=seconds, thorough=thorough, ssh_ports=ports)
     finally:
         hang_up(answers)
     first = {name: each[0] for name, each in offered.items() if each}
-    return replace(examined, probes=probes, addresses=first)
+    return replace(examined, probes=probes, logins=logins, addresses=first)
 
 
 def planned_addresses(hosts: Sequence[Host], facts: Mapping[str, Facts], interface: str | None) -> dict[str, str]:

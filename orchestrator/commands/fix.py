@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,10 +14,10 @@ from orchestrator.core.edit import set_host_key
 from orchestrator.core.findings import Examined, Finding
 from orchestrator.core.inventory import Host
 from orchestrator.display import Display
-from orchestrator.errors import AuthenticationFailed, HostKeyUnknown, OrchError
+from orchestrator.errors import AuthenticationFailed, HostKeyUnknown, OrchError, PreflightError
 from orchestrator.remote.keys import install_key
 from orchestrator.remote.node import Node
-from orchestrator.remote.ssh import Settings, connections
+from orchestrator.remote.ssh import Connection, Settings, connections
 
 GRACE = 5.0
 
@@ -86,6 +87,9 @@ def _of_findings(
             for run_id in examined.facts[name].leftovers:
                 will = f"{name}: end the processes that run {run_id} left over there?"
                 yield Mend(will, partial(Node(links[name]).stop, run_id, GRACE))
+        elif finding.check == "disk" and "mkdir -p" in finding.remedy:
+            folder = examined.part(name, "disks")["/tmp"]["path"]
+            yield Mend(f"{name}: make the folder {folder}?", partial(_make_folder, links[name], folder))
         elif finding.check == "interface" and not finding.pair:
             plain = replace(hosts[name], fabric_address=None)
             better = next(iter(candidates(plain, examined.facts, examined.hosts)), None)
@@ -94,6 +98,15 @@ def _of_findings(
             on = next(each.interface for each in examined.facts[name].addresses if each.address == better)
             key, value = ("fabric_address", better) if "fabric_address" in finding.what else ("interface", on)
             yield Mend(f"{hosts_file}: set hosts.{name}.{key} to {value}?", _edit(hosts_file, name, key, value))
+
+
+def _make_folder(link: Connection, folder: str) -> None:
+    channel = link.command(shlex.join(["mkdir", "-p", "--", folder]))
+    channel.end_input()
+    _, err = channel.output()
+    if channel.exit_code():
+        said = err.decode("utf-8", "replace").strip()
+        raise PreflightError(f"{folder} could not be made: {said}", remedy="make it by hand", host=link.host.name)
 
 
 def _edit(hosts_file: Path, name: str, key: str, value: str) -> Callable[[], object]:

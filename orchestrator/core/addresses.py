@@ -13,6 +13,8 @@ from orchestrator.core.facts import Address, Facts
 from orchestrator.core.inventory import Host
 from orchestrator.errors import PreflightError
 
+# In Mbit/s: no network is preferred to the one that SSH uses unless it is faster than this.
+FAST = 1000
 # Bridges of containers and virtual machines: up on many hosts, with the same address on each.
 VIRTUAL = ("docker", "br-", "virbr", "veth", "cni", "flannel", "tailscale", "lxc", "podman")
 
@@ -20,8 +22,9 @@ VIRTUAL = ("docker", "br-", "virbr", "veth", "cni", "flannel", "tailscale", "lxc
 def master_address(master: Host, hosts: Sequence[Host], facts: Mapping[str, Facts], interface: str | None) -> str:
     """The numeric address of the master that every node can reach.
 
-    In this order: ``fabric_address``, the address on the interface that the inventory names, the address
-    that SSH came in on, any other. Raises PreflightError if none will do.
+    In this order: ``fabric_address``, the address on the interface that the inventory names, one on a network
+    that all nodes are on and that is faster than SSH's, the address that SSH came in on, any other. Raises
+    PreflightError if none will do.
     """
     own = facts[master.name]
     if master.fabric_address:
@@ -38,7 +41,7 @@ def master_address(master: Host, hosts: Sequence[Host], facts: Mapping[str, Fact
             )
         return found
     others = [facts[host.name] for host in hosts if host.name != master.name]
-    for candidate in _candidates(own):
+    for candidate in _fastest_first(own, others):
         if all(reaches(other, candidate) for other in others):
             return candidate
     if own.ssh_address and not ipaddress.ip_address(own.ssh_address).is_loopback:
@@ -94,6 +97,27 @@ def _candidates(own: Facts) -> Iterable[str]:
         virtual = entry.interface.startswith(VIRTUAL)
         if not virtual and not ipaddress.ip_address(entry.address).is_loopback:
             yield entry.address
+
+
+def _fastest_first(own: Facts, others: Sequence[Facts]) -> list[str]:
+    """The candidates, first those on a network of all nodes that is faster than the one that SSH came in on."""
+    usual = list(dict.fromkeys(_candidates(own)))
+    speeds = {address: _speed(own, address) for address in usual}
+    least = max([FAST, *(speeds[address] for address in usual if address == own.ssh_address)])
+
+    def shared(address: str) -> bool:
+        beside = [_matching(other.addresses, address) for other in others]
+        return all(beside) and not any(entry.address == address for other in others for entry in other.addresses)
+
+    faster = [address for address in usual if ":" not in address and speeds[address] > least and shared(address)]
+    return [*sorted(faster, key=lambda address: -speeds[address]), *usual]
+
+
+def _speed(facts: Facts, address: str) -> int:
+    """Of the interface that has an address, in Mbit/s as the kernel says; 0 where it does not."""
+    name = next((entry.interface for entry in facts.addresses if entry.address == address), "")
+    interfaces = facts.parts.get("interfaces") or {}
+    return int((interfaces.get(name) or {}).get("speed") or 0)
 
 
 def candidates(host: Host, facts: Mapping[str, Facts], hosts: Sequence[Host]) -> list[str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from orchestrator.core import cluster_checks as cluster
+from orchestrator.core import gpu_checks as gpu
 from orchestrator.core import node_checks as node
 from orchestrator.core import pair_checks as pair
+from orchestrator.core import software_checks as software
 from orchestrator.core.findings import SEVERITIES, Check, Examined, Finding
 
 CHECKS: tuple[Check, ...] = (
@@ -16,19 +18,37 @@ CHECKS: tuple[Check, ...] = (
         "what it prints corrupts scp, rsync and git, though not orch",
         node.shell_noise,
     ),
-    Check("interpreter", "interpreter and torch", "torchrun cannot start", node.interpreter),
+    Check("interpreter", "interpreter and torch", "torchrun cannot start", software.interpreter),
     Check(
-        "import", "torch can be imported", "every rank fails at its first line", node.torch_imports, quick=False
+        "import",
+        "torch can be imported",
+        "every rank fails at its first line",
+        software.torch_imports,
+        quick=False,
     ),
-    Check("torchvision", "torchvision belongs to torch", "its import fails on every rank", node.torchvision),
+    Check("torchvision", "torchvision belongs to torch", "its import fails on every rank", software.torchvision),
+    Check(
+        "requirements",
+        "requirements are installed",
+        "some ranks fail at an import, the others wait for them",
+        software.requirements,
+        quick=False,
+    ),
     Check("busy", "no other run", "two runs share GPUs, ports and memory", node.busy),
     Check("launchers", "no foreign torchrun", "it may hold GPUs and the port", node.other_launchers, quick=False),
+    Check("locks", "stale locks", "torch's extensions wait for them for ever", node.stale_locks, quick=False),
+    Check("kept", "old trees and runs", "they fill the disk", node.kept, quick=False),
+    Check("logout", "logout leaves runs alone", "a detached run ends with its session", node.logout, quick=False),
     Check("hostname", "own host name", "Gloo advertises 127.0.1.1 and the others dial themselves", node.own_name),
     Check(
         "interface", "interfaces that are named", "Gloo and NCCL fail or choose another network", node.interface
     ),
     Check("port", "master port is free", "node 0 dies at once, and the others wait in silence", node.master_port),
-    Check("gpus", "GPUs", "ranks without a GPU fail; a sick one holds all back", node.gpus),
+    Check("gpus", "GPUs", "ranks without a GPU fail; a sick one holds all back", gpu.gpus),
+    Check("cuda", "torch can use the GPUs", "ranks fail or fall back to the CPU", gpu.torch_sees, quick=False),
+    Check("peers", "GPUs reach each other", "NCCL is slow, or hangs", gpu.peers, quick=False),
+    Check("xid", "errors of GPUs", "a sick GPU fails soon, and all ranks with it", gpu.errors, quick=False),
+    Check("rdma", "RDMA adapters", "NCCL hangs between adapters of different kinds", gpu.adapters, quick=False),
     Check("disk", "room to write", "a full disk takes the snapshot and the traceback with it", node.disks),
     Check("shm", "/dev/shm", "DataLoader workers die with a bus error", node.shared_memory),
     Check(
@@ -46,11 +66,20 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check("throughput", "links", "one slow link sets the pace of all ranks", pair.throughput, quick=False),
     Check("latency", "round trips", "a node on another network holds all back", pair.latency, quick=False),
+    Check("logins", "SSH between nodes", "mpirun and DeepSpeed start nothing", pair.logins, quick=False),
     Check("versions", "versions agree", "failures that look like anything", cluster.versions),
     Check("drivers", "GPUs and drivers agree", "the slowest sets the pace", cluster.drivers, quick=False),
     Check("systems", "systems agree", "binaries of one do not run on the other", cluster.systems),
     Check("variables", "variables agree", "ranks with other settings hang in collectives", cluster.variables),
     Check("clocks", "clocks agree", "c10d takes live nodes for dead ones", cluster.clocks),
+    Check(
+        "ntp",
+        "clocks are kept right",
+        "clocks that agree today differ next week",
+        cluster.timekeeping,
+        quick=False,
+    ),
+    Check("names", "names resolve alike", "ranks that go by name dial others", cluster.names, quick=False),
     Check("identity", "each host is a machine", "two torchruns fight for one machine", cluster.identities),
     Check("addresses", "addresses are unique", "ranks dial themselves", cluster.addresses),
     Check("families", "IPv4 everywhere or nowhere", "two sides of a connection do not meet", cluster.families),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -10,6 +11,7 @@ from orchestrator.core.findings import Examined, Finding, fail, usual, warn
 
 CLOCK_WARN, CLOCK_FAIL = 1.0, 10.0
 BUSY_LOAD = 2.0
+OLD_KERNEL = [5, 5]
 
 
 def _differing(
@@ -57,6 +59,16 @@ def versions(examined: Examined) -> Iterator[Finding]:
             ),
             "fail" if name == "nvidia-nccl" else "warn",
         )
+    cuda = {node: (examined.part(node, "torch") or {}).get("cuda") for node in facts}
+    yield from _differing(
+        examined,
+        {node: value for node, value in cuda.items() if node in agreeing},
+        lambda node, mine, most: (
+            f"has torch for CUDA {mine}, most have it for CUDA {most}",
+            f"install the same there: {facts[node].python.path} -m pip install",
+        ),
+        "warn",
+    )
     pythons = {
         node: ".".join(known.python.version.split(".")[:2]) if known.python.version else None
         for node, known in facts.items()
@@ -103,6 +115,54 @@ def systems(examined: Examined) -> Iterator[Finding]:
             ),
             severity,
         )
+
+    for host in examined.hosts:
+        kernel = examined.system(host.name).get("kernel", "")
+        numbers = [int(word) for word in re.findall(r"\d+", kernel)[:2]]
+        if len(numbers) == 2 and numbers < OLD_KERNEL:
+            what = f"has Linux {kernel}: processes of PyTorch hang on kernels before 5.5"
+            yield warn(host.name, what, "update its system, or keep an eye on its ranks")
+
+
+def names(examined: Examined) -> Iterator[Finding]:
+    """A host's name leads to one address, whichever node asks (pytorch#150532)."""
+    asked = {host.name: examined.part(host.name, "names") or {} for host in examined.hosts}
+    for name in dict.fromkeys(name for known in asked.values() for name in known):
+        # On itself a host's own name is another matter.
+        values = {
+            host.name: tuple(asked[host.name][name])
+            for host in examined.hosts
+            if name in asked[host.name] and name not in (host.name, host.address)
+        }
+        if len(values) < 2 or not usual(values):
+            continue
+        yield from _differing(
+            examined,
+            values,
+            lambda node, mine, most, name=name: (  # type: ignore[misc]
+                f"{name} leads to {', '.join(mine)} there, on most nodes to {', '.join(most)}"
+                if mine
+                else f"cannot resolve {name}, which leads to {', '.join(most)} on most nodes",
+                "orch passes addresses to its runs; for others, correct /etc/hosts or the name server there",
+            ),
+            "warn",
+        )
+
+
+def timekeeping(examined: Examined) -> Iterator[Finding]:
+    """What keeps the other clocks right keeps this one."""
+    known = {host.name: examined.part(host.name, "timekeeping") or {} for host in examined.hosts}
+    states = {node: state.get("synchronised") for node, state in known.items()}
+    if not any(states.values()):
+        return
+    for node, state in states.items():
+        if state is False:
+            sudo = "" if examined.system(node).get("root") else "sudo "
+            yield warn(
+                node,
+                "nothing keeps its clock right (NTP), as it does on others",
+                f"there: {sudo}timedatectl set-ntp true",
+            )
 
 
 def variables(examined: Examined) -> Iterator[Finding]:
@@ -209,7 +269,5 @@ def shared_homes(examined: Examined) -> Iterator[Finding]:
     disk = {node: (examined.part(node, "disks") or {}).get("workdir", {}).get("kind") for node in shared}
     slow = tuple(node for node in shared if disk[node] == kinds[node])
     if slow:
-        what = (
-            f"their workdir is on a network file system ({kinds[slow[0]]}): every rank reads and writes through it"
-        )
+        what = f"workdir is on a network file system ({kinds[slow[0]]}): every rank reads and writes through it"
         yield Finding(slow, "warn", what, "set workdir: to a local disk")

@@ -43,7 +43,9 @@ class Examined:
 
     ``probes``: what node a found out about node b, as ``node/probe.py`` has it; ``pings`` how each host answered
     this machine's. ``addresses`` are those that a plan would use; ``port`` is the master port where it is fixed;
-    ``own_run`` a run that is to be started again. ``one_machine``: the hosts are a sandbox.
+    ``own_run`` a run that is to be started again; ``requirements`` the lines of the project's requirements.txt;
+    ``logins`` how each node's SSH logins to others ended, where they were tried. ``one_machine``: the hosts are a
+    sandbox.
     """
 
     hosts: Sequence[Host]
@@ -54,6 +56,8 @@ class Examined:
     port: int | None = None
     backend: str = "auto"
     own_run: str | None = None
+    requirements: tuple[str, ...] = ()
+    logins: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     one_machine: bool = False
 
     def part(self, node: str, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from orchestrator.core.facts import Running
@@ -16,6 +17,7 @@ LEAST_INODES = 10_000
 LEAST_SHM, USUAL_SHM = 64 * MIB, GIB
 LEAST_FILES, USUAL_FILES = 256, 1024
 LEAST_MEMORY = 512 * MIB
+MANY_TREES, MANY_RUNS = 100, 300
 
 
 def parts(examined: Examined) -> Iterator[Finding]:
@@ -51,44 +53,6 @@ def shell_noise(examined: Examined) -> Iterator[Finding]:
             said = noise.strip().splitlines()[0][:60] if noise.strip() else "blank lines"
             what = f"its login shell prints {said!r} without being asked; scp, rsync and other tools break on that"
             yield warn(node, what, "in ~/.bashrc there, put it behind: case $- in *i*) ... ;; esac")
-
-
-def interpreter(examined: Examined) -> Iterator[Finding]:
-    """The interpreter is there and has torch."""
-    for host in examined.hosts:
-        python = examined.facts[host.name].python
-        if python.error:
-            what = f"interpreter {python.path!r}: {python.error}"
-            yield fail(host.name, what, "set python: for this host to one that exists there")
-        elif python.torch is None:
-            what = f"{python.path} (Python {python.version}) has no torch"
-            remedy = f"{python.path} -m pip install torch, or set python: for this host"
-            yield fail(host.name, what, remedy)
-
-
-def torch_imports(examined: Examined) -> Iterator[Finding]:
-    """torch can be imported."""
-    for host in examined.hosts:
-        answer = examined.facts[host.name].parts.get("torch")
-        python = examined.facts[host.name].python
-        if answer is None or python.error or python.torch is None:
-            continue
-        if "error" in answer:
-            what = f"{python.path} cannot import torch: {answer['error']}"
-            yield fail(host.name, what, f"try it there: {python.path} -c 'import torch'")
-
-
-def torchvision(examined: Examined) -> Iterator[Finding]:
-    """torchvision is built for one version of torch and does not import with another."""
-    for host in examined.hosts:
-        versions = examined.part(host.name, "versions") or {}
-        wants, has = versions.get("torchvision_wants"), versions.get("packages", {}).get("torch")
-        if wants and has and has.partition("+")[0] != wants.partition("+")[0]:
-            mine = versions["packages"]["torchvision"]
-            what = f"torchvision {mine} belongs to torch {wants}, and torch {has} is installed: it will not import"
-            remedy = f"there: {examined.facts[host.name].python.path} -m pip install torchvision torch=={has}"
-            # Only a warning: not every script imports it.
-            yield warn(host.name, what, remedy)
 
 
 def busy(examined: Examined) -> Iterator[Finding]:
@@ -167,54 +131,16 @@ def master_port(examined: Examined) -> Iterator[Finding]:
         yield warn(master, what, f"take one below {low}, or leave it out and orch picks a free one")
 
 
-def gpus(examined: Examined) -> Iterator[Finding]:
-    """The GPUs that are expected are there and well."""
-    for host in examined.hosts:
-        found = examined.facts[host.name].gpus
-        if host.gpus is not None and found < host.gpus:
-            what = f"{found} of the {host.gpus} GPUs in the inventory are visible"
-            yield fail(host.name, what, "look at nvidia-smi -L and CUDA_VISIBLE_DEVICES there, or correct gpus:")
-        elif examined.backend == "nccl" and not found:
-            yield fail(host.name, "--backend nccl needs GPUs, and it has none", "use --backend gloo")
-        backends = (examined.part(host.name, "torch") or {}).get("backends")
-        if backends is not None and examined.backend != "auto" and examined.backend not in backends:
-            what = f"its torch has no backend {examined.backend}, only {', '.join(backends) or 'none'}"
-            yield fail(host.name, what, f"use --backend {next(iter(backends), 'gloo')}, or install another torch")
-        users = [f"pid {pid} ({program})" for pid, program, _ in examined.part(host.name, "gpu_users") or []]
-        for gpu in examined.part(host.name, "gpus") or []:
-            yield from _gpu(host.name, gpu, users)
-
-
-def _gpu(node: str, gpu: dict[str, str], users: list[str]) -> Iterator[Finding]:
-    name = f"GPU {gpu['index']} ({gpu['name']})"
-    used, total = (
-        float(gpu[key]) if gpu[key].replace(".", "").isdigit() else 0.0 for key in ("memory.used", "memory.total")
-    )
-    if total and used > 0.5 * total:
-        what = f"{name} has {used / 1024:.0f} of {total / 1024:.0f} GiB in use already"
-        holders = f", held by {', '.join(users[:4])}" if users else ", by no process that nvidia-smi knows"
-        yield warn(node, what + holders, "end what holds it; orch ps shows leftovers of runs")
-    errors = gpu["ecc.errors.uncorrected.volatile.total"]
-    if errors.isdigit() and int(errors):
-        yield fail(node, f"{name} has {errors} uncorrected memory errors", "reset or replace it: nvidia-smi -r")
-    temperature = gpu["temperature.gpu"]
-    if temperature.isdigit() and int(temperature) >= 87:
-        yield warn(node, f"{name} is at {temperature} °C and will be slowed down", "look at its cooling")
-    if gpu["clocks_throttle_reasons.hw_slowdown"] == "Active":
-        yield warn(node, f"{name} is being slowed down by its hardware", "look at its power and its cooling")
-    if gpu["persistence_mode"] == "Disabled":
-        what = f"{name} is not in persistence mode: its driver is loaded anew for every process"
-        yield warn(node, what, "sudo nvidia-smi -pm 1 there")
-    if gpu["compute_mode"] == "Prohibited":
-        yield fail(node, f"{name} allows no computing (compute mode Prohibited)", "sudo nvidia-smi -c 0 there")
-
-
 def disks(examined: Examined) -> Iterator[Finding]:
     """There is room, and it can be written."""
     for host in examined.hosts:
         system = examined.system(host.name)
         for what, disk in (examined.part(host.name, "disks") or {}).items():
-            where = f"{what} ({disk['path']})"
+            where = what if disk["path"] == what else f"{what} ({disk['path']})"
+            if what == "/tmp" and not disk.get("there", True):
+                gone = f"TMPDIR is {disk['path']}, which does not exist there"
+                yield warn(host.name, gone, f"there: mkdir -p {shlex.quote(disk['path'])}")
+                continue
             if not disk["writable"] and disk["free"] >= MIB:
                 remedy = as_root(system, f"chown $USER {disk['path']}") + ", or set workdir: elsewhere"
                 severity = warn if what == "/tmp" else fail
@@ -271,6 +197,10 @@ def memory(examined: Examined) -> Iterator[Finding]:
         if known["available"] < LEAST_MEMORY:
             what = f"{known['available'] / MIB:.0f} MiB of memory are available"
             yield warn(host.name, what, "end what uses it there")
+        used = known["swap"] - known.get("swap_free", known["swap"])
+        if used > known["total"] / 10:
+            what = f"{used / GIB:.1f} GiB of it are swapped out: what waits for the disk holds all ranks back"
+            yield warn(host.name, what, "end what uses its memory there: top, then o, then SWAP>0")
         if known["limit"] is not None and known["limit"] < known["total"] / 2 and known["limit"] < 16 * GIB:
             what = f"its container or slice is limited to {known['limit'] / GIB:.1f} GiB of memory"
             yield warn(host.name, what, "raise the limit (docker --memory, systemd MemoryMax=)")
@@ -284,6 +214,31 @@ def processes(examined: Examined) -> Iterator[Finding]:
         if known is not None and wanted > known["cores"]:
             what = f"{wanted} processes on {known['cores']} cores take turns"
             yield warn(host.name, what, "lower nproc: for this host, or --nproc")
+
+
+def stale_locks(examined: Examined) -> Iterator[Finding]:
+    """No lock is left of a build of a torch extension: every import of it waits for that, without a limit."""
+    for host in examined.hosts:
+        for path, seconds in examined.part(host.name, "locks") or []:
+            what = f"{path} is left of a build that ended {age(seconds)} ago: torch waits for it without a limit"
+            yield warn(host.name, what, f"if nothing builds there: rm {shlex.quote(path)}")
+
+
+def kept(examined: Examined) -> Iterator[Finding]:
+    """Trees and run folders do not pile up."""
+    for host in examined.hosts:
+        known = examined.part(host.name, "kept")
+        if known is not None and (known["trees"] > MANY_TREES or known["runs"] > MANY_RUNS):
+            what = f"{known['path']} holds {known['trees']} trees and {known['runs']} working folders of runs"
+            yield warn(host.name, what, "remove what no run uses: orch sync --prune")
+
+
+def logout(examined: Examined) -> Iterator[Finding]:
+    """What a session leaves running goes on when it ends."""
+    for host in examined.hosts:
+        if (examined.part(host.name, "logout") or {}).get("kills"):
+            what = "its systemd ends a user's processes at logout (KillUserProcesses): a detached run would end"
+            yield warn(host.name, what, "there: loginctl enable-linger")
 
 
 def age(seconds: float) -> str:

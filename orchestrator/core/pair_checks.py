@@ -122,7 +122,8 @@ def master(examined: Examined) -> Iterator[Finding]:
     ]
     if bad:
         others = sorted(a for a, _ in bad)
-        what = f"{_said(str(probes[bad[0]]['master']))} master port for {_some(others)}, other ports are open"
+        said = _said(str(probes[bad[0]]["master"])).removesuffix(" the")
+        what = f"{said} the master port for {_some(others)}, other ports are open"
         yield Finding((node,), "fail", what, _open(examined, node, others, str(probes[bad[0]]["master"])))
 
 
@@ -223,6 +224,29 @@ def latency(examined: Examined) -> Iterator[Finding]:
         ),
         "is it on another network? name the fast one with interface: or fabric_address:",
     )
+
+
+def logins(examined: Examined) -> Iterator[Finding]:
+    """Every node logs in to every other, where that was asked for."""
+    said = {(a, b): word for a, others in examined.logins.items() for b, word in others.items()}
+    bad = {pair for pair, word in said.items() if word != "ok"}
+    nodes, pairs = culprits(bad, said)
+    for node in nodes:
+        mine = sorted(pair for pair in bad if node in pair)
+        others = sorted({other for pair in mine for other in pair} - {node})
+        what = f"no SSH login without a password to and from {_some(others)}: {said[mine[0]]}"
+        yield Finding((node,), "fail", what, _let_login(said[mine[0]], examined.addresses.get(mine[0][1], node)))
+    for a, b in pairs:
+        what = f"no SSH login without a password: {said[a, b]}"
+        yield Finding((a, b), "fail", what, _let_login(said[a, b], examined.addresses.get(b, b)), pair=True)
+
+
+def _let_login(said: str, address: str) -> str:
+    if "Host key verification" in said:
+        return f"record its key, after comparing it: ssh-keyscan {address} >> ~/.ssh/known_hosts"
+    if "cannot be started" in said:
+        return "install an SSH client there: apt install openssh-client, or dnf install openssh-clients"
+    return f"there: ssh-keygen -t ed25519 (if it has no key), then ssh-copy-id {address}"
 
 
 def _grouped(

@@ -51,6 +51,8 @@ def as_json(examined: Examined, findings: Sequence[Finding], errors: Sequence[Or
         "findings": [asdict(finding) for finding in findings],
         "probes": examined.probes,
         "pings": examined.pings,
+        "requirements": list(examined.requirements),
+        "logins": examined.logins,
     }
     return json.dumps(whole, indent=1) + "\n"
 
@@ -74,6 +76,8 @@ def from_json(text: str) -> Examined:
         addresses={name: host["address"] for name, host in whole["hosts"].items() if host["address"]},
         port=whole["port"],
         backend=whole["backend"],
+        requirements=tuple(whole.get("requirements", ())),
+        logins=whole.get("logins", {}),
         one_machine=whole["one_machine"],
     )
 

@@ -1,7 +1,8 @@
 """What a run, and a doctor, need to know of a node, gathered in one answer.
 
 Request: ``{"python": path or null, "workdir", "master_port": first port to try or null, "port_fixed": bool,
-"trees": [[workdir, project, tree id], ...], "parts": [name, ...], "probe": bool}``. The first frame is the node's
+"trees": [[workdir, project, tree id], ...], "parts": [name, ...], "names": [to look up], "packages": [names],
+"probe": bool}``. The first frame is the node's
 clock, the second the facts; a part that hangs or breaks is ``{"error": why}`` and holds no other up. With
 ``probe`` the node then listens for others and waits for orders, see ``probe.py``.
 """
@@ -15,7 +16,7 @@ import socket
 import struct
 import time
 
-from . import bounded, gpus, lock, machine, paths, probe, software, sweep, wire
+from . import bounded, gpus, lock, machine, paths, probe, rdma, software, stale, sweep, wire
 
 SIOCGIFCONF, SIOCGIFFLAGS, SIOCGIFNETMASK = 0x8912, 0x8913, 0x891B
 IFF_UP = 0x1
@@ -26,25 +27,37 @@ def answer(request, out):
     wire.write_all(out, wire.json_frame({"time": time.time()}))
     python = request.get("python")
     workdir = request.get("workdir") or "~"
+    temporary = os.environ.get("TMPDIR") or "/tmp"
     known = {
         "system": (2.0, machine.system),
         "own_name": (5.0, machine.own_name),
         "limits": (2.0, machine.limits),
         "memory": (2.0, machine.memory),
-        "disks": (4.0, lambda: machine.disks({"workdir": workdir, "home": "~", "/tmp": "/tmp"})),
+        "disks": (4.0, lambda: machine.disks({"workdir": workdir, "home": "~", "/tmp": temporary})),
         "shm": (2.0, lambda: machine.disk("/dev/shm")),
         "variables": (2.0, machine.variables),
         "interfaces": (2.0, machine.interfaces),
         "listeners": (4.0, lambda: machine.listeners([request.get("master_port")])),
         "torchruns": (4.0, machine.torchruns),
         "home": (2.0, machine.home),
+        "names": (5.0, lambda: machine.names(request.get("names", []))),
+        "timekeeping": (2.0, machine.timekeeping),
+        "logout": (2.0, machine.logout),
+        "rdma": (2.0, rdma.ports),
+        "locks": (2.0, stale.locks),
+        "kept": (2.0, lambda: stale.kept(workdir)),
         "gpus": (gpus.LIMIT + 1, gpus.devices),
         "gpu_users": (gpus.LIMIT + 1, gpus.users),
+        "gpu_peers": (gpus.LIMIT + 1, gpus.peers),
+        "gpu_errors": (gpus.LIMIT + 1, gpus.errors),
     }
     asked = request.get("parts", [])
     wanted = {name: known[name] for name in asked if name in known}
     wanted["gpu_count"] = (gpus.LIMIT + 1, gpu_count)
-    wanted["software"] = (software.IMPORT_LIMIT + 1, lambda: software.look(python, "torch" in asked))
+    wanted["software"] = (
+        software.IMPORT_LIMIT + 1,
+        lambda: software.look(python, "torch" in asked, request.get("packages", [])),
+    )
     parts = bounded.gather(wanted)
     both, count = parts.pop("software"), parts.pop("gpu_count")
     parts["versions"] = versions = both.get("versions", both)

@@ -1,10 +1,14 @@
 """The GPUs of a node, as nvidia-smi has them."""
 
+import re
 import shutil
 
 from . import bounded
 
 LIMIT = 8.0
+# "NVRM: Xid (PCI:0000:3b:00): 79, pid=1234, name=python, GPU has fallen off the bus."
+XID = re.compile(r"NVRM: Xid \(PCI:([^)]+)\): (\d+), ?(.*)")
+STYLING = re.compile(r"\x1b\[[0-9;]*m")
 FIELDS = (
     "index",
     "name",
@@ -42,3 +46,39 @@ def users():
     query = ["nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader,nounits"]
     rows = [line.split(",") for line in bounded.run(query, LIMIT).splitlines()]
     return [[int(row[0]), row[1].strip(), row[2].strip()] for row in rows if len(row) == 3 and row[0].isdigit()]
+
+
+def peers():
+    """The pairs of GPUs without access to each other's memory: ``[[i, j, why, as nvidia-smi has it], ...]``."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    rows = {}
+    for line in STYLING.sub("", bounded.run(["nvidia-smi", "topo", "-p2p", "r"], LIMIT)).splitlines():
+        words = line.split()
+        if len(words) > 1 and re.match(r"GPU\d+\Z", words[0]) and "X" in words:
+            rows[int(words[0][3:])] = words[1:]
+    return [
+        [i, j, word] for i, row in sorted(rows.items()) for j, word in enumerate(row) if i < j and word != "OK"
+    ]
+
+
+def errors():
+    """The newest Xid of each kind and GPU since the start, from the kernel's log: ``[[bus, number, text], ...]``.
+
+    None are known to a user who may not read the kernel's log.
+    """
+    if shutil.which("nvidia-smi") is None:
+        return []
+    text = ""
+    for argv in (
+        ["journalctl", "-k", "-b", "--no-pager", "-o", "cat", "-n", "200", "-g", "NVRM: Xid"],
+        ["sh", "-c", "dmesg | grep -a 'NVRM: Xid' | tail -n 200"],
+    ):
+        try:
+            text = bounded.run(argv, LIMIT / 2)
+        except bounded.Failed:
+            continue
+        if text:
+            break
+    found = {(match[1], int(match[2])): match[3] for match in map(XID.search, text.splitlines()) if match}
+    return [[bus, number, said[:200]] for (bus, number), said in sorted(found.items())]

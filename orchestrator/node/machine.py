@@ -1,14 +1,19 @@
 """What a node is: its system, its limits, its room, and its own idea of its name."""
 
+import getpass
+import glob
 import os
 import resource
 import shutil
 import socket
+import time
 
 from . import paths
 
 DRIFT = ("NCCL_", "GLOO_", "TORCH_", "CUDA_", "OMP_", "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTORCH_", "MKL_")
 LAUNCHERS = ("torch.distributed.run", "/torchrun ", "deepspeed.launcher")
+# What adjtimex(2) returns for a clock that nothing disciplines.
+TIME_ERROR = 5
 FIREWALLS = ("ufw", "firewall-cmd", "nft", "iptables")
 
 
@@ -67,6 +72,43 @@ def own_name():
     return {"hostname": name, "addresses": found}
 
 
+def names(wanted, limit=4.0):
+    """What each of some names leads to here, sorted; those that are not looked up in time are left out."""
+    deadline = time.monotonic() + limit
+    found = {}
+    for name in wanted:
+        if time.monotonic() > deadline:
+            break
+        try:
+            found[name] = sorted({entry[4][0] for entry in socket.getaddrinfo(name, None)})
+        except OSError:
+            found[name] = []
+    return found
+
+
+def timekeeping():
+    """Whether something keeps the kernel's clock right (adjtimex(2)); None where it does not say."""
+    if os.path.exists("/run/systemd/timesync/synchronized"):
+        return {"synchronised": True}
+    import ctypes  # dear, and seldom needed
+
+    state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512))
+    return {"synchronised": None if state < 0 else state != TIME_ERROR}
+
+
+def logout():
+    """Whether systemd ends what a user has left running when the last session closes (logind.conf(5))."""
+    kills = False
+    for path in ["/etc/systemd/logind.conf"] + sorted(glob.glob("/etc/systemd/logind.conf.d/*.conf")):
+        for line in read(path).splitlines():
+            key, _, value = line.partition("=")
+            if key.strip() == "KillUserProcesses":
+                kills = value.strip().lower() in ("yes", "true", "on", "1")
+    lingers = os.path.exists(os.path.join("/var/lib/systemd/linger", getpass.getuser()))
+    # KillExcludeUsers= spares root where nobody says otherwise.
+    return {"kills": kills and not lingers and os.getuid() != 0}
+
+
 def limits():
     """The limits of a session: open files, processes, locked memory, None for unlimited; the kernel's ports."""
     words = read("/proc/sys/net/ipv4/ip_local_port_range").split()
@@ -91,6 +133,7 @@ def memory():
         "total": sizes.get("MemTotal", 0),
         "available": sizes.get("MemAvailable", 0),
         "swap": sizes.get("SwapTotal", 0),
+        "swap_free": sizes.get("SwapFree", 0),
         "limit": memory_limit(),
         "cores": len(os.sched_getaffinity(0)),
         # Of five minutes: that of one jumps.
@@ -125,6 +168,7 @@ def disk(folder):
     status = os.statvfs(path)
     return {
         "path": folder,
+        "there": path == folder,
         "free": status.f_bavail * status.f_frsize,
         "size": status.f_blocks * status.f_frsize,
         "inodes": status.f_favail if status.f_files else None,

@@ -3,11 +3,13 @@
 State lives in ``~/.orch/<hostname>/`` and not in ``~/.orch/``, because a home may be shared by several nodes.
 """
 
+import glob
 import os
 import re
 import socket
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+TREE_ID = re.compile(r"[0-9a-f]{64}\Z")
 
 
 def hostname():
@@ -52,6 +54,16 @@ def run_ids():
 def work_dir(workdir, run_id):
     """The working folder of one run, on the disk the user chose for such things."""
     return os.path.join(os.path.expanduser(workdir), "runs", hostname(), run_id)
+
+
+def trees(workdir):
+    """The synced trees below a workdir, of all projects: their folders."""
+    base = os.path.expanduser(workdir)
+    return [
+        path
+        for path in glob.glob(os.path.join(glob.escape(base), "*", "*"))
+        if TREE_ID.match(os.path.basename(path))
+    ]
 
 
 def tree_dir(workdir, project, tree_id):

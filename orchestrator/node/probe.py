@@ -2,8 +2,8 @@
 
 It goes with ``facts``: that answer says where this node listens, ``{"port", "udp_port", "master": "ok", why not,
 or null}``. Then the control side sends ``{"targets": [{"node", "addresses", "port", "udp_port", "master_port",
-"nonce", "streams"}], "seconds", "thorough"}``, gets ``{"results": {node: ...}}``, and hangs up when all nodes have
-answered: until then this one can be dialled.
+"nonce", "streams"}], "seconds", "thorough", "logins": targets of mesh.py}``, gets ``{"results": {node: ...},
+"logins": {node: ...}}``, and hangs up when all nodes have answered: until then this one can be dialled.
 """
 
 import errno
@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 
-from . import wire
+from . import mesh, wire
 
 CONNECT_LIMIT = 2.0
 TURNS = 5
@@ -41,7 +41,8 @@ def obey(out):
         threads.append(thread)
     for thread in threads:
         thread.join()
-    wire.write_all(out, wire.json_frame({"results": results}))
+    found = mesh.logins(orders["logins"])
+    wire.write_all(out, wire.json_frame({"results": results, "logins": found}))
     wire.read_frame(0)
 
 

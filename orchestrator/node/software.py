@@ -13,8 +13,8 @@ VERSIONS = """
 import json, sys
 from importlib import metadata, util
 found = {}
-for name in ("torch", "torchvision", "numpy", "nvidia-nccl-cu12", "nvidia-nccl-cu13", "nvidia-cudnn-cu12",
-             "nvidia-cudnn-cu13"):
+for name in ["torch", "torchvision", "numpy", "nvidia-nccl-cu12", "nvidia-nccl-cu13", "nvidia-cudnn-cu12",
+             "nvidia-cudnn-cu13"] + json.loads(sys.argv[1]):
     try:
         found[name] = metadata.version(name)
     except Exception:
@@ -42,15 +42,18 @@ def path_of(python):
     return shutil.which(os.path.expanduser(python or "python3")) or python or "python3"
 
 
-def look(python, import_torch):
-    """``{"versions": ..., "torch": ...}``, each its facts or ``{"error": why}``; one process tells both."""
+def look(python, import_torch, packages):
+    """``{"versions": ..., "torch": ...}``, each its facts or ``{"error": why}``; one process tells both.
+
+    The versions of ``packages`` are among the former, where they are installed.
+    """
     found = shutil.which(os.path.expanduser(python or "python3"))
     if found is None:
         return {"versions": {"error": "no such program"}, "torch": {"error": "no such program"}}
     error = None
     try:
         code, limit = (IMPORT, IMPORT_LIMIT) if import_torch else (VERSIONS, VERSIONS_LIMIT)
-        text = bounded.run([found, "-c", code], limit)
+        text = bounded.run([found, "-c", code, json.dumps(packages)], limit)
     except bounded.Failed as failed:
         error, text = str(failed), failed.output
     facts = []

@@ -19,7 +19,7 @@ from orchestrator.remote.node import Call, Node
 # Every pair up to so many nodes; beyond it each dials its neighbour and the master, and they it.
 ALL_PAIRS = 32
 # Longer than any part of the facts, and any dial, may take, in seconds.
-FACTS_TIMEOUT, PROBE_TIMEOUT = 60.0, 30.0
+FACTS_TIMEOUT, PROBE_TIMEOUT, LOGIN_TIMEOUT = 60.0, 30.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,18 @@ def probe(
     *,
     seconds: float | None = None,
     thorough: bool = True,
-) -> dict[str, dict[str, Any]]:
+    ssh_ports: Mapping[str, int] | None = None,
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, str]]]:
     """What each node finds out about the others: ``{node: {other: result}}``; see ``node/probe.py``.
 
     ``addresses``: each node's, the one that a run would use first; a node without any takes no part.
     ``master_port`` is tried where a node listens at it. ``seconds``: how long streams are timed; None for a
     moment. Not ``thorough``: only whether connections can be made. A node that does not answer is left out.
+    With ``ssh_ports`` they log in to each other, too; the second answer is how that ended.
     """
     taking = [name for name, answer in answers.items() if addresses.get(name) and answer.ports is not None]
     if len(taking) < 2:
-        return {}
+        return {}, {}
     whom = partners(taking)
 
     def target(other: str, streams: bool) -> dict[str, Any]:
@@ -106,12 +108,23 @@ def probe(
             "nonce": answers[other].call.nonce,
         }
 
+    def door(other: str) -> dict[str, Any]:
+        user = answers[other].facts.user
+        return {"node": other, "address": addresses[other][0], "port": (ssh_ports or {})[other], "user": user}
+
     def dial(name: str) -> dict[str, Any]:
         call = answers[name].call
-        targets = [target(other, streams) for other, streams in whom[name].items()]
-        call.channel.write(wire.json_frame({"targets": targets, "seconds": seconds, "thorough": thorough}))
-        results: dict[str, Any] = call.answer(PROBE_TIMEOUT + 2 * (seconds or 0))["results"]
-        return results
+        orders = {
+            "targets": [target(other, streams) for other, streams in whom[name].items()],
+            "seconds": seconds,
+            "thorough": thorough,
+            "logins": [door(other) for other in whom[name]] if ssh_ports else [],
+        }
+        call.channel.write(wire.json_frame(orders))
+        return call.answer(PROBE_TIMEOUT + 2 * (seconds or 0) + (LOGIN_TIMEOUT if ssh_ports else 0))
 
     found = on_all(taking, dial, limit=len(taking))
-    return {name: result for name, result in zip(taking, found, strict=True) if not isinstance(result, OrchError)}
+    told = {name: each for name, each in zip(taking, found, strict=True) if not isinstance(each, OrchError)}
+    return {name: each["results"] for name, each in told.items()}, {
+        name: each["logins"] for name, each in told.items()
+    }

@@ -1,0 +1,92 @@
+"""How checks look that no planted fault shows: facts of healthy hosts with one value changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.core.facts import Address
+from orchestrator.core.findings import Examined
+from orchestrator.core.report import from_json
+
+HEALTHY = Path(__file__).parent.parent / "tests" / "recorded" / "doctor" / "unknown-interface.json"
+ADAPTER = {"state": "ACTIVE", "rate": "200 Gb/sec (4X HDR)", "link": "InfiniBand"}
+GPU = {
+    "index": "0",
+    "name": "NVIDIA H100",
+    "uuid": "GPU-1",
+    "driver_version": "570.1",
+    "memory.total": "81559",
+    "memory.used": "4",
+    "utilization.gpu": "0",
+    "temperature.gpu": "35",
+    "ecc.errors.uncorrected.volatile.total": "0",
+    "persistence_mode": "Enabled",
+    "compute_mode": "Default",
+    "clocks_throttle_reasons.hw_slowdown": "Not Active",
+}
+NFS = {
+    "path": "/home/u/orch-work",
+    "free": 1 << 40,
+    "inodes": None,
+    "writable": True,
+    "noexec": False,
+    "kind": "nfs4",
+}
+# Of each part: what the others say, and node2. None: as it was recorded.
+PARTS: tuple[tuple[str, Any, Any], ...] = (
+    ("torch", None, {"error": "exit code 1: OSError: libcudnn.so.9: cannot open shared object file"}),
+    ("logout", {"kills": False}, {"kills": True}),
+    ("rdma", {"mlx5_0/1": ADAPTER}, {"mlx5_0/1": {**ADAPTER, "rate": "100 Gb/sec (4X EDR)"}}),
+    ("memory", None, {"available": 300 << 20}),
+    ("memory", None, {"load": 640.0, "cores": 16}),
+    ("gpus", [GPU], [{**GPU, "driver_version": "535.2"}]),
+    ("gpus", [], {"error": "no answer within 8 s"}),
+    ("timekeeping", {"synchronised": True}, {"synchronised": False}),
+    ("system", None, {"machine": "aarch64"}),
+)
+
+
+def healthy() -> Examined:
+    """Three hosts with nothing wrong."""
+    seen = from_json(HEALTHY.read_text())
+    return replace(seen, hosts=tuple(replace(host, interface=None) for host in seen.hosts))
+
+
+def with_part(seen: Examined, node: str, name: str, value: Any) -> Examined:
+    """With another answer of one node."""
+    facts = dict(seen.facts)
+    facts[node] = replace(facts[node], parts={**facts[node].parts, name: value})
+    return replace(seen, facts=facts)
+
+
+def examples() -> Iterator[Examined]:
+    """One cluster for each finding."""
+    for name, others, mine in PARTS:
+        seen = healthy()
+        for node, known in seen.facts.items():
+            value = mine if node == "node2" else others
+            if isinstance(value, dict) and "error" not in value and isinstance(known.parts.get(name), dict):
+                value = {**known.parts[name], **value}
+            if value is not None:
+                seen = with_part(seen, node, name, value)
+        yield seen
+    seen = healthy()
+    facts = {**seen.facts, "node3": replace(seen.facts["node3"], addresses=(Address("eth0", "fd00::3", 64),))}
+    yield replace(seen, facts=facts)
+    nfs = with_part(seen, "node2", "home", {**seen.facts["node2"].parts["home"], "kind": "nfs4"})
+    yield with_part(nfs, "node2", "disks", {**seen.facts["node2"].parts["disks"], "workdir": NFS})
+    yield _probed(seen, {"master": "timeout"}, into="node1")
+    yield _probed(seen, {"rtt": 0.031}, into="node2")
+
+
+def _probed(seen: Examined, changed: dict[str, Any], *, into: str) -> Examined:
+    probes = json.loads(json.dumps(seen.probes))
+    for node, others in probes.items():
+        for other, found in others.items():
+            if into == other or ("rtt" in changed and into == node):
+                found.update(changed)
+    return replace(seen, probes=probes)

@@ -1,0 +1,39 @@
+"""What earlier work left on a node that still has an effect: locks that nobody holds, trees and runs of orch."""
+
+import glob
+import os
+import time
+
+from . import paths
+
+# torch builds an extension within minutes; its FileBaton waits for such a file without any limit
+# (torch/utils/file_baton.py), so that one left by a killed build makes every later import hang.
+OLD_LOCK = 900.0
+
+
+def locks():
+    """torch's extension locks that are older than any build: ``[[path, age in seconds], ...]``."""
+    base = os.environ.get("TORCH_EXTENSIONS_DIR") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "torch_extensions"
+    )
+    found = []
+    for depth in ("*/lock", "*/*/lock"):
+        for path in glob.glob(os.path.join(glob.escape(base), depth)):
+            age = time.time() - os.lstat(path).st_mtime
+            if age > OLD_LOCK:
+                found.append([path, age])
+    return found
+
+
+def kept(workdir):
+    """How many trees and run folders orch keeps on this node."""
+    work = os.path.expanduser(workdir)
+    mine = os.path.join(work, "runs", paths.hostname())
+    return {"path": work, "trees": len(paths.trees(work)), "runs": len(_listed(mine))}
+
+
+def _listed(folder):
+    try:
+        return [name for name in os.listdir(folder) if not name.startswith(".")]
+    except OSError:
+        return []

@@ -336,6 +336,7 @@ def test_the_inventory_names_the_hosts(cluster: Cluster) -> None:
     assert inventory["defaults"] == {
         "user": "root",
         "identity_file": str(cluster.identity_file),
+        "env": {"OMP_NUM_THREADS": "1"},
         "python": sys.executable,
         "workdir": "~/w",
     }

@@ -177,7 +177,12 @@ class Cluster:
 
         ``per_host`` adds keys to hosts by name, ``top_level`` adds to the whole; a ``defaults`` there is merged.
         """
-        defaults: dict[str, object] = {"user": "root", "identity_file": str(self.identity_file)}
+        defaults: dict[str, object] = {
+            "user": "root",
+            "identity_file": str(self.identity_file),
+            # All hosts share this machine's cores; threads of torch that wait for each other are what costs.
+            "env": {"OMP_NUM_THREADS": "1"},
+        }
         if self.python is not None:
             defaults["python"] = self.python
         given = top_level.pop("defaults", None)

@@ -250,7 +250,7 @@ def sick_gpus(p: Patient) -> None:
 
 def many_trees(p: Patient) -> None:
     for number in range(101):
-        (p["node2"].home / "orch-work" / "project" / f"{number:064x}").mkdir(parents=True)
+        (p["node2"].home / "orch-work" / "project" / f"{number:032x}").mkdir(parents=True)
     p.undo.callback(lambda: shutil.rmtree(p["node2"].home / "orch-work"))
 
 

@@ -9,7 +9,7 @@ import re
 import socket
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
-TREE_ID = re.compile(r"[0-9a-f]{64}\Z")
+TREE_ID = re.compile(r"[0-9a-f]{32}\Z")
 
 
 def hostname():

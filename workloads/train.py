@@ -175,7 +175,7 @@ class Training:
         self.loader = DataLoader(train_set, batch_size=options.batch_size, sampler=self.sampler)
         # Twice as fast on a CPU, and what tensor cores like.
         self.model = Classifier(train_set.tensors[0].shape[-1]).to(device)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=options.lr)
         self.first_epoch = self.resume()
         self.parallel: nn.Module = self.model

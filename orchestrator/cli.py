@@ -137,12 +137,33 @@ def doctor(
 @cli.command()
 @target_options
 @click.option("--project", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="DIR")
-def sync(project: Path | None, **options: Any) -> int:
+@click.option("--check", is_flag=True, help="Compare, write nothing; exit code 5 if a host differs.")
+@click.option("--dry-run", is_flag=True, help="List what would be sent.")
+@click.option("--watch", is_flag=True, help="Push again whenever a file is saved, until Ctrl-C.")
+@click.option("--prune", is_flag=True, help="Remove old trees, environments and blobs that no run uses.")
+@click.option(
+    "--keep", type=click.IntRange(min=1), default=3, show_default=True, help="With --prune: how many stay."
+)
+@click.option("--runs", is_flag=True, help="With --prune: the working folders of ended runs, too.")
+def sync(
+    project: Path | None,
+    check: bool,
+    dry_run: bool,
+    watch: bool,
+    prune: bool,
+    keep: int,
+    runs: bool,
+    **options: Any,
+) -> int:
     """Push the project folder to every host, verified by hash."""
+    from orchestrator.commands.sync import SyncOptions
     from orchestrator.commands.sync import sync as command
     from orchestrator.display import Display
 
-    return command(target(options), project, Display())
+    if sum([check, dry_run, watch, prune]) > 1:
+        raise UsageError("--check, --dry-run, --watch and --prune exclude each other")
+    asked = SyncOptions(project, check, dry_run, watch, prune, keep, runs)
+    return command(target(options), asked, Display())
 
 
 @cli.command()

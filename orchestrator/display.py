@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -29,6 +29,7 @@ from orchestrator.core.plan import LaunchPlan
 from orchestrator.core.runs import Run
 from orchestrator.core.torchrun import as_json, as_ps1, as_sh, commands, redacted
 from orchestrator.errors import OrchError
+from orchestrator.progress import Transfers
 from orchestrator.remote.follower import Output, Sample
 from orchestrator.tables import machine, nodes_table, plan_table, runs_table, settings_grid, short_command
 from orchestrator.view import Block, View
@@ -68,6 +69,10 @@ class Display:
         done = Text(f"{doing}: {stage.result}" if stage.result else doing)
         done.append(f"  {time.monotonic() - began:.1f} s", style="dim")
         self.err.print(done)
+
+    def transfer(self, title: str, totals: Mapping[str, int]) -> Transfers:
+        """Bytes on their way to nodes, of ``totals`` by node: a context."""
+        return Transfers(title, totals, self.err)
 
     def note(self, text: str) -> None:
         """A line of orch's own on stderr."""
@@ -248,6 +253,16 @@ class Display:
             return
         self.note(f"the run goes on: orch logs -f {run_id}, orch attach {run_id}, orch stop {run_id}")
         self.write(f"{run_id}\n")
+
+    def compared(self, found: Mapping[str, Sequence[str]], tree: str) -> None:
+        """How hosts differ from a tree, on stdout: hosts with the same lines together."""
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for name, lines in found.items():
+            alike.setdefault(tuple(lines), []).append(name)
+        for lines, names in alike.items():
+            count = f"{len(lines)} {'difference' if len(lines) == 1 else 'differences'}"
+            self.write(f"{folded(names)}: {count if lines else f'tree {tree}'}\n")
+            self.write("".join(f"  {line}\n" for line in lines))
 
     def runs(self, runs: Sequence[Run], everything: bool) -> None:
         """A list of runs on stdout; with ``--json`` one object a line."""

@@ -21,6 +21,7 @@ from orchestrator.node.lease import Lease, touch
 from orchestrator.node.sample import parsed_gpus
 from orchestrator.remote.node import Node, program
 from orchestrator.remote.ssh import Settings, connections
+from orchestrator.remote.store import Push
 from tests.cluster import Cluster
 from tests.conftest import ROOT, Orch
 from tests.test_run import until
@@ -72,20 +73,23 @@ def test_a_log_can_be_followed_from_an_offset(node: Node, orch: Orch) -> None:
     assert got == "".join(f"{n}\n" for n in range(1000)).encode()[90:]
 
 
-@pytest.mark.parametrize("path", ["../out", "/etc/out", "a/../../out", "a//b", ""])
+@pytest.mark.parametrize("path", ["../out", "/etc/out", "a/../../out", "a//b", "", "a/" + "n" * 300])
 def test_a_path_that_leaves_the_tree_is_refused(node: Node, path: str, tmp_path: Path) -> None:
     entries = (Entry(path, "file", 0o644, 0, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),)
-    with pytest.raises(SyncError, match="could leave the tree"):
-        node.store(Snapshot(tmp_path, entries, tree_id(entries)), "~/w", "p")
+    with pytest.raises(SyncError, match=r"could leave the tree|more than 255 bytes"):
+        Push(node, "~/w", "p", Snapshot(tmp_path, entries, tree_id(entries))).send()
 
 
 def test_a_file_that_changes_while_it_is_sent_is_refused(node: Node, tmp_path: Path, cluster: Cluster) -> None:
     (tmp_path / "a").write_text("before")
     snapshot = take(tmp_path)
+    sha = snapshot.entries[0].about
     (tmp_path / "a").write_text("after!")
     with pytest.raises(SyncError, match="arrived damaged"):
-        node.store(snapshot, "~/w2", "p")
-    assert list((cluster.hosts[0].home / "w2" / "p").iterdir()) == []
+        Push(node, "~/w2", "p", snapshot).send()
+    assert [path for path in (cluster.hosts[0].home / "w2").rglob("*") if path.name not in ("id", "lock")] == [
+        cluster.hosts[0].home / "w2" / name for name in (".orch", ".orch/blobs", f".orch/blobs/{sha[:2]}")
+    ]
 
 
 def test_what_nvidia_smi_says() -> None:

@@ -6,13 +6,14 @@ import getpass
 import secrets
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.commands.examine import QUICK_PARTS, dialled, facts_request
+from orchestrator.commands.push import push_tree
 from orchestrator.commands.restart import Lineup
 from orchestrator.commands.session import Session
 from orchestrator.commands.workload import Source
@@ -28,6 +29,7 @@ from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.gang import GRACE
 from orchestrator.remote.node import Node
 from orchestrator.remote.probing import ask, hang_up
+from orchestrator.remote.store import Push
 
 
 @dataclass(frozen=True)
@@ -127,27 +129,29 @@ def preflight(findings: Sequence[Finding], hosts: int, strict: bool, display: Di
 def push(prepared: Prepared, limit: int, display: Display) -> None:
     """Put the trees on the nodes that lack them; raises HostErrors."""
     nodes = prepared.lineup.nodes
-    missing = [
-        (
-            node,
-            [tree for tree, there in zip(trees, prepared.facts[node.name].trees, strict=True) if not there],
-        )
-        for node in nodes
-        for trees in [prepared.trees[node.name]]
-    ]
     workdirs = {each.node: each.workdir for each in prepared.plan.nodes}
+    project = prepared.plan.spec.workload.project
+    lacking = [node for node in nodes if not prepared.facts[node.name].trees[0]]
+    overlays = [
+        (node, tree)
+        for node in nodes
+        for tree, there in zip(prepared.trees[node.name][1:], prepared.facts[node.name].trees[1:], strict=True)
+        if not there
+    ]
 
-    def send(item: tuple[Node, list[Snapshot]]) -> None:
-        node, trees = item
-        for tree in trees:
-            node.store(tree, workdirs[node.name], prepared.plan.spec.workload.project)
+    def send(item: tuple[Node, Snapshot]) -> None:
+        node, tree = item
+        push = Push(node, workdirs[node.name], project, tree)
+        push.close() if push.have else push.send()
 
     code = prepared.trees[nodes[0].name][0]
     with display.stage(f"syncing {_count(code.entries, 'file')}, tree {code.tree_id[:8]}") as stage:
-        wanting = [item for item in missing if item[1]]
-        stage.result = f"sent to {_count(wanting, 'host')}" if wanting else "every host has it"
-        if errors := failures(on_all(wanting, send, limit=limit)):
+        pushed = push_tree(lacking, workdirs, project, code, limit, display) if lacking else None
+        if errors := failures(on_all(overlays, send, limit=limit)):
             raise HostErrors(errors, len(nodes))
+        stage.result = "every host has it"
+        if pushed is not None:
+            stage.result = f"sent {pushed.size / 1e6:.1f} MB to {_count(pushed.sent, 'host')}"
 
 
 def start_requests(prepared: Prepared, options: RunOptions) -> dict[str, dict[str, Any]]:
@@ -206,5 +210,5 @@ def new_run_id() -> str:
     return time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
 
 
-def _count(things: Sequence[object], noun: str) -> str:
+def _count(things: Collection[object], noun: str) -> str:
     return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"

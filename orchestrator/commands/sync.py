@@ -1,42 +1,171 @@
-"""``orch sync``: the project folder on every node, verified by hash."""
+"""``orch sync``: the project folder on every node, verified by hash; or what would have to happen for that."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from orchestrator.commands.session import Target, gather_facts, session
+from watchfiles import DefaultFilter, watch
+
+from orchestrator.commands.push import push_tree
+from orchestrator.commands.session import Session, Target, session
 from orchestrator.commands.workload import project_name, project_of
-from orchestrator.core.snapshot import take
+from orchestrator.core.snapshot import Difference, Snapshot, difference, take
 from orchestrator.display import Display
-from orchestrator.errors import HostErrors
+from orchestrator.errors import HostErrors, OrchError, SyncError
 from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
+from orchestrator.remote.store import SILENCE, Push
 
 
-def sync(target: Target, project: Path | None, display: Display) -> int:
-    """Push the folder to the hosts that lack its tree; returns 0, raises HostErrors."""
-    root = (project or project_of(Path.cwd())).resolve()
-    name = project_name(root)
-    snapshot = take(root)
+@dataclass(frozen=True)
+class SyncOptions:
+    """What ``orch sync`` was asked for. ``keep``: how many of the newest trees stay when it prunes."""
+
+    project: Path | None = None
+    check: bool = False
+    dry_run: bool = False
+    watch: bool = False
+    prune: bool = False
+    keep: int = 3
+    runs: bool = False
+
+
+def sync(target: Target, options: SyncOptions, display: Display) -> int:
+    """Bring every host up to date, or compare; returns 0, with ``check`` 5 if a host differs.
+
+    Raises HostErrors.
+    """
+    root = (options.project or project_of(Path.cwd())).resolve()
     with session(target) as opened:
-        with display.stage(f"connecting to {len(opened.hosts)} hosts"):
+        with ThreadPoolExecutor(1) as beside, display.stage(f"connecting to {len(opened.hosts)} hosts"):
+            taking = beside.submit(take, root)
             nodes = opened.connect()
-        workdirs = {host.name: host.workdir for host in opened.hosts}
-        requests = {
-            host.name: {"python": host.python, "trees": [[host.workdir, name, snapshot.tree_id]]}
-            for host in opened.hosts
-        }
-        facts = gather_facts(nodes, requests, opened.fanout)
-        lacking = [node for node in nodes if not facts[node.name].trees[0]]
-
-        def send(node: Node) -> None:
-            node.store(snapshot, workdirs[node.name], name)
-
-        with display.stage(
-            f"syncing {root}: {len(snapshot.entries)} files, {snapshot.size / 1e6:.1f} MB"
-        ) as stage:
-            if errors := failures(on_all(lacking, send, limit=opened.fanout)):
-                raise HostErrors(errors, len(nodes))
-            stage.result = f"sent to {len(lacking)} hosts, {len(nodes) - len(lacking)} had it"
-    display.write(f"tree {snapshot.tree_id} is on {len(nodes)} hosts\n")
+            snapshot = taking.result()
+        if options.prune:
+            return prune(opened, nodes, options, display)
+        if options.check or options.dry_run:
+            found = compare(opened, nodes, snapshot, verify=options.check, display=display)
+            return SyncError.exit_code if options.check and any(found.values()) else 0
+        deliver(opened, nodes, snapshot, display)
+        if options.watch:
+            follow(opened, nodes, snapshot, display)
     return 0
+
+
+def deliver(opened: Session, nodes: Sequence[Node], snapshot: Snapshot, display: Display) -> None:
+    """Push the tree to the hosts that lack it; raises HostErrors."""
+    project, workdirs = project_name(snapshot.root), {host.name: host.workdir for host in opened.hosts}
+
+    def there(node: Node) -> bool:
+        return node.has_tree(workdirs[node.name], project, snapshot.tree_id)
+
+    files, size = len(snapshot.entries), f"{snapshot.size / 1e6:.1f} MB"
+    with display.stage(f"syncing {snapshot.root}: {files} files, {size}") as stage:
+        known = on_all(nodes, there, limit=opened.fanout)
+        if errors := failures(known):
+            raise HostErrors(errors, len(nodes))
+        lacking = [node for node, has in zip(nodes, known, strict=True) if not has]
+        stage.result = "every host has it"
+        if lacking:
+            pushed = push_tree(lacking, workdirs, project, snapshot, opened.fanout, display)
+            stage.result = f"sent {pushed.size} bytes to {len(pushed.sent)} of {len(nodes)} hosts"
+            if pushed.through:
+                stage.result += f"; {len(pushed.through)} share a disk with one of them"
+    display.write(f"tree {snapshot.tree_id} is on {len(nodes)} hosts\n")
+
+
+def compare(
+    opened: Session, nodes: Sequence[Node], snapshot: Snapshot, *, verify: bool, display: Display
+) -> dict[str, list[str]]:
+    """Print what each host has otherwise, and write nothing there; the lines of each host.
+
+    With ``verify`` the hosts read their files again: what was changed there since is found, too.
+    """
+    project, workdirs = project_name(snapshot.root), {host.name: host.workdir for host in opened.hosts}
+
+    def look(node: Node) -> list[str]:
+        workdir = workdirs[node.name]
+        push = Push(node, workdir, project, snapshot, look=True)
+        push.close()
+        if not push.have:
+            return differing(push.difference)
+        if not verify:
+            return []
+        request = {"workdir": workdir, "project": project, "tree": snapshot.tree_id}
+        return damaged(node.ask("verify", request, SILENCE))
+
+    with display.stage(f"comparing {len(snapshot.entries)} files with {len(nodes)} hosts"):
+        outcomes = on_all(nodes, look, limit=opened.fanout)
+    if errors := failures(outcomes):
+        raise HostErrors(errors, len(nodes))
+    found = {
+        node.name: outcome
+        for node, outcome in zip(nodes, outcomes, strict=True)
+        if not isinstance(outcome, OrchError)
+    }
+    display.compared(found, snapshot.tree_id)
+    return found
+
+
+def differing(change: Difference) -> list[str]:
+    """A line for each file that would be sent or go."""
+    return [
+        *(f"+ {shown(entry.path)} ({entry.size} bytes)" for entry in change.added),
+        *(f"~ {shown(entry.path)} ({entry.size} bytes)" for entry in change.changed),
+        *(f"- {shown(path)}" for path in change.removed),
+    ]
+
+
+def damaged(answer: dict[str, Any]) -> list[str]:
+    """A line for each file that was changed on a host since it was synced."""
+    return [
+        *(f"! {shown(path)} was changed there" for path in answer["changed"]),
+        *(f"! {shown(path)} was removed there" for path in answer["missing"]),
+        *(f"! {shown(path)} was added there" for path in answer["added"]),
+    ]
+
+
+def shown(path: str) -> str:
+    """A path for a terminal: one with control characters or undecodable bytes as Python writes it."""
+    return path if path.isprintable() else repr(path)
+
+
+def prune(opened: Session, nodes: Sequence[Node], options: SyncOptions, display: Display) -> int:
+    """Remove what no run uses from every host; raises HostErrors."""
+    workdirs = {host.name: host.workdir for host in opened.hosts}
+
+    def tidy(node: Node) -> dict[str, Any]:
+        request = {"workdir": workdirs[node.name], "keep": options.keep, "runs": options.runs}
+        return node.ask("prune", request, SILENCE)
+
+    outcomes = on_all(nodes, tidy, limit=opened.fanout)
+    for node, outcome in zip(nodes, outcomes, strict=True):
+        if not isinstance(outcome, OrchError):
+            counts = [(outcome[what], what) for what in ("trees", "environments", "blobs", "runs")]
+            told = ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing"
+            display.write(f"{node.name}: removed {told}, {outcome['bytes'] / 1e6:.1f} MB\n")
+    if errors := failures(outcomes):
+        raise HostErrors(errors, len(nodes))
+    return 0
+
+
+def follow(opened: Session, nodes: Sequence[Node], snapshot: Snapshot, display: Display) -> None:
+    """Push on every save, until Ctrl-C. A push that fails is told, and the next save tries again."""
+    root = snapshot.root
+    display.note(f"watching {root}; Ctrl-C ends it")
+    for _ in watch(root, watch_filter=DefaultFilter(), raise_interrupt=True):
+        try:
+            now = take(root)
+            if now.tree_id == snapshot.tree_id:
+                continue
+            change = difference(snapshot.entries, now.entries)
+            display.note(", ".join(line for line in differing(change)[:5]))
+            on_all([node.connection for node in nodes if not node.connection.alive], lambda link: link.open())
+            deliver(opened, nodes, now, display)
+            snapshot = now
+        except OrchError as error:
+            display.error(error)

@@ -1,7 +1,7 @@
 """A folder as a value: its files, their hashes, and one id for the whole.
 
 The tree id is the SHA-256 over every entry's path, kind, mode and content hash, so two folders have the
-same id exactly when a script would find the same in them.
+same id exactly when a script would find the same in them. Folders have no mode of their own, files no time.
 """
 
 from __future__ import annotations
@@ -50,9 +50,33 @@ class Snapshot:
         """Bytes of all files."""
         return sum(entry.size for entry in self.entries)
 
-    def manifest(self) -> list[list[str | int]]:
-        """What the node needs to build the tree, in the order in which the bytes follow."""
-        return [[entry.path, entry.kind, entry.mode, entry.size, entry.about] for entry in self.entries]
+
+@dataclass(frozen=True)
+class Difference:
+    """How one tree becomes another: the paths that go, and the entries that come or change, each sorted."""
+
+    removed: tuple[str, ...]
+    added: tuple[Entry, ...]
+    changed: tuple[Entry, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files that come or change."""
+        return sum(entry.size for entry in (*self.added, *self.changed))
+
+    def __bool__(self) -> bool:
+        return bool(self.removed or self.added or self.changed)
+
+
+def difference(old: Sequence[Entry], new: Sequence[Entry]) -> Difference:
+    """What has to happen to ``old`` for it to be ``new``."""
+    before = {entry.path: entry for entry in old}
+    now = {entry.path: entry for entry in new}
+    return Difference(
+        removed=tuple(path for path in before if path not in now),
+        added=tuple(entry for path, entry in now.items() if path not in before),
+        changed=tuple(entry for path, entry in now.items() if path in before and before[path] != entry),
+    )
 
 
 @dataclass(frozen=True)
@@ -86,7 +110,7 @@ def tree_id(entries: Sequence[Entry]) -> str:
     """The id of a tree with these entries: 32 hex digits."""
     digest = hashlib.sha256()
     for entry in entries:
-        line = [entry.path, entry.kind, bool(entry.mode & stat.S_IXUSR), entry.about]
+        line = [entry.path, entry.kind, entry.mode, entry.about]
         digest.update(json.dumps(line).encode("ascii") + b"\n")
     return digest.hexdigest()[:32]
 
@@ -139,4 +163,4 @@ def _entry(root: Path, path: str, status: os.stat_result) -> Entry:
                 size += len(piece)
     except OSError as error:
         raise SyncError(f"cannot read {path!r}: {error.strerror}", remedy=_LEAVE_OUT) from None
-    return Entry(path, "file", stat.S_IMODE(status.st_mode), size, digest.hexdigest())
+    return Entry(path, "file", status.st_mode & 0o777, size, digest.hexdigest())

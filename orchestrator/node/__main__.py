@@ -12,6 +12,9 @@ from .refusal import Refused
 VERBS = {
     "facts": ("facts", "answer"),
     "store": ("store", "answer"),
+    "verify": ("store", "verify"),
+    "token": ("place", "answer"),
+    "prune": ("tidy", "answer"),
     "start": ("start", "answer"),
     "follow": ("follow", "answer"),
     "stop": ("sweep", "answer"),

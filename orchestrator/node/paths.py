@@ -56,14 +56,21 @@ def work_dir(workdir, run_id):
     return os.path.join(os.path.expanduser(workdir), "runs", hostname(), run_id)
 
 
-def trees(workdir):
-    """The synced trees below a workdir, of all projects: their folders."""
+def own_dir(workdir):
+    """The folder of what orch keeps beside the trees: blobs, environments, records."""
+    return os.path.join(os.path.expanduser(workdir), ".orch")
+
+
+def projects(workdir):
+    """The names of the projects that have trees below a workdir."""
+    return sorted({os.path.basename(os.path.dirname(tree)) for tree in trees(workdir)})
+
+
+def trees(workdir, project=None):
+    """The synced trees below a workdir, of one project or of all: their folders."""
     base = os.path.expanduser(workdir)
-    return [
-        path
-        for path in glob.glob(os.path.join(glob.escape(base), "*", "*"))
-        if TREE_ID.match(os.path.basename(path))
-    ]
+    below = glob.glob(os.path.join(glob.escape(base), "*" if project is None else glob.escape(project), "*"))
+    return [path for path in below if TREE_ID.match(os.path.basename(path))]
 
 
 def tree_dir(workdir, project, tree_id):

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 
-from . import follow, lock, outputs, paths, store, sweep, wire
+from . import follow, lock, outputs, paths, sweep, wire
 from .refusal import Refused
 
 
@@ -67,8 +67,6 @@ def copy_tree(source, target):
         into = os.path.join(target, os.path.relpath(folder, source))
         os.makedirs(into, exist_ok=True)
         for name in files + [name for name in folders if os.path.islink(os.path.join(folder, name))]:
-            if name == store.MANIFEST and folder == source:
-                continue
             there = os.path.join(into, name)
             if os.path.lexists(there):
                 os.unlink(there)

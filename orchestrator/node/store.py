@@ -1,85 +1,198 @@
-"""The verb ``store``: receive a tree, verify every byte of it, and put it in place with one rename.
+"""The verb ``store``: make a tree of what is here and what is sent, and put it in place with one rename.
 
-Request: ``{"workdir", "project", "tree": id, "entries": [[path, kind, mode, size, sha256 or target], ...]}``
-with kind ``file``, ``link`` or ``dir``; the bytes of the files follow in that order as data frames.
+A conversation. Request: ``{"workdir", "project", "tree": id, "look": bool}``. Answer: ``{"have": bool, "place": id
+of this disk or null, "base": id of the tree synced last or null}`` and, with a base, its entries as a data frame;
+with ``look`` that is all, and nothing was written. Then the control side sends what changes from base to tree as a
+data frame, ``{"removed": [paths], "entries": [...]}``, gets ``{"wanted": [[sha256, mode, size], ...]}``, sends the
+bytes of those in that order, and gets ``{"stored": id}``.
+
+An entry is ``[path, kind, mode, size, sha256 or target]`` with kind ``file``, ``link`` or ``dir``. The lists in
+data frames are deflated JSON.
 """
 
+import contextlib
 import hashlib
+import json
 import os
 import shutil
-import tempfile
+import zlib
 
-from . import paths, wire
+from . import blobs, paths, tidy, wire
+from . import place as disk
 from .refusal import Refused
 
-MANIFEST = ".orch-tree.json"
+MOST_NAME = 255
 
 
 def answer(request, out):
-    """Receive one tree; answers ``{"stored": tree id}``, raises Refused for what must not be written."""
-    target = paths.tree_dir(request["workdir"], request["project"], request["tree"])
-    parent = os.path.dirname(target)
-    for entry in request["entries"]:
+    """Answer, and receive the tree if it is not here; raises Refused for what must not be written."""
+    workdir, project, tree_id = request["workdir"], request["project"], request["tree"]
+    target = paths.tree_dir(workdir, project, tree_id)
+    have = os.path.isdir(target)
+    base = tree_id if have else newest(workdir, project)
+    place = None if request["look"] else disk.of(workdir)
+    wire.write_all(out, wire.json_frame({"have": have, "place": place, "base": base}))
+    if base is not None:
+        wire.write_all(
+            out, wire.data_frame(zlib.compress(json.dumps(entries_of(workdir, project, base)).encode("ascii")))
+        )
+    if have:
+        touch(target)
+    if have or request["look"]:
+        return
+    frame = wire.read_frame(0)
+    if frame is None:
+        return
+    known = entries_of(workdir, project, base) if base is not None else []
+    entries = joined(known, json.loads(zlib.decompress(frame[1]).decode("ascii")))
+    for entry in entries:
         check_path(entry[0])
+    if tree_id_of(entries) != tree_id:
+        raise Refused("the list of files arrived damaged", "damaged")
+    store = blobs.Blobs(workdir)
+    with store.held():
+        tidy.remove_abandoned(workdir, project)
+        receive(store, entries, out)
+        build(store, entries, target)
+    wire.write_all(out, wire.json_frame({"stored": tree_id}))
+
+
+def joined(known, change):
+    """The entries after a change, sorted as the control side does."""
+    found = {entry[0]: entry for entry in known}
+    for path in change["removed"]:
+        found.pop(path, None)
+    found.update((entry[0], entry) for entry in change["entries"])
+    return sorted(found.values(), key=lambda entry: os.fsencode(entry[0]))
+
+
+def receive(store, entries, out):
+    """Ask for the blobs that are not here, and take them in."""
+    wanted = {}
+    for path, kind, mode, size, about in entries:
+        if kind == "file" and not store.has(about, mode, size):
+            wanted.setdefault((about, mode), (path, size))
+    wire.write_all(
+        out, wire.json_frame({"wanted": [[sha, mode, size] for (sha, mode), (_, size) in wanted.items()]})
+    )
+    incoming = blobs.Incoming()
+    for (sha, mode), (path, size) in wanted.items():
+        try:
+            store.receive(sha, mode, size, incoming)
+        except Refused as error:
+            raise Refused("%r: %s" % (path, error), error.kind) from None
+
+
+def build(store, entries, target):
+    """The tree, aside, then in place. Links come last, so that nothing is ever written through one."""
+    parent = os.path.dirname(target)
     os.makedirs(parent, exist_ok=True)
-    building = tempfile.mkdtemp(prefix=".tmp-", dir=parent)
+    building = os.path.join(parent, blobs.partial_name())
+    os.mkdir(building, 0o755)
     try:
-        receive(request["entries"], building)
-        os.chmod(building, 0o755)
-        if not os.path.isdir(target):
-            os.rename(building, target)
+        made = set()
+        for path, kind, mode, _size, about in sorted(entries, key=lambda entry: entry[1] == "link"):
+            there = os.path.join(building, path)
+            folder = there if kind == "dir" else os.path.dirname(there)
+            if folder not in made:
+                os.makedirs(folder, exist_ok=True)
+                made.add(folder)
+            try:
+                if kind == "link":
+                    os.symlink(about, there)
+                elif kind == "file":
+                    store.link(about, mode, there)
+            except Refused as error:
+                raise Refused("%r: %s" % (path, error), error.kind) from None
+            except FileExistsError:
+                raise Refused("%r: two names are one here: the file system ignores case" % path, "path") from None
+        listing = os.path.join(parent, blobs.partial_name())
+        try:
+            with open(listing, "x") as file:
+                json.dump(entries, file, separators=(",", ":"))
+            # The list first: a tree that is there has one.
+            os.rename(listing, target + ".json")
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(listing)
+        with contextlib.suppress(FileExistsError):
+            if not os.path.isdir(target):
+                os.rename(building, target)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    wire.write_all(out, wire.json_frame({"stored": request["tree"]}))
 
 
 def check_path(path):
-    """Raises Refused for a path that could leave the tree."""
+    """Raises Refused for a path that could leave the tree, or that no file system takes."""
     parts = path.split("/")
     if not path or path.startswith("/") or "\0" in path or any(part in ("", ".", "..") for part in parts):
         raise Refused("refused the path %r: it could leave the tree" % path, "path")
+    long = [part for part in parts if len(os.fsencode(part)) > MOST_NAME]
+    if long:
+        raise Refused("refused the path %r: a name has more than %d bytes" % (path, MOST_NAME), "path")
 
 
-def receive(entries, root):
-    """Write the entries below ``root``. Links come last, so that nothing is ever written through one."""
-    incoming = Incoming()
-    for path, kind, mode, size, about in entries:
-        there = os.path.join(root, path)
-        if kind == "link":
-            continue
-        if kind == "dir":
-            os.makedirs(there, exist_ok=True)
-            continue
-        os.makedirs(os.path.dirname(there), exist_ok=True)
-        with open(there, "xb") as file:
-            digest = incoming.copy(size, file)
-        if digest != about:
-            raise Refused("%r arrived damaged, or changed while it was sent" % path, "damaged")
-        os.chmod(there, 0o755 if mode & 0o100 else 0o644)
-    for path, kind, _mode, _size, about in entries:
-        if kind == "link":
-            there = os.path.join(root, path)
-            os.makedirs(os.path.dirname(there), exist_ok=True)
-            os.symlink(about, there)
+def tree_id_of(entries):
+    """The id of a tree; ``core/snapshot.py`` works it out the same way."""
+    digest = hashlib.sha256()
+    for path, kind, mode, _size, about in entries:
+        digest.update(json.dumps([path, kind, mode, about]).encode("ascii") + b"\n")
+    return digest.hexdigest()[:32]
 
 
-class Incoming:
-    """The data frames of stdin as one run of bytes."""
+def newest(workdir, project):
+    """The tree of a project that was synced last, or None."""
+    trees = [tree for tree in paths.trees(workdir, project) if os.path.exists(tree + ".json")]
+    if not trees:
+        return None
+    return os.path.basename(max(trees, key=lambda tree: os.stat(tree + ".json").st_mtime_ns))
 
-    def __init__(self):
-        self.buffer = b""
 
-    def copy(self, size, file):
-        """Copy the next ``size`` bytes to ``file``; returns their SHA-256. Refused if they end early."""
-        digest = hashlib.sha256()
-        while size:
-            if not self.buffer:
-                frame = wire.read_frame(0)
-                if frame is None:
-                    raise Refused("the transfer broke off", "broken")
-                self.buffer = frame[1]
-            piece, self.buffer = self.buffer[:size], self.buffer[size:]
+def entries_of(workdir, project, tree_id):
+    """The entries of a tree that is here."""
+    with open(paths.tree_dir(workdir, project, tree_id) + ".json") as file:
+        return json.load(file)
+
+
+def touch(tree):
+    """Remember that a tree is the one in use."""
+    with contextlib.suppress(OSError):
+        os.utime(tree + ".json")
+
+
+def verify(request, out):
+    """The verb ``verify``: read every file of a tree again; ``{"changed", "missing", "added": [paths]}``.
+
+    Request: ``{"workdir", "project", "tree"}``.
+    """
+    root = paths.tree_dir(request["workdir"], request["project"], request["tree"])
+    entries = {entry[0]: entry for entry in entries_of(request["workdir"], request["project"], request["tree"])}
+    seen = {}
+    for folder, folders, files in os.walk(root):
+        for name in files + [name for name in folders if os.path.islink(os.path.join(folder, name))]:
+            seen[os.path.relpath(os.path.join(folder, name), root)] = os.path.join(folder, name)
+    wanted = {path: entry for path, entry in entries.items() if entry[1] != "dir"}
+    changed = [path for path in wanted if path in seen and not same(wanted[path], seen[path])]
+    answer = {
+        "changed": sorted(changed),
+        "missing": sorted(set(wanted) - set(seen)),
+        "added": sorted(set(seen) - set(wanted)),
+    }
+    wire.write_all(out, wire.json_frame(answer))
+
+
+def same(entry, path):
+    """Whether what is at a path is what an entry says."""
+    _path, kind, mode, size, about = entry
+    if kind == "link":
+        return os.path.islink(path) and os.readlink(path) == about
+    status = os.lstat(path)
+    if os.path.islink(path) or status.st_size != size or status.st_mode & 0o777 != mode:
+        return False
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while True:
+            piece = file.read(blobs.PIECE)
+            if not piece:
+                return digest.hexdigest() == about
             digest.update(piece)
-            file.write(piece)
-            size -= len(piece)
-        return digest.hexdigest()

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import errors
-from orchestrator.core.snapshot import Snapshot
 from orchestrator.node import wire
 from orchestrator.remote.ssh import Channel, Connection
 
@@ -53,6 +52,7 @@ START_TIMEOUT = 15.0
 IDLE = (
     f"grep -qs @orch-host-lock: /proc/net/unix || grep -qs ORCH_RUN_ID= /proc/[0-9]*/environ || exit {IDLE_CODE}"
 )
+THERE_CODE = 87
 REFUSALS: Mapping[str, type[errors.OrchError]] = {
     "busy": errors.NodeBusy,
     "damaged": errors.SyncError,
@@ -88,6 +88,19 @@ def install_command() -> str:
     """The command line that receives the program on its stdin."""
     name, data = program()
     return shlex.join(["python3", "-I", "-c", INSTALL, name, hashlib.sha256(data).hexdigest()])
+
+
+def has_tree_command(workdir: str, project: str, tree_id: str) -> str:
+    """The command line that asks for a tree, and touches its list as ``node/store.py`` does."""
+    tree = in_home(f"{workdir}/{project}/{tree_id}")
+    return f"test -d {tree} && touch -c {tree}.json && exit {THERE_CODE}"
+
+
+def in_home(path: str) -> str:
+    """A path as a word for the node's shell, which expands a leading ``~`` and nothing else of it."""
+    if path == "~" or path.startswith("~/"):
+        return '"$HOME"' + (shlex.quote(path[1:]) if path != "~" else "")
+    return shlex.quote(path)
 
 
 class Call:
@@ -206,27 +219,14 @@ class Node:
         """
         return self.ask("stop", {"run_id": run_id, "grace": grace}, silence=grace + STOP_MARGIN)
 
-    def store(self, snapshot: Snapshot, workdir: str, project: str) -> None:
-        """Put a tree on the node; raises SyncError if it cannot be sent whole."""
-        request = {
-            "workdir": workdir,
-            "project": project,
-            "tree": snapshot.tree_id,
-            "entries": snapshot.manifest(),
-        }
-        call = self.call("store", request)
+    def has_tree(self, workdir: str, project: str, tree_id: str) -> bool:
+        """Whether a tree is there; it is then the one synced last. One round trip, and no Python on the node."""
+        channel = self.connection.command(has_tree_command(workdir, project, tree_id))
         try:
-            # A node that refuses stops reading; its reason is worth more than the broken pipe.
-            try:
-                self._send_files(call.channel, snapshot)
-            except errors.ConnectionLost:
-                if not self.connection.alive:
-                    raise
-            call.answer()
-        except errors.NodeProgramError as error:
-            raise errors.SyncError(error.message, remedy=error.remedy, host=self.name) from None
+            channel.end_input()
+            return channel.exit_code() == THERE_CODE
         finally:
-            call.channel.close()
+            channel.close()
 
     def _try(self, verb: str, request: Mapping[str, Any]) -> Call:
         nonce = secrets.token_hex(8)
@@ -246,23 +246,6 @@ class Node:
         code = channel.exit_code()
         if code:
             raise _cannot_start(self.name, code, err.decode("utf-8", "replace").strip().splitlines())
-
-    @staticmethod
-    def _send_files(channel: Channel, snapshot: Snapshot) -> None:
-        for entry in snapshot.entries:
-            if entry.kind != "file" or not entry.size:
-                continue
-            left = entry.size
-            try:
-                with (snapshot.root / entry.path).open("rb") as file:
-                    while left:
-                        # A file that shrank meanwhile is padded here and refused by its hash there.
-                        piece = file.read(min(left, wire.CHUNK)) or b"\0" * min(left, wire.CHUNK)
-                        channel.write(wire.data_frame(piece))
-                        left -= len(piece)
-            except OSError as error:
-                reason = f"{entry.path!r} changed while it was sent: {error.strerror}"
-                raise errors.SyncError(reason, remedy="run it again", host=channel.host) from None
 
 
 def _cannot_start(host: str, code: int, said: Sequence[str]) -> errors.NodeProgramError:

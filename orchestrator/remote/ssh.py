@@ -126,12 +126,14 @@ class Channel:
 
     def __init__(self, host: str, channel: paramiko.Channel) -> None:
         self.host = host
+        self.sent = 0
         self._channel = channel
 
     def write(self, data: bytes | memoryview) -> None:
-        """Send to the command's stdin."""
+        """Send to the command's stdin; ``sent`` counts the bytes."""
         with _translated(self.host):
             self._channel.sendall(bytes(data))
+        self.sent += len(data)
 
     def end_input(self) -> None:
         """Close the command's stdin."""

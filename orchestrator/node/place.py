@@ -1,0 +1,45 @@
+"""Do two nodes share a disk? Where their workdirs have one id, a token tells: written by one, seen by the other.
+
+The verb ``token``: ``{"workdir", "token": name, "write": true, false to look, or null to remove it}``; answers
+``{"there": whether it is there now}``. An id alone may be a copy, as in cloned machines.
+"""
+
+import contextlib
+import os
+import re
+import uuid
+
+from . import blobs, paths, wire
+from .refusal import Refused
+
+TOKEN = re.compile(r"[0-9a-f]{16}\Z")
+
+
+def of(workdir):
+    """The id of the folder that holds what is synced: nodes that share a disk have the same."""
+    home = paths.own_dir(workdir)
+    os.makedirs(home, exist_ok=True)
+    target = os.path.join(home, "id")
+    if not os.path.exists(target):
+        partial = os.path.join(home, blobs.partial_name())
+        with open(partial, "x") as file:
+            file.write(uuid.uuid4().hex)
+        with contextlib.suppress(FileExistsError):
+            # A link, unlike a rename, leaves the one that another node made in the same moment.
+            os.link(partial, target)
+        os.unlink(partial)
+    with open(target) as file:
+        return file.read()
+
+
+def answer(request, out):
+    """Write, look for, or remove a token."""
+    if not TOKEN.match(request["token"]):
+        raise Refused("not a token: %r" % request["token"], "path")
+    path = os.path.join(paths.own_dir(request["workdir"]), "token-" + request["token"])
+    if request["write"]:
+        open(path, "x").close()
+    elif request["write"] is None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    wire.write_all(out, wire.json_frame({"there": os.path.exists(path)}))

@@ -1,0 +1,139 @@
+"""The verb ``prune``: remove old trees, environments and blobs, never what a run uses; and what broke off.
+
+Request: ``{"workdir", "keep": newest trees of each project, "runs": bool}``; with ``runs`` the working folders and
+the state of ended runs go, too, but for the ``keep`` newest. Answer: ``{"trees", "environments", "blobs", "runs":
+how many were removed, "bytes": freed}``.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+
+from . import blobs, lock, paths, processes, wire
+
+
+def answer(request, out):
+    """Prune."""
+    store = blobs.Blobs(request["workdir"])
+    with store.held(alone=True):
+        removed = {"trees": 0, "environments": 0, "blobs": 0, "runs": 0, "bytes": 0}
+        used, living = in_use()
+        for project in paths.projects(request["workdir"]):
+            remove_abandoned(request["workdir"], project)
+            prune_trees(request["workdir"], project, request["keep"], used, removed)
+        prune_blobs(store, request["workdir"], removed)
+        prune_environments(request["workdir"], request["keep"], used, removed)
+        if request["runs"]:
+            prune_runs(request["workdir"], request["keep"], living, removed)
+    wire.write_all(out, wire.json_frame(removed))
+
+
+def in_use():
+    """What living runs of this host use, trees and environments by name, and the ids of those runs."""
+    holder = lock.holder() or {}
+    living = {run_id for run_id, _ in processes.marks().values()} | {holder.get("run_id")}
+    used = set()
+    for run_id in living - {None}:
+        for attempt in paths.attempts(run_id):
+            with (
+                contextlib.suppress(OSError, ValueError),
+                open(os.path.join(paths.attempt_dir(run_id, attempt), "run.json")) as file,
+            ):
+                asked = json.load(file)
+                used.update([asked["tree"]] + asked["overlays"])
+                used.update(part for word in asked["argv"][:1] for part in word.split("/"))
+    return used, living
+
+
+def prune_trees(workdir, project, keep, used, removed):
+    """Remove all but the newest trees of a project."""
+    trees = [tree for tree in paths.trees(workdir, project) if os.path.basename(tree) not in used]
+    trees.sort(key=synced_at, reverse=True)
+    for tree in trees[keep:]:
+        shutil.rmtree(tree, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.unlink(tree + ".json")
+        removed["trees"] += 1
+
+
+def synced_at(tree):
+    """When a tree was synced last, in seconds."""
+    for path in (tree + ".json", tree):
+        with contextlib.suppress(OSError):
+            return os.stat(path).st_mtime
+    return 0.0
+
+
+def prune_blobs(store, workdir, removed):
+    """Remove the blobs that no tree is made of."""
+    wanted = set()
+    for project in paths.projects(workdir):
+        for tree in paths.trees(workdir, project):
+            with contextlib.suppress(OSError, ValueError), open(tree + ".json") as file:
+                wanted.update("%s-%o" % (entry[4], entry[2]) for entry in json.load(file) if entry[1] == "file")
+    for folder, _, files in os.walk(store.folder):
+        for name in files:
+            path = os.path.join(folder, name)
+            if name not in wanted and (not name.startswith(".part-") or blobs.abandoned(name)):
+                removed["bytes"] += os.lstat(path).st_size
+                removed["blobs"] += 1
+                os.unlink(path)
+
+
+def prune_environments(workdir, keep, used, removed):
+    """Remove all but the newest environments."""
+    base = os.path.join(paths.own_dir(workdir), "envs")
+    found = [os.path.join(base, name) for name in listed(base) if paths.TREE_ID.match(name) and name not in used]
+    found.sort(key=lambda path: os.stat(path).st_mtime, reverse=True)
+    for path in found[keep:]:
+        removed["bytes"] += size_of(path)
+        shutil.rmtree(path, ignore_errors=True)
+        removed["environments"] += 1
+    requests = os.path.join(base, "by-request")
+    for name in listed(requests):
+        if not os.path.exists(os.path.join(requests, name)):
+            os.unlink(os.path.join(requests, name))
+
+
+def prune_runs(workdir, keep, living, removed):
+    """Remove the working folders and the state of ended runs, but for the newest."""
+    ended = [run_id for run_id in paths.run_ids() if run_id not in living]
+    for run_id in sorted(ended, reverse=True)[keep:]:
+        for path in (paths.work_dir(workdir, run_id), paths.run_dir(run_id)):
+            removed["bytes"] += size_of(path)
+            shutil.rmtree(path, ignore_errors=True)
+        removed["runs"] += 1
+
+
+def remove_abandoned(workdir, project):
+    """Remove what a process of this host that is no more left incomplete."""
+    for folder in (
+        os.path.dirname(paths.tree_dir(workdir, project, "x")),
+        os.path.join(paths.own_dir(workdir), "blobs"),
+    ):
+        for name in listed(folder):
+            if blobs.abandoned(name):
+                path = os.path.join(folder, name)
+                if os.path.isdir(path):
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    os.unlink(path)
+
+
+def listed(folder):
+    """The names in a folder; none if it is not there."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def size_of(folder):
+    """Bytes of all files below a folder."""
+    total = 0
+    for base, _, files in os.walk(folder):
+        for name in files:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(base, name)).st_size
+    return total

@@ -1,0 +1,75 @@
+"""Bytes on their way to nodes: bars on a terminal, one a node and one for all; a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+# More nodes than this share one bar.
+MOST_BARS = 16
+# How often a line tells how far it is where there is no terminal, in seconds.
+LINE_EVERY = 10.0
+
+
+class Transfers:
+    """How much of ``totals`` (bytes, by node) has arrived. A context, to be told from any thread."""
+
+    def __init__(self, title: str, totals: Mapping[str, int], console: Console) -> None:
+        self.title = title
+        self.totals = dict(totals)
+        self._console = console
+        self._done = dict.fromkeys(totals, 0)
+        self._lock = threading.Lock()
+        self._began = self._told = time.monotonic()
+        self._bars: dict[str, TaskID] = {}
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> Transfers:
+        if self._console.is_terminal and not self._console.quiet:
+            columns = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+            self._progress = Progress(
+                TextColumn("{task.description}"), BarColumn(), *columns, console=self._console, transient=True
+            )
+            self._progress.start()
+            names = [self.title, *(self.totals if 1 < len(self.totals) <= MOST_BARS else ())]
+            for name in names:
+                total = sum(self.totals.values()) if name == self.title else self.totals[name]
+                self._bars[name] = self._progress.add_task(name, total=total)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def advance(self, node: str, size: int) -> None:
+        """So many bytes more are there."""
+        self.at(node, self._done[node] + size)
+
+    def at(self, node: str, size: int) -> None:
+        """So many bytes are there."""
+        with self._lock:
+            self._done[node] = size
+            done, total = sum(self._done.values()), sum(self.totals.values())
+            now = time.monotonic()
+            if self._progress is not None:
+                self._progress.update(self._bars[self.title], completed=done)
+                if node in self._bars:
+                    self._progress.update(self._bars[node], completed=size)
+            elif now - self._told >= LINE_EVERY:
+                self._told = now
+                rate = done / (now - self._began)
+                left = (total - done) / rate if rate else 0.0
+                so_far = f"{done / 1e6:.0f} of {total / 1e6:.0f} MB, {rate / 1e6:.1f} MB/s, {left:.0f} s left"
+                self._console.print(f"{self.title}: {so_far}")

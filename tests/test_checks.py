@@ -20,6 +20,10 @@ from orchestrator.core.report import as_html, as_json, from_json
 RECORDED = sorted((Path(__file__).parent / "recorded" / "doctor").glob("*.json"))
 
 
+def recorded(name: str) -> Examined:
+    return from_json((Path(__file__).parent / "recorded" / "doctor" / f"{name}.json").read_text())
+
+
 @pytest.mark.parametrize("file", RECORDED, ids=lambda file: file.stem)
 def test_recorded_facts_give_the_same_findings(file: Path) -> None:
     text = file.read_text()
@@ -192,6 +196,14 @@ def test_requirements_are_compared_as_pip_would() -> None:
         ((node,), "lacks what requirements.txt asks for: torch>=3 (2.15.0)")
         for node in ("node1", "node2", "node3")
     ]
+
+
+def test_a_stream_that_starves_on_a_narrow_link_is_no_black_hole() -> None:
+    seen = recorded("slow-link")
+    probes = json.loads(json.dumps(seen.probes))
+    probes["node2"]["node3"]["bulk"] = [0, 2.5]
+    (found,) = check(replace(seen, probes=probes))
+    assert (found.nodes, found.check) == (("node2",), "throughput")
 
 
 def test_processors_that_differ() -> None:

@@ -12,6 +12,8 @@ LOSSY, VERY_LOSSY = 0.05, 0.2
 # Fewer bytes than this came back of a stream over a path that carries small messages: large packets get lost.
 STALLED = 4 * 1024
 SLOW_SHARE, SLOW_RATE = 0.2, 12.5e6
+# Bytes a second of a stream that moves, but at less than any network of today.
+CRAWL = 1e6
 FAR_TIMES, FAR_SECONDS = 5.0, 0.005
 
 Probe = Mapping[str, Any]
@@ -141,6 +143,20 @@ def packet_loss(examined: Examined) -> Iterator[Finding]:
     )
 
 
+def stalled(examined: Examined) -> set[Pair]:
+    """The ordered pairs over which nothing but small messages passes.
+
+    Not one of a node whose other pairs crawl: of streams that share a narrow link one may starve.
+    """
+    moved = {pair: found["bulk"] for pair, found in probed(examined).items() if found["bulk"] and found["rtt"]}
+    crawling = {pair for pair, (size, seconds) in moved.items() if STALLED <= size < CRAWL * (seconds or 1.0)}
+    narrow = {node for pair in crawling for node in pair}
+    partners = {node: sum(node in pair for pair in crawling) for node in narrow}
+    most = max(partners.values(), default=0)
+    blamed = {node for node, count in partners.items() if count == most}
+    return {pair for pair, (size, _) in moved.items() if size < STALLED and not blamed & set(pair)}
+
+
 def full_packets(examined: Examined) -> Iterator[Finding]:
     """Full-size packets arrive, not only small ones: else the first large tensor hangs."""
     shaky = lossy(examined)
@@ -149,7 +165,7 @@ def full_packets(examined: Examined) -> Iterator[Finding]:
         for pair, found in probed(examined).items()
         if found["bulk"] is not None and found["rtt"] and pair not in shaky
     }
-    bad = {pair for pair, found in streams.items() if found["bulk"][0] < STALLED}
+    bad = stalled(examined) & set(streams)
     mtus = {
         node: (examined.part(node, "interfaces") or {}).get(name, {}).get("mtu")
         for node, name in _interfaces(examined).items()
@@ -182,11 +198,11 @@ def _interfaces(examined: Examined) -> dict[str, str]:
 
 def throughput(examined: Examined) -> Iterator[Finding]:
     """No link is much slower than the others."""
-    shaky = lossy(examined)
+    passed_over = set(lossy(examined)) | stalled(examined)
     rates = {
         pair: found["bulk"][0] / found["bulk"][1]
         for pair, found in probed(examined).items()
-        if found["bulk"] is not None and found["bulk"][0] >= STALLED and found["bulk"][1] and pair not in shaky
+        if found["bulk"] is not None and found["bulk"][1] and pair not in passed_over
     }
     if not rates:
         return

@@ -22,6 +22,7 @@ from orchestrator.options import (
     node_timeout_option,
     runs_dir_option,
     seconds,
+    size,
     target,
     target_options,
 )
@@ -137,6 +138,13 @@ def doctor(
 @cli.command()
 @target_options
 @click.option("--project", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="DIR")
+@click.option(
+    "--data",
+    multiple=True,
+    metavar="PATH[:REMOTE]",
+    help="A file or folder, too, passed on from host to host; to <workdir>/data unless REMOTE says else.",
+)
+@click.option("--rate", metavar="SIZE", help="Send at most so many bytes a second: 20M, 1G.")
 @click.option("--check", is_flag=True, help="Compare, write nothing; exit code 5 if a host differs.")
 @click.option("--dry-run", is_flag=True, help="List what would be sent.")
 @click.option("--watch", is_flag=True, help="Push again whenever a file is saved, until Ctrl-C.")
@@ -147,6 +155,8 @@ def doctor(
 @click.option("--runs", is_flag=True, help="With --prune: the working folders of ended runs, too.")
 def sync(
     project: Path | None,
+    data: tuple[str, ...],
+    rate: str | None,
     check: bool,
     dry_run: bool,
     watch: bool,
@@ -155,14 +165,14 @@ def sync(
     runs: bool,
     **options: Any,
 ) -> int:
-    """Push the project folder to every host, verified by hash."""
+    """Push the project folder to every host, verified by hash, and data."""
     from orchestrator.commands.sync import SyncOptions
     from orchestrator.commands.sync import sync as command
     from orchestrator.display import Display
 
     if sum([check, dry_run, watch, prune]) > 1:
         raise UsageError("--check, --dry-run, --watch and --prune exclude each other")
-    asked = SyncOptions(project, check, dry_run, watch, prune, keep, runs)
+    asked = SyncOptions(project, check, dry_run, watch, prune, keep, runs, data, size(rate) if rate else None)
     return command(target(options), asked, Display())
 
 

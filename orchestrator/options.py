@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from orchestrator.core.reading import parse_size
 from orchestrator.errors import UsageError
 
 
@@ -188,6 +189,14 @@ def age(value: str) -> float:
     if not number.isascii() or not number.isdigit():
         raise UsageError(f"--since {value}: expected an age such as 90s, 10m or 2h")
     return float(int(number) * units[unit])
+
+
+def size(value: str) -> int:
+    """``20M`` in bytes; raises UsageError."""
+    found = parse_size(value)
+    if not found:
+        raise UsageError(f"--rate {value}: expected bytes a second such as 500k, 20M or 1G")
+    return found
 
 
 def _variable(entry: str) -> tuple[str, str]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from orchestrator.core.snapshot import Snapshot
 from orchestrator.display import Display
 from orchestrator.errors import HostErrors, OrchError, SyncError
 from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
-from orchestrator.remote.store import Push, share_a_disk
+from orchestrator.remote.place import Placed, share_a_disk
+from orchestrator.remote.store import Push
+
+Asked = TypeVar("Asked", bound=Placed)
 
 
 @dataclass
@@ -46,7 +50,7 @@ def push_tree(
                 lacking.append(push)
     done = Pushed()
     try:
-        groups = by_disk(lacking)
+        groups = groups_by_disk(lacking)
     except OrchError:
         for push in lacking:
             push.close()
@@ -75,13 +79,13 @@ def push_tree(
     return done
 
 
-def by_disk(pushes: Sequence[Push]) -> list[list[Push]]:
-    """The pushes in groups of nodes that share a disk; most groups have one."""
-    groups: list[list[Push]] = []
-    for push in pushes:
-        group = next((each for each in groups if share_a_disk(each[0], push)), None)
+def groups_by_disk(askers: Sequence[Asked]) -> list[list[Asked]]:
+    """The nodes that were asked in groups that share a disk; most groups have one."""
+    groups: list[list[Asked]] = []
+    for asked in askers:
+        group = next((each for each in groups if share_a_disk(each[0], asked)), None)
         if group is None:
-            groups.append([push])
+            groups.append([asked])
         else:
-            group.append(push)
+            group.append(asked)
     return groups

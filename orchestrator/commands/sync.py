@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from watchfiles import DefaultFilter, watch
 
+from orchestrator.commands.data import send_data
 from orchestrator.commands.push import push_tree
 from orchestrator.commands.session import Session, Target, session
 from orchestrator.commands.workload import project_name, project_of
+from orchestrator.core.data import parse_data
+from orchestrator.core.inventory import DataSource
 from orchestrator.core.snapshot import Difference, Snapshot, difference, take
 from orchestrator.display import Display
 from orchestrator.errors import HostErrors, OrchError, SyncError
@@ -23,7 +26,10 @@ from orchestrator.remote.store import SILENCE, Push
 
 @dataclass(frozen=True)
 class SyncOptions:
-    """What ``orch sync`` was asked for. ``keep``: how many of the newest trees stay when it prunes."""
+    """What ``orch sync`` was asked for. ``keep``: how many of the newest trees stay when it prunes.
+
+    ``data``: ``PATH[:PATH on the nodes]`` beside what the inventory names, at most ``rate`` bytes a second.
+    """
 
     project: Path | None = None
     check: bool = False
@@ -32,6 +38,8 @@ class SyncOptions:
     prune: bool = False
     keep: int = 3
     runs: bool = False
+    data: tuple[str, ...] = ()
+    rate: float | None = None
 
 
 def sync(target: Target, options: SyncOptions, display: Display) -> int:
@@ -51,9 +59,19 @@ def sync(target: Target, options: SyncOptions, display: Display) -> int:
             found = compare(opened, nodes, snapshot, verify=options.check, display=display)
             return SyncError.exit_code if options.check and any(found.values()) else 0
         deliver(opened, nodes, snapshot, display)
+        for source in wanted_data(opened, target.hosts_file.parent, options):
+            send_data(opened, nodes, source, options.rate, display)
         if options.watch:
             follow(opened, nodes, snapshot, display)
     return 0
+
+
+def wanted_data(opened: Session, beside: Path, options: SyncOptions) -> list[DataSource]:
+    """What the inventory names, by paths relative to its file, and what the command line does."""
+    of_inventory = [
+        replace(each, path=str(beside / Path(each.path).expanduser())) for each in opened.inventory.data
+    ]
+    return [*of_inventory, *(parse_data(text, Path(text).exists()) for text in options.data)]
 
 
 def deliver(opened: Session, nodes: Sequence[Node], snapshot: Snapshot, display: Display) -> None:

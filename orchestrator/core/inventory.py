@@ -63,6 +63,14 @@ class Outputs:
 
 
 @dataclass(frozen=True)
+class DataSource:
+    """A file or a folder of this machine, and where it goes on a node; None: ``<workdir>/data/<its name>``."""
+
+    path: str
+    to: str | None
+
+
+@dataclass(frozen=True)
 class Inventory:
     """A cluster. ``hosts`` is in node_rank order, the master first; spares are among them."""
 
@@ -73,6 +81,7 @@ class Inventory:
     outputs: Outputs
     sandbox: bool
     source: str
+    data: tuple[DataSource, ...] = ()
 
     @property
     def master(self) -> Host:
@@ -133,7 +142,7 @@ class _InventoryReader(Reader):
         if document is None:
             self.say("the file is empty: expected at least 'hosts:' with one host")
             return None
-        known = ("cluster", "defaults", "hosts", "spares", "master", "rendezvous", "outputs", "sandbox")
+        known = ("cluster", "defaults", "hosts", "spares", "master", "rendezvous", "outputs", "data", "sandbox")
         top = self.mapping(document, "", known)
         cluster = self.take(top, "cluster", "", self.name, "cluster")
         sandbox = self.take(top, "sandbox", "", self.boolean, False)
@@ -152,6 +161,7 @@ class _InventoryReader(Reader):
             outputs=self.outputs(top.get("outputs")),
             sandbox=sandbox,
             source=source,
+            data=tuple(self.data(top.get("data"))),
         )
 
     def host_keys(self, value: Any, path: str, *, defaults: bool = False) -> dict[str, Any]:
@@ -296,6 +306,24 @@ class _InventoryReader(Reader):
         body = self.mapping(value, "rendezvous", tuple(readers))
         read = {key: self.take(body, key, "rendezvous", readers[key]) for key in body}
         return Rendezvous(**{key: item for key, item in read.items() if item is not None})
+
+    def data(self, value: Any) -> list[DataSource]:
+        """``- PATH`` or ``- {path: PATH, to: PATH on the nodes}``."""
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            self.problem("data", value, "a list of paths")
+            return []
+        found = []
+        for number, item in enumerate(value):
+            where = f"data[{number}]"
+            body = {"path": item} if isinstance(item, str) else self.mapping(item, where, ("path", "to"))
+            path = self.take(body, "path", where, self.text, None)
+            if path is None:
+                self.problem(f"{where}.path", body.get("path"), "a path of this machine")
+            else:
+                found.append(DataSource(path, self.take(body, "to", where, self.text, None)))
+        return found
 
     def outputs(self, value: Any) -> Outputs:
         body = self.mapping(value, "outputs", ("max_size", "include", "exclude"))

@@ -192,13 +192,10 @@ class Reader:
         """Bytes: a number, or ``500 MB``, ``1GiB``."""
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return value
-        match = SIZE.match(value) if isinstance(value, str) else None
-        if match is None:
+        found = parse_size(value) if isinstance(value, str) else None
+        if found is None:
             self.problem(path, value, "a size such as 500 MB or 2 GiB")
-            return None
-        number, unit, binary = match.groups()
-        power = " kmgt".index(unit.lower() or " ")
-        return int(float(number) * (1024 if binary else 1000) ** power)
+        return found
 
     def patterns(self, value: Any, path: str) -> tuple[str, ...] | None:
         """A list of gitignore-style patterns."""
@@ -218,3 +215,12 @@ def listed(names: tuple[str, ...] | list[str]) -> str:
     """The known words, the first dozen of them."""
     shown = ", ".join(names[:12])
     return f"known: {shown}{', ...' if len(names) > 12 else ''}"
+
+
+def parse_size(text: str) -> int | None:
+    """``500 MB``, ``1GiB``, ``20M`` in bytes; None for what is no size."""
+    match = SIZE.match(text)
+    if match is None:
+        return None
+    number, unit, binary = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(unit.lower() or " "))

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,14 +96,44 @@ class _Rules:
         return self.outer.ignores(path) if self.outer else False
 
 
-def take(root: Path, *, obey_ignore_files: bool = True) -> Snapshot:
+class Hashes:
+    """The hashes of files that were read before, valid while size, times and inode are the same."""
+
+    def __init__(self, known: Mapping[str, Sequence[int | str]] | None = None) -> None:
+        self._before = known or {}
+        self.now: dict[str, Sequence[int | str]] = {}
+
+    def of(self, path: Path, status: os.stat_result) -> tuple[str, int]:
+        """SHA-256 and size of a file; raises OSError."""
+        mark = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        known = self._before.get(str(path))
+        if known is not None and list(known[:4]) == mark:
+            sha, size = str(known[4]), status.st_size
+        else:
+            sha, size = _hashed(path)
+        self.now[str(path)] = [*mark, sha]
+        return sha, size
+
+
+def take(root: Path, *, obey_ignore_files: bool = True, hashes: Hashes | None = None) -> Snapshot:
     """Hash a folder, leaving out what ``.gitignore`` and ``.orchignore`` files name.
 
-    Raises SyncError for what cannot be carried: sockets, pipes, devices, unreadable files.
+    ``hashes`` of an earlier time save reading what has not changed. Raises SyncError for what cannot be carried:
+    sockets, pipes, devices, unreadable files.
     """
     rules = _Rules("", GitIgnoreSpec.from_lines(ALWAYS_IGNORED if obey_ignore_files else ()), None)
-    entries = sorted(_walk(root, "", rules, obey_ignore_files), key=lambda entry: os.fsencode(entry.path))
+    found = _walk(root, "", rules, obey_ignore_files, hashes or Hashes())
+    entries = sorted(found, key=lambda entry: os.fsencode(entry.path))
     return Snapshot(root, tuple(entries), tree_id(entries))
+
+
+def take_file(path: Path, hashes: Hashes | None = None) -> Snapshot:
+    """One file as a folder that holds nothing else; raises SyncError."""
+    try:
+        entry = _entry(path.parent, path.name, path.stat(), hashes or Hashes())
+    except OSError as error:
+        raise SyncError(f"cannot read {path}: {error.strerror}") from None
+    return Snapshot(path.parent, (entry,), tree_id((entry,)))
 
 
 def tree_id(entries: Sequence[Entry]) -> str:
@@ -115,7 +145,7 @@ def tree_id(entries: Sequence[Entry]) -> str:
     return digest.hexdigest()[:32]
 
 
-def _walk(root: Path, folder: str, rules: _Rules, obey: bool) -> Iterator[Entry]:
+def _walk(root: Path, folder: str, rules: _Rules, obey: bool, hashes: Hashes) -> Iterator[Entry]:
     try:
         inside = sorted(os.scandir(root / folder), key=lambda item: item.name)
     except OSError as error:
@@ -137,9 +167,9 @@ def _walk(root: Path, folder: str, rules: _Rules, obey: bool) -> Iterator[Entry]
             continue
         empty = False
         if is_folder:
-            yield from _walk(root, path + "/", rules, obey)
+            yield from _walk(root, path + "/", rules, obey, hashes)
         else:
-            yield _entry(root, path, item.stat(follow_symlinks=False))
+            yield _entry(root, path, item.stat(follow_symlinks=False), hashes)
     if empty and folder:
         yield Entry(folder.rstrip("/"), "dir", 0o755, 0, "")
 
@@ -147,20 +177,25 @@ def _walk(root: Path, folder: str, rules: _Rules, obey: bool) -> Iterator[Entry]
 _LEAVE_OUT = "make it readable, or leave it out with a line in .orchignore"
 
 
-def _entry(root: Path, path: str, status: os.stat_result) -> Entry:
+def _entry(root: Path, path: str, status: os.stat_result, hashes: Hashes) -> Entry:
     if stat.S_ISLNK(status.st_mode):
         return Entry(path, "link", 0o777, 0, str((root / path).readlink()))
     if not stat.S_ISREG(status.st_mode):
         raise SyncError(
             f"{path!r} is not a file, folder or link", remedy="leave it out with a line in .orchignore"
         )
-    digest = hashlib.sha256()
-    size = 0
     try:
-        with (root / path).open("rb") as file:
-            while piece := file.read(1024 * 1024):
-                digest.update(piece)
-                size += len(piece)
+        sha, size = hashes.of(root / path, status)
     except OSError as error:
         raise SyncError(f"cannot read {path!r}: {error.strerror}", remedy=_LEAVE_OUT) from None
-    return Entry(path, "file", status.st_mode & 0o777, size, digest.hexdigest())
+    return Entry(path, "file", status.st_mode & 0o777, size, sha)
+
+
+def _hashed(path: Path) -> tuple[str, int]:
+    digest = hashlib.sha256()
+    size = 0
+    with path.open("rb") as file:
+        while piece := file.read(1024 * 1024):
+            digest.update(piece)
+            size += len(piece)
+    return digest.hexdigest(), size

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple
@@ -12,6 +11,7 @@ from orchestrator import errors
 from orchestrator.core.snapshot import Difference, Entry, Snapshot, difference
 from orchestrator.node import wire
 from orchestrator.remote.node import Call, Node
+from orchestrator.remote.relay import as_sync_error, read
 
 # How long a node may take over one answer: it links and hashes at most a few hundred megabytes meanwhile.
 SILENCE = 120.0
@@ -34,7 +34,7 @@ class Push:
             self.known = _entries(self._call) if answer["base"] is not None else ()
         except errors.OrchError as error:
             self.close()
-            raise _as_sync_error(error) from None
+            raise as_sync_error(error) from None
 
     @property
     def difference(self) -> Difference:
@@ -63,7 +63,7 @@ class Push:
                     raise
             self._call.answer(SILENCE)
         except errors.OrchError as error:
-            raise _as_sync_error(error) from None
+            raise as_sync_error(error) from None
         finally:
             self.close()
         return channel.sent
@@ -76,21 +76,8 @@ class Push:
         """The bytes of the files with these hashes and modes, in that order."""
         paths = {(entry.about, entry.mode): entry for entry in self.snapshot.entries if entry.kind == "file"}
         for sha, mode, _size in wanted:
-            yield from _contents(self.snapshot, paths[sha, mode], self.node.name)
-
-
-def _contents(snapshot: Snapshot, entry: Entry, host: str) -> Iterator[bytes]:
-    left = entry.size
-    try:
-        with (snapshot.root / entry.path).open("rb") as file:
-            while left:
-                # A file that shrank meanwhile is padded here and refused by its hash there.
-                piece = file.read(min(left, wire.CHUNK)) or b"\0" * min(left, wire.CHUNK)
-                yield piece
-                left -= len(piece)
-    except OSError as error:
-        reason = f"{entry.path!r} changed while it was sent: {error.strerror}"
-        raise errors.SyncError(reason, remedy="run it again", host=host) from None
+            entry = paths[sha, mode]
+            yield from read(self.snapshot.root / entry.path, entry)
 
 
 def _pieces(parts: Iterator[bytes]) -> Iterator[bytes]:
@@ -112,26 +99,3 @@ def _entries(call: Call) -> tuple[Entry, ...]:
         if kind == wire.DATA:
             return tuple(Entry(*entry) for entry in json.loads(zlib.decompress(payload)))
     raise call.ended()
-
-
-def _as_sync_error(error: errors.OrchError) -> errors.OrchError:
-    """What goes wrong on a node while it takes a tree in is a failed sync, whatever it is there."""
-    if isinstance(error, errors.NodeProgramError):
-        full = "No space left" in error.message
-        remedy = "make room there: orch sync --prune, or set workdir: to a larger disk" if full else error.remedy
-        return errors.SyncError(error.message, remedy=remedy, host=error.host)
-    return error
-
-
-def share_a_disk(one: Push, other: Push) -> bool:
-    """Whether two nodes' workdirs are one: a token written through one is seen through the other."""
-    if one.place is None or one.place != other.place:
-        return False
-    token = secrets.token_hex(8)
-    request = {"workdir": one.workdir, "token": token}
-    one.node.ask("token", {**request, "write": True}, SILENCE)
-    try:
-        seen = other.node.ask("token", {**request, "workdir": other.workdir, "write": False}, SILENCE)
-        return bool(seen["there"])
-    finally:
-        one.node.ask("token", {**request, "write": None}, SILENCE)

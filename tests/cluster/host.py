@@ -29,6 +29,13 @@ class Process:
     environ: dict[str, str]
 
 
+def limited_to(mbit: float) -> tuple[str, ...]:
+    """tc's words for a link that carries so many megabits a second."""
+    # A hundredth of a second may pass at once, and never less than a few full segments.
+    burst = max(32_000, int(mbit * 1e6 / 8 / 100))
+    return ("tbf", "rate", f"{int(mbit * 1e6)}bit", "burst", f"{burst}b", "latency", "200ms")
+
+
 class NodeHost:
     """A host with its own network, mounts, processes, hostname and home, and a real sshd as process 1.
 
@@ -174,9 +181,7 @@ class NodeHost:
 
     def slow(self, mbit: float) -> None:
         """Limits the link to ``mbit`` megabits a second each way; a later call replaces an earlier one."""
-        # A hundredth of a second may pass at once, and never less than a few full segments.
-        burst = max(32_000, int(mbit * 1e6 / 8 / 100))
-        limit = ("tbf", "rate", f"{int(mbit * 1e6)}bit", "burst", f"{burst}b", "latency", "200ms")
+        limit = limited_to(mbit)
         self._inside("tc", "qdisc", "replace", "dev", "eth0", "root", *limit)
         self._switch.run("tc", "qdisc", "replace", "dev", self.port, "root", *limit)
 

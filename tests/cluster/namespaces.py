@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.cluster import files
-from tests.cluster.host import NodeHost
-from tests.cluster.switch import PATH, UPLINK, ClusterError, Switch
+from tests.cluster.host import NodeHost, limited_to
+from tests.cluster.switch import PATH, UPLINK, ClusterError, Switch, command
 
 MOST_HOSTS = 200
 # The kernel keeps one table of neighbours, of 1024 entries by default, for all network namespaces together. A full
@@ -219,6 +219,12 @@ class Cluster:
 
     def restore_control(self) -> None:
         self.switch.ip(f"link set {UPLINK} up")
+
+    def slow_control(self, mbit: float) -> None:
+        """Limits this machine's link to the hosts to ``mbit`` megabits a second each way."""
+        limit = limited_to(mbit)
+        self.switch.run("tc", "qdisc", "replace", "dev", UPLINK, "root", *limit)
+        command(["tc", "qdisc", "replace", "dev", self.switch.uplink, "root", *limit])
 
     def _make(self) -> None:
         if self._given_folder is None:

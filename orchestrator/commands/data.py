@@ -1,0 +1,202 @@
+"""Data on every node: sent once, passed on from node to node as they arrive, verified, resumed after a break."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator.commands.push import groups_by_disk
+from orchestrator.commands.session import Session
+from orchestrator.core.data import Lacking, doors, root_on_node, to_send
+from orchestrator.core.inventory import DataSource
+from orchestrator.core.snapshot import Hashes, Snapshot, take, take_file
+from orchestrator.display import Display
+from orchestrator.errors import ConnectionLost, HostErrors, OrchError, SyncError, UsageError
+from orchestrator.remote.fanout import failures, on_all
+from orchestrator.remote.node import Node
+from orchestrator.remote.relay import Received, Relay, contents
+
+# How long a broken connection may take to come back, in seconds.
+REOPEN = 10.0
+
+
+def send_data(
+    opened: Session, nodes: Sequence[Node], source: DataSource, rate: float | None, display: Display
+) -> None:
+    """Bring a file or a folder to every node, at most ``rate`` bytes a second.
+
+    Raises UsageError, SyncError, and HostErrors once all others have theirs.
+    """
+    path = Path(source.path).expanduser()
+    if not path.exists():
+        raise UsageError(f"--data {source.path}: no such file or folder")
+    with display.stage(f"reading {path}"), kept_hashes(path) as hashes:
+        snapshot = (
+            take_file(path, hashes) if path.is_file() else take(path, obey_ignore_files=False, hashes=hashes)
+        )
+    distribution = Distribution(opened, source, path, snapshot, rate, display)
+    errors = distribution.run(nodes)
+    if errors:
+        raise HostErrors(errors, len(nodes))
+    display.write(f"{path.name} is on {len(nodes)} hosts, {snapshot.size / 1e6:.1f} MB each\n")
+
+
+class Distribution:
+    """Some data on their way to nodes."""
+
+    def __init__(
+        self,
+        opened: Session,
+        source: DataSource,
+        path: Path,
+        snapshot: Snapshot,
+        rate: float | None,
+        display: Display,
+    ) -> None:
+        self.hosts = {host.name: host for host in opened.hosts}
+        self.source, self.path, self.snapshot = source, path, snapshot
+        self.rate, self.display = rate, display
+        self.errors: dict[str, OrchError] = {}
+
+    def run(self, nodes: Sequence[Node]) -> list[OrchError]:
+        """Pass after pass, while each brings something; why some nodes have not got all of it."""
+        waiting, before = list(nodes), -1
+        while waiting:
+            relays = self.ask(waiting)
+            lacking = sum(relay.lacking.size(self.snapshot.entries) for relay in relays)
+            if lacking == before:
+                for relay in relays:
+                    relay.close()
+                break
+            before = lacking
+            waiting = self.reachable(self.one_pass(relays)) if relays else []
+        return list(self.errors.values())
+
+    def ask(self, nodes: Sequence[Node]) -> list[Relay]:
+        """Those that lack something; of nodes that share a disk, one."""
+
+        def ask(node: Node) -> Relay:
+            workdir = self.hosts[node.name].workdir
+            root, name = root_on_node(self.source, self.path.name, self.path.is_file(), workdir)
+            entries = self.snapshot.entries
+            return Relay(node, workdir, root, entries if name is None else [replace(entries[0], path=name)])
+
+        with self.display.stage(f"asking {len(nodes)} hosts what they have of {self.path.name}"):
+            asked = on_all(nodes, ask, limit=len(nodes))
+        self.note(failures(asked))
+        found = []
+        for first, *others in groups_by_disk([each for each in asked if isinstance(each, Relay)]):
+            for relay in others:
+                self.errors.pop(relay.node.name, None)
+                relay.close()
+            if first.lacking.files:
+                found.append(first)
+            else:
+                self.errors.pop(first.node.name, None)
+                first.close()
+        return found
+
+    def one_pass(self, relays: Sequence[Relay]) -> list[Node]:
+        """Send what is lacking once through all nodes; those that still lack something."""
+        files = to_send([relay.lacking for relay in relays], self.snapshot.entries)
+        heads = self.linked(relays, files)
+        size = Lacking(dict(files)).size(self.snapshot.entries)
+        outcomes: dict[str, Received] = {}
+        with self.display.transfer(self.path.name, {relay.node.name: size for relay in relays}) as transfer:
+
+            def receive(relay: Relay) -> None:
+                name = relay.node.name
+                outcomes[name] = relay.result(lambda done: transfer.at(name, done))
+                if outcomes[name].complete:
+                    transfer.at(name, size)
+
+            def feed(relay: Relay) -> None:
+                share = self.rate and self.rate / len(heads)
+                relay.feed(contents(self.snapshot, files, share))
+
+            jobs = [(receive, relay) for relay in relays] + [(feed, relay) for relay in heads]
+            self.note(failures(on_all(jobs, lambda job: job[0](job[1]), limit=len(jobs))))
+        left = []
+        for relay in relays:
+            name, outcome = relay.node.name, outcomes.get(relay.node.name)
+            if outcome is not None and outcome.complete and not outcome.damaged:
+                self.errors.pop(name, None)
+                continue
+            left.append(relay.node)
+            if outcome is not None:
+                what = ", ".join(map(repr, outcome.damaged[:4]))
+                said = f"{what} arrived damaged, or changed while it was sent" if what else "the data broke off"
+                self.note([SyncError(said, remedy="run it again", host=name)])
+        return left
+
+    def linked(self, relays: Sequence[Relay], files: Sequence[tuple[int, int]]) -> list[Relay]:
+        """Tell every node who comes before and after it; those that have to be fed from here."""
+        tokens = [secrets.token_hex(16) for _ in relays]
+
+        def order(position: int) -> str | None:
+            door = None
+            if position + 1 < len(relays):
+                after = relays[position + 1]
+                addresses = doors(self.hosts[after.node.name], after.addresses)
+                door = {"addresses": addresses, "port": after.port, "token": tokens[position + 1]}
+            return relays[position].order(tokens[position], door, files)
+
+        answers = on_all(range(len(relays)), order, limit=len(relays))
+        self.note(failures(answers))
+        heads = [relays[0]]
+        for relay, after, answer in zip(relays, relays[1:], answers, strict=False):
+            if answer != "ok":
+                why = f" ({answer})" if isinstance(answer, str) else ""
+                name = after.node.name
+                self.display.note(
+                    f"{name} cannot be reached from {relay.node.name}{why}: it gets the data from here"
+                )
+                heads.append(after)
+        return heads
+
+    def reachable(self, nodes: Sequence[Node]) -> list[Node]:
+        """Those with a connection, a new one where it broke."""
+
+        def reopen(node: Node) -> None:
+            if not node.connection.alive or isinstance(self.errors.get(node.name), ConnectionLost):
+                node.connection.reopen(REOPEN)
+
+        outcomes = on_all(nodes, reopen, limit=len(nodes) or 1)
+        self.note(failures(outcomes))
+        there = [node for node, outcome in zip(nodes, outcomes, strict=True) if not isinstance(outcome, OrchError)]
+        if there:
+            names = ", ".join(node.name for node in there[:8])
+            self.display.note(f"going on where it broke off: {names}{' and others' if len(there) > 8 else ''}")
+        return there
+
+    def note(self, errors: Sequence[OrchError]) -> None:
+        """Remember what went wrong on a node, until it has its data after all."""
+        for error in errors:
+            if error.host is None:
+                # Of this machine: no node can help it.
+                raise error
+            self.errors[error.host] = error
+
+
+@contextmanager
+def kept_hashes(path: Path) -> Iterator[Hashes]:
+    """The hashes of what was read before under ``path``, kept for the next time in the user's cache folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orch"
+    file = cache / f"hashes-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:24]}.json"
+    try:
+        known = json.loads(file.read_text())
+    except (OSError, ValueError):
+        known = {}
+    hashes = Hashes(known)
+    yield hashes
+    with suppress(OSError):
+        cache.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f"{file.name}.{os.getpid()}")
+        partial.write_text(json.dumps(hashes.now))
+        partial.replace(file)

@@ -1,0 +1,331 @@
+"""The verb ``relay``: receive data and pass it on to the next node while it arrives.
+
+A conversation. Request: ``{"workdir", "root": folder on this node}``, then the entries as a data frame of deflated
+JSON, as ``store.py`` has them. When what is here already has been looked through, the answer: ``{"place", "port",
+"addresses": [of this node], "lacking": [[index of an entry, bytes of it that are here], ...]}``. Then an order
+``{"token": of whom to let in, "next": {"addresses", "port", "token"} or null, "files": [[index, first byte],
+...]}``; answer ``{"next": "ok", null, or why not}``. The data are those files from those bytes on, one after the
+other; they come from the node that knows the token, or as data frames on stdin. Meanwhile comes ``{"at": bytes}``
+now and then, at the end ``{"done": true, "complete": bool, "damaged": [paths], "next": ...}``.
+
+A file is complete or not there; its part is ``.orch-<hash>.part`` beside it, and stays for the next attempt.
+"""
+
+import hashlib
+import hmac
+import json
+import os
+import select
+import socket
+import threading
+import time
+import zlib
+
+from . import blobs, facts, paths, place, store, wire
+from .refusal import Refused
+
+LINK_LIMIT, STALL_LIMIT = 3.0, 30.0
+TELL_EVERY = 0.5
+PIECE = 256 * 1024
+
+
+def answer(request, out):
+    """Look, receive, pass on."""
+    root = os.path.realpath(os.path.expanduser(request["root"]))
+    entries = json.loads(zlib.decompress(wire.read_frame(0)[1]).decode("ascii"))
+    for entry in entries:
+        store.check_path(entry[0])
+    records = Records(request["workdir"], root)
+    here = {index: Part(root, entry, records) for index, entry in enumerate(entries) if entry[1] == "file"}
+    lacking = {index: part for index, part in here.items() if not part.there()}
+    for entry in entries:
+        if entry[1] != "file":
+            make(root, entry)
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.bind(("0.0.0.0", 0))
+    listener.listen(8)
+    first = {
+        "place": place.of(request["workdir"]),
+        "port": listener.getsockname()[1],
+        "addresses": [facts.ssh_address()] + [address for _, address, _ in facts.addresses()],
+        "lacking": [[index, part.have] for index, part in lacking.items()],
+    }
+    wire.write_all(out, wire.json_frame(first))
+    try:
+        pass_on(entries, lacking, listener, out)
+    finally:
+        records.save()
+
+
+def pass_on(entries, lacking, listener, out):
+    """Obey an order: take the files in from where it says, and send them on."""
+    frame = wire.read_frame(0)
+    if frame is None:
+        return
+    order = json.loads(frame[1].decode("ascii"))
+    admitted = Admission(listener, order["token"])
+    follower = Follower(order["next"]) if order["next"] else None
+    wire.write_all(out, wire.json_frame({"next": follower.state if follower else None}))
+    ready, _, _ = select.select([0, admitted.woken], [], [], STALL_LIMIT)
+    if not ready:
+        raise Refused("no data came", "broken")
+    source = admitted.stream if admitted.stream is not None else Frames()
+    complete, damaged, at, told = True, [], 0, 0.0
+    for index, begin in order["files"]:
+        part = lacking.get(index)
+        left, position = entries[index][3] - begin, begin
+        while left:
+            piece = source.read(min(left, PIECE))
+            if not piece:
+                complete = False
+                break
+            if follower is not None:
+                follower.send(piece)
+            if part is not None:
+                part.write(position, piece)
+            left -= len(piece)
+            position += len(piece)
+            at += len(piece)
+            if time.monotonic() - told > TELL_EVERY:
+                told = time.monotonic()
+                wire.write_all(out, wire.json_frame({"at": at}))
+        if not complete:
+            break
+        if part is not None and not part.finish():
+            damaged.append(entries[index][0])
+    for part in lacking.values():
+        part.close()
+    state = follower.state if follower else None
+    if follower is not None:
+        follower.close()
+    wire.write_all(out, wire.json_frame({"done": True, "complete": complete, "damaged": damaged, "next": state}))
+
+
+class Part:
+    """One file on its way: ``have`` bytes of it are here."""
+
+    def __init__(self, root, entry, records):
+        self.path, _, self.mode, self.size, self.sha = entry
+        self.target = os.path.join(root, self.path)
+        folder = os.path.dirname(self.target)
+        os.makedirs(folder, exist_ok=True)
+        if os.path.realpath(folder) != root and not os.path.realpath(folder).startswith(root.rstrip("/") + "/"):
+            raise Refused("%r leads out of %s there" % (self.path, root), "path")
+        self.partial = os.path.join(folder, ".orch-%s.part" % self.sha[:24])
+        self.records = records
+        self.have = 0
+        self.digest = hashlib.sha256()
+        self.file = None
+
+    def there(self):
+        """Whether the file is here, whole; if not, look at what there is of it."""
+        try:
+            status = os.lstat(self.target)
+        except OSError:
+            status = None
+        if status is not None and os.path.isfile(self.target) and status.st_size == self.size:
+            known = self.records.sha(self.path, status)
+            if known is None:
+                known = file_hash(self.target, hashlib.sha256()).hexdigest()
+            if known == self.sha:
+                self.records.note(self.path, status, known)
+                return True
+        if not self.size:
+            self.open()
+            return self.finish()
+        try:
+            self.have = min(os.lstat(self.partial).st_size, self.size)
+            file_hash(self.partial, self.digest)
+        except OSError:
+            self.have = 0
+        if self.have == self.size:
+            self.open()
+            return self.finish()
+        return False
+
+    def open(self):
+        """Begin or go on with the part."""
+        if self.file is None:
+            self.file = open(self.partial, "ab")  # noqa: SIM115
+
+    def write(self, position, piece):
+        """Take a piece that begins at byte ``position``; what is here already is passed over."""
+        piece = piece[max(0, self.have - position) :]
+        if piece:
+            self.open()
+            self.file.write(piece)
+            self.digest.update(piece)
+            self.have += len(piece)
+
+    def finish(self):
+        """Put the file in place; False, and nothing of it stays, if it is not what it should be."""
+        self.close()
+        if self.have != self.size or self.digest.hexdigest() != self.sha:
+            os.unlink(self.partial)
+            self.have, self.digest = 0, hashlib.sha256()
+            return False
+        os.chmod(self.partial, self.mode)
+        os.rename(self.partial, self.target)
+        self.records.note(self.path, os.lstat(self.target), self.sha)
+        return True
+
+    def close(self):
+        """Leave the part as it is."""
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+
+class Records:
+    """The hashes of files that were verified here, valid while size and times are the same."""
+
+    def __init__(self, workdir, root):
+        folder = os.path.join(paths.own_dir(workdir), "data")
+        os.makedirs(folder, exist_ok=True)
+        self.path = os.path.join(folder, hashlib.sha256(os.fsencode(root)).hexdigest()[:24] + ".json")
+        try:
+            with open(self.path) as file:
+                self.known = json.load(file)
+        except (OSError, ValueError):
+            self.known = {}
+
+    def sha(self, path, status):
+        """The hash of a file with this status, or None."""
+        known = self.known.get(path)
+        return known[2] if known and known[:2] == [status.st_size, status.st_mtime_ns] else None
+
+    def note(self, path, status, sha):
+        """Remember a hash."""
+        self.known[path] = [status.st_size, status.st_mtime_ns, sha]
+
+    def save(self):
+        """Keep them."""
+        partial = os.path.join(os.path.dirname(self.path), blobs.partial_name())
+        with open(partial, "w") as file:
+            json.dump(self.known, file)
+        os.replace(partial, self.path)
+
+
+class Frames:
+    """The data frames of stdin."""
+
+    def __init__(self):
+        self.buffer = memoryview(b"")
+
+    def read(self, size):
+        """Up to ``size`` bytes; none at the end."""
+        if not self.buffer:
+            try:
+                frame = wire.read_frame(0)
+            except wire.WireError:
+                return b""
+            if frame is None:
+                return b""
+            self.buffer = memoryview(frame[1])
+        piece, self.buffer = self.buffer[:size], self.buffer[size:]
+        return piece
+
+
+class Stream:
+    """What the node before sends."""
+
+    def __init__(self, sock):
+        self.sock = sock
+        sock.settimeout(STALL_LIMIT)
+
+    def read(self, size):
+        """Up to ``size`` bytes; none at the end, or if nothing comes for too long."""
+        try:
+            return self.sock.recv(size)
+        except OSError:
+            return b""
+
+
+class Admission:
+    """Lets the node before in, in the background, once it has shown its token; nobody else, and only one.
+
+    ``woken`` is readable from then on, ``stream`` what it sends.
+    """
+
+    def __init__(self, listener, token):
+        self.stream = None
+        self.woken, self.wake = os.pipe()
+        threading.Thread(target=self.wait, args=(listener, token.encode("ascii")), daemon=True).start()
+
+    def wait(self, listener, token):
+        """Until it is there."""
+        while self.stream is None:
+            sock, _ = listener.accept()
+            sock.settimeout(LINK_LIMIT)
+            try:
+                said = b""
+                while len(said) < len(token):
+                    piece = sock.recv(len(token) - len(said))
+                    if not piece:
+                        break
+                    said += piece
+                if hmac.compare_digest(said, token):
+                    sock.sendall(b"k")
+                    self.stream = Stream(sock)
+                    os.write(self.wake, b"k")
+                    return
+            except OSError:
+                pass
+            sock.close()
+
+
+class Follower:
+    """The node after this one. ``state`` is ``ok``, or why nothing more is sent to it."""
+
+    def __init__(self, door):
+        self.sock = None
+        self.state = "it has no address"
+        for address in door["addresses"]:
+            try:
+                self.sock = socket.create_connection((address, door["port"]), LINK_LIMIT)
+                self.sock.sendall(door["token"].encode("ascii"))
+                if self.sock.recv(1) != b"k":
+                    raise OSError("another machine answers at %s" % address)
+                self.sock.settimeout(STALL_LIMIT)
+                self.state = "ok"
+                return
+            except OSError as error:
+                self.state = "%s: %s" % (address, error)
+                self.close()
+
+    def send(self, piece):
+        """Pass a piece on; once that fails the follower is given up."""
+        if self.sock is not None:
+            try:
+                self.sock.sendall(piece)
+            except OSError as error:
+                self.state = str(error)
+                self.close()
+
+    def close(self):
+        """No more."""
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None
+
+
+def make(root, entry):
+    """A folder or a link of the data."""
+    path, kind, _mode, _size, about = entry
+    there = os.path.join(root, path)
+    folder = there if kind == "dir" else os.path.dirname(there)
+    os.makedirs(folder, exist_ok=True)
+    if kind == "link" and not (os.path.islink(there) and os.readlink(there) == about):
+        aside = os.path.join(folder, blobs.partial_name())
+        os.symlink(about, aside)
+        os.replace(aside, there)
+
+
+def file_hash(path, digest):
+    """``digest`` with a file's bytes added."""
+    with open(path, "rb") as file:
+        while True:
+            piece = file.read(1024 * 1024)
+            if not piece:
+                return digest
+            digest.update(piece)

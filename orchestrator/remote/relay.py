@@ -1,0 +1,122 @@
+"""The control's side of ``node/relay.py``: one node that receives data, and maybe passes them on."""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator import errors
+from orchestrator.core.data import Lacking
+from orchestrator.core.snapshot import Entry, Snapshot
+from orchestrator.node import wire
+from orchestrator.remote.node import Node
+
+# How long a node may be silent: while it reads what it has, and while data flow.
+READING, FLOWING = 3600.0, 60.0
+
+
+@dataclass(frozen=True)
+class Received:
+    """How a pass ended on a node. ``next``: ``ok``, None without a node after it, or why that was given up."""
+
+    complete: bool
+    damaged: tuple[str, ...]
+    next: str | None
+
+
+class Relay:
+    """A node that was asked what it lacks of some data. Raises what ``Node`` does; ``close`` gives it up."""
+
+    def __init__(self, node: Node, workdir: str, root: str, entries: Sequence[Entry]) -> None:
+        self.node = node
+        self.workdir = workdir
+        self.root = root
+        self._call = node.call("relay", {"workdir": workdir, "root": root})
+        listing = json.dumps([astuple(entry) for entry in entries], separators=(",", ":"))
+        try:
+            self._call.channel.write(wire.data_frame(zlib.compress(listing.encode("ascii"))))
+            answer = self._call.answer(READING)
+        except errors.OrchError as error:
+            self.close()
+            raise as_sync_error(error) from None
+        self.place: str = answer["place"]
+        self.port: int = answer["port"]
+        self.addresses: list[str | None] = answer["addresses"]
+        self.lacking = Lacking(dict(answer["lacking"]))
+
+    def order(self, token: str, door: Mapping[str, Any] | None, files: Sequence[tuple[int, int]]) -> str | None:
+        """Say whom to let in, whom to pass on to, and what will come; how the node after it answered."""
+        self._call.channel.write(wire.json_frame({"token": token, "next": door, "files": list(files)}))
+        answer: str | None = self._call.answer(FLOWING)["next"]
+        return answer
+
+    def feed(self, pieces: Iterator[bytes]) -> None:
+        """Send the data itself to this node, which passes them on."""
+        try:
+            for piece in pieces:
+                self._call.channel.write(wire.data_frame(piece))
+            self._call.channel.end_input()
+        except errors.ConnectionLost:
+            # A node that refuses stops reading; what it says is worth more.
+            if not self.node.connection.alive:
+                raise
+
+    def result(self, progress: Callable[[int], object]) -> Received:
+        """Wait for the end of the pass; raises SyncError, ConnectionLost."""
+        try:
+            while True:
+                answer = self._call.answer(FLOWING)
+                if "done" in answer:
+                    return Received(answer["complete"], tuple(answer["damaged"]), answer["next"])
+                progress(answer["at"])
+        except errors.OrchError as error:
+            raise as_sync_error(error) from None
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Nothing more is wanted of it."""
+        self._call.channel.close()
+
+
+def as_sync_error(error: errors.OrchError) -> errors.OrchError:
+    """What goes wrong on a node while it takes something in is a failed sync, whatever it is there."""
+    if isinstance(error, errors.NodeProgramError):
+        full = "No space left" in error.message
+        remedy = "make room there: orch sync --prune, or another disk" if full else error.remedy
+        return errors.SyncError(error.message, remedy=remedy, host=error.host)
+    return error
+
+
+def contents(snapshot: Snapshot, files: Sequence[tuple[int, int]], rate: float | None) -> Iterator[bytes]:
+    """The bytes of files from some byte on, in pieces, at most ``rate`` bytes a second; raises SyncError."""
+    began, given = time.monotonic(), 0
+    for index, first in files:
+        entry = snapshot.entries[index]
+        for piece in read(snapshot.root / entry.path, entry, first):
+            if rate is not None:
+                time.sleep(max(0.0, began + given / rate - time.monotonic()))
+            given += len(piece)
+            yield piece
+
+
+def read(path: Path, entry: Entry, first: int = 0) -> Iterator[bytes]:
+    """A file's bytes from ``first`` on, as many as its entry says; raises SyncError if it cannot be read."""
+    left = entry.size - first
+    try:
+        with path.open("rb") as file:
+            file.seek(first)
+            while left:
+                # A file that shrank meanwhile is padded here and refused by its hash there.
+                piece = file.read(min(left, wire.CHUNK)) or b"\0" * min(left, wire.CHUNK)
+                yield piece
+                left -= len(piece)
+    except OSError as error:
+        raise errors.SyncError(
+            f"{entry.path!r} changed while it was sent: {error.strerror}", remedy="run it again"
+        ) from None

@@ -145,6 +145,7 @@ def doctor(
     help="A file or folder, too, passed on from host to host; to <workdir>/data unless REMOTE says else.",
 )
 @click.option("--rate", metavar="SIZE", help="Send at most so many bytes a second: 20M, 1G.")
+@click.option("--offline", is_flag=True, help="Send the wheels of env: from here, whatever the hosts reach.")
 @click.option("--check", is_flag=True, help="Compare, write nothing; exit code 5 if a host differs.")
 @click.option("--dry-run", is_flag=True, help="List what would be sent.")
 @click.option("--watch", is_flag=True, help="Push again whenever a file is saved, until Ctrl-C.")
@@ -157,6 +158,7 @@ def sync(
     project: Path | None,
     data: tuple[str, ...],
     rate: str | None,
+    offline: bool,
     check: bool,
     dry_run: bool,
     watch: bool,
@@ -165,14 +167,15 @@ def sync(
     runs: bool,
     **options: Any,
 ) -> int:
-    """Push the project folder to every host, verified by hash, and data."""
+    """Push the project folder to every host, verified by hash, build env:, and pass data on."""
     from orchestrator.commands.sync import SyncOptions
     from orchestrator.commands.sync import sync as command
     from orchestrator.display import Display
 
     if sum([check, dry_run, watch, prune]) > 1:
         raise UsageError("--check, --dry-run, --watch and --prune exclude each other")
-    asked = SyncOptions(project, check, dry_run, watch, prune, keep, runs, data, size(rate) if rate else None)
+    speed = size(rate) if rate else None
+    asked = SyncOptions(project, check, dry_run, watch, prune, keep, runs, data, speed, offline)
     return command(target(options), asked, Display())
 
 

@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +29,7 @@ from orchestrator.core.plan import LaunchPlan
 from orchestrator.core.runs import Run
 from orchestrator.core.torchrun import as_json, as_ps1, as_sh, commands, redacted
 from orchestrator.errors import OrchError
-from orchestrator.progress import Transfers
+from orchestrator.progress import Saying, Transfers
 from orchestrator.remote.follower import Output, Sample
 from orchestrator.tables import machine, nodes_table, plan_table, runs_table, settings_grid, short_command
 from orchestrator.view import Block, View
@@ -73,6 +73,10 @@ class Display:
     def transfer(self, title: str, totals: Mapping[str, int]) -> Transfers:
         """Bytes on their way to nodes, of ``totals`` by node: a context."""
         return Transfers(title, totals, self.err)
+
+    def saying(self, nodes: Collection[str]) -> Saying:
+        """What builds on nodes say: a context."""
+        return Saying(nodes, self.err)
 
     def note(self, text: str) -> None:
         """A line of orch's own on stderr."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    SpinnerColumn,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
@@ -73,3 +75,36 @@ class Transfers:
                 left = (total - done) / rate if rate else 0.0
                 so_far = f"{done / 1e6:.0f} of {total / 1e6:.0f} MB, {rate / 1e6:.1f} MB/s, {left:.0f} s left"
                 self._console.print(f"{self.title}: {so_far}")
+
+
+class Saying:
+    """The last line of what a program on each node says, and which are done. A context, told from any thread."""
+
+    def __init__(self, nodes: Collection[str], console: Console) -> None:
+        self._nodes = nodes
+        self._console = console
+        self._began = time.monotonic()
+        self._bars: dict[str, TaskID] = {}
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> Saying:
+        if self._console.is_terminal and not self._console.quiet and 0 < len(self._nodes) <= MOST_BARS:
+            words = TextColumn("{task.description}")
+            self._progress = Progress(SpinnerColumn(), words, console=self._console, transient=True)
+            self._progress.start()
+            self._bars = {name: self._progress.add_task(name, total=None) for name in self._nodes}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def line(self, node: str, text: str) -> None:
+        """A node said something."""
+        if self._progress is not None:
+            room = max(20, self._console.width - len(node) - 8)
+            self._progress.update(self._bars[node], description=f"{node}: {escape(text.strip()[:room])}")
+
+    def done(self, node: str) -> None:
+        """A node is done."""
+        self._console.print(f"{node}: built in {time.monotonic() - self._began:.0f} s")

@@ -27,9 +27,15 @@ REOPEN = 10.0
 
 
 def send_data(
-    opened: Session, nodes: Sequence[Node], source: DataSource, rate: float | None, display: Display
+    opened: Session,
+    nodes: Sequence[Node],
+    source: DataSource,
+    rate: float | None,
+    display: Display,
+    *,
+    result: bool = True,
 ) -> None:
-    """Bring a file or a folder to every node, at most ``rate`` bytes a second.
+    """Bring a file or a folder to every node, at most ``rate`` bytes a second; ``result``: say so on stdout.
 
     Raises UsageError, SyncError, and HostErrors once all others have theirs.
     """
@@ -44,7 +50,8 @@ def send_data(
     errors = distribution.run(nodes)
     if errors:
         raise HostErrors(errors, len(nodes))
-    display.write(f"{path.name} is on {len(nodes)} hosts, {snapshot.size / 1e6:.1f} MB each\n")
+    if result:
+        display.write(f"{path.name} is on {len(nodes)} hosts, {snapshot.size / 1e6:.1f} MB each\n")
 
 
 class Distribution:
@@ -59,7 +66,7 @@ class Distribution:
         rate: float | None,
         display: Display,
     ) -> None:
-        self.hosts = {host.name: host for host in opened.hosts}
+        self.hosts = {host.name: host for host in opened.all_hosts}
         self.source, self.path, self.snapshot = source, path, snapshot
         self.rate, self.display = rate, display
         self.errors: dict[str, OrchError] = {}
@@ -187,7 +194,7 @@ class Distribution:
 @contextmanager
 def kept_hashes(path: Path) -> Iterator[Hashes]:
     """The hashes of what was read before under ``path``, kept for the next time in the user's cache folder."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orch"
+    cache = cache_folder()
     file = cache / f"hashes-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:24]}.json"
     try:
         known = json.loads(file.read_text())
@@ -200,3 +207,8 @@ def kept_hashes(path: Path) -> Iterator[Hashes]:
         partial = file.with_name(f"{file.name}.{os.getpid()}")
         partial.write_text(json.dumps(hashes.now))
         partial.replace(file)
+
+
+def cache_folder() -> Path:
+    """Where this machine keeps what it can make again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orch"

@@ -51,7 +51,7 @@ def doctor(target: Target, options: DoctorOptions, display: Display) -> int:
     What was mended is looked at again.
     """
     began, made = time.monotonic(), 0
-    with session(target, spares_too=True) as opened:
+    with session(target, spares_too=True, interpreters=True) as opened:
         examined, errors = look(opened, options, display)
         findings = check(examined) if examined.hosts else ()
         _show(examined, findings, errors, time.monotonic() - began, display)

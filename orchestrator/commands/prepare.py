@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.commands.environment import ensure
 from orchestrator.commands.examine import QUICK_PARTS, dialled, facts_request
 from orchestrator.commands.push import push_tree
 from orchestrator.commands.restart import Lineup
@@ -64,7 +65,8 @@ class Prepared:
 
 
 def prepare(opened: Session, options: RunOptions, display: Display) -> Prepared:
-    """Connect, gather facts, check them and plan. Nothing is changed on any node but the node program."""
+    """Connect, gather facts, check them and plan. Nothing is changed on any node but the node program, and orch's
+    environments."""
     resumed = earlier_outputs(options, [host.name for host in opened.hosts])
     with ThreadPoolExecutor(1) as beside, display.stage(f"connecting to {_count(opened.hosts, 'host')}"):
         taking = beside.submit(take, options.source.root)
@@ -83,7 +85,11 @@ def planned(
     number: int,
     display: Display,
 ) -> Prepared:
-    """Gather facts, check them, and plan attempt ``number``; raises HostErrors, PreflightError."""
+    """Build environments that are lacking, gather facts, check them, and plan attempt ``number``.
+
+    Raises HostErrors, PreflightError.
+    """
+    ensure(opened, lineup.nodes, display)
     fixed = options.spec.port or opened.inventory.rendezvous.port
     project = options.spec.workload.project
     requests: dict[str, dict[str, Any]] = {

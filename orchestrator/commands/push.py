@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -79,11 +79,14 @@ def push_tree(
     return done
 
 
-def groups_by_disk(askers: Sequence[Asked]) -> list[list[Asked]]:
-    """The nodes that were asked in groups that share a disk; most groups have one."""
+def groups_by_disk(
+    askers: Sequence[Asked], wanted: Callable[[Asked], object] = lambda asked: None
+) -> list[list[Asked]]:
+    """The nodes that were asked in groups that share a disk, and want the same; most groups have one."""
     groups: list[list[Asked]] = []
     for asked in askers:
-        group = next((each for each in groups if share_a_disk(each[0], asked)), None)
+        alike = (each for each in groups if wanted(each[0]) == wanted(asked))
+        group = next((each for each in alike if share_a_disk(each[0], asked)), None)
         if group is None:
             groups.append([asked])
         else:

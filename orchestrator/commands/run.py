@@ -19,7 +19,14 @@ from orchestrator.commands.prepare import (
     start_requests,
 )
 from orchestrator.commands.restart import carried_outputs, forget_carried, next_lineup
-from orchestrator.commands.session import Session, Target, read_inventory, session
+from orchestrator.commands.session import (
+    Session,
+    Target,
+    environments_of,
+    in_their_environments,
+    read_inventory,
+    session,
+)
 from orchestrator.commands.watch import Collector, conclude, explain, stopping_on_signals, watch
 from orchestrator.core.events import Event
 from orchestrator.core.facts import Facts
@@ -33,7 +40,7 @@ from orchestrator.rundir import RunFolder
 
 def run(target: Target, options: RunOptions, display: Display) -> int:
     """Do it all; returns the exit code."""
-    with session(target) as opened:
+    with session(target, interpreters=True) as opened:
         prepared = prepare(opened, options, display)
         display.settings(prepared.plan, environments(prepared.facts))
         push(prepared, opened.fanout, display)
@@ -103,14 +110,15 @@ def preview(target: Target, options: RunOptions, display: Display, *, offline: b
     """The plan that ``run`` would make, started nowhere. ``offline`` asks no node and assumes the rest."""
     if offline:
         inventory = read_inventory(target.hosts_file)
-        chosen = select(inventory, target.nodes)
+        named = select(inventory, target.nodes)
+        chosen = in_their_environments(named, environments_of(named, target.hosts_file.parent))
         # With nobody asked, the address that SSH dials is the best guess at the one to meet at.
         hosts = [replace(host, fabric_address=host.fabric_address or host.address) for host in chosen]
         facts = {host.name: assumed_facts(host) for host in hosts}
         made = plan(hosts, inventory.rendezvous, options.spec, facts, new_run_id())
         note = "no node was asked: port, interpreter and number of GPUs are assumed, addresses are the inventory's"
         return replace(made, notes=(*made.notes, note))
-    with session(target) as opened:
+    with session(target, interpreters=True) as opened:
         return prepare(opened, options, display).plan
 
 

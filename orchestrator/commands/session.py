@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.core.environment import Environment
 from orchestrator.core.facts import Facts
 from orchestrator.core.inventory import Host, Inventory, parse_inventory, select
 from orchestrator.errors import HostErrors, OrchError, UsageError
@@ -18,6 +19,7 @@ from orchestrator.remote.node import Node
 from orchestrator.remote.probing import ask, hang_up
 from orchestrator.remote.ssh import Connection, Settings, connections
 from orchestrator.sandbox.cluster import Sandbox, sandbox_folder
+from orchestrator.wheels import read_environment
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Session:
     """An inventory, the hosts chosen from it in node_rank order, and the connections of those.
 
     ``spares`` are hosts to fall back on, with connections that are not open; ``given_up`` those that failed.
+    ``environments`` are what orch builds, by host; the hosts' ``python`` is then the one of theirs.
     """
 
     inventory: Inventory
@@ -43,6 +46,12 @@ class Session:
     fanout: int
     spares: tuple[tuple[Host, Connection], ...] = ()
     given_up: set[str] = field(default_factory=set)
+    environments: Mapping[str, Environment] = field(default_factory=dict)
+
+    @property
+    def all_hosts(self) -> tuple[Host, ...]:
+        """The hosts, then the spares."""
+        return (*self.hosts, *(host for host, _ in self.spares))
 
     def connect(self) -> tuple[Node, ...]:
         """Open every connection; raises HostErrors naming each host that cannot be reached."""
@@ -74,10 +83,11 @@ def read_inventory(path: Path) -> Inventory:
 
 
 @contextmanager
-def session(target: Target, *, spares_too: bool = False) -> Iterator[Session]:
+def session(target: Target, *, spares_too: bool = False, interpreters: bool = False) -> Iterator[Session]:
     """The hosts asked for, with connections not yet open; the sandbox is up meanwhile if they are its.
 
-    ``spares_too``: with no hosts named, the spares are asked for as well.
+    ``spares_too``: with no hosts named, the spares are asked for as well. ``interpreters``: those are needed, so
+    the files that describe environments are read.
     """
     inventory = read_inventory(target.hosts_file)
     everyone = spares_too and target.nodes is None
@@ -90,13 +100,37 @@ def session(target: Target, *, spares_too: bool = False) -> Iterator[Session]:
         if inventory.sandbox:
             sandbox = the_sandbox(target.hosts_file, inventory)
             hosts, spares = _sandboxed(hosts, sandbox), _sandboxed(spares, sandbox)
+        environments = environments_of([*hosts, *spares], target.hosts_file.parent) if interpreters else {}
+        hosts, spares = (in_their_environments(each, environments) for each in (hosts, spares))
         links = connections([*hosts, *spares], target.settings)
         mine, theirs = links[: len(hosts)], links[len(hosts) :]
-        yield Session(inventory, hosts, tuple(mine), target.fanout, tuple(zip(spares, theirs, strict=True)))
+        pairs = tuple(zip(spares, theirs, strict=True))
+        yield Session(inventory, hosts, tuple(mine), target.fanout, pairs, environments=environments)
     finally:
         on_all(links, Connection.close)
         if sandbox is not None:
             sandbox.release()
+
+
+def environments_of(hosts: Sequence[Host], beside: Path) -> dict[str, Environment]:
+    """The environments that hosts ask for, of files relative to the hosts file; raises UsageError."""
+    known: dict[tuple[str, str | None], Environment] = {}
+    found = {}
+    for host in hosts:
+        if host.environment is not None:
+            asked = (host.environment, host.python)
+            if asked not in known:
+                known[asked] = read_environment(beside / Path(host.environment).expanduser(), host.python)
+            found[host.name] = known[asked]
+    return found
+
+
+def in_their_environments(hosts: Sequence[Host], known: Mapping[str, Environment]) -> tuple[Host, ...]:
+    """The hosts with the interpreters of the environments that orch builds for them."""
+    return tuple(
+        replace(host, python=known[host.name].interpreter(host.workdir)) if host.name in known else host
+        for host in hosts
+    )
 
 
 def the_sandbox(hosts_file: Path, inventory: Inventory) -> Sandbox:

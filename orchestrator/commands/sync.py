@@ -11,6 +11,7 @@ from typing import Any
 from watchfiles import DefaultFilter, watch
 
 from orchestrator.commands.data import send_data
+from orchestrator.commands.environment import ensure
 from orchestrator.commands.push import push_tree
 from orchestrator.commands.session import Session, Target, session
 from orchestrator.commands.workload import project_name, project_of
@@ -29,6 +30,7 @@ class SyncOptions:
     """What ``orch sync`` was asked for. ``keep``: how many of the newest trees stay when it prunes.
 
     ``data``: ``PATH[:PATH on the nodes]`` beside what the inventory names, at most ``rate`` bytes a second.
+    ``offline``: the nodes get the wheels of their environments from here without being asked what they reach.
     """
 
     project: Path | None = None
@@ -40,6 +42,7 @@ class SyncOptions:
     runs: bool = False
     data: tuple[str, ...] = ()
     rate: float | None = None
+    offline: bool = False
 
 
 def sync(target: Target, options: SyncOptions, display: Display) -> int:
@@ -48,7 +51,7 @@ def sync(target: Target, options: SyncOptions, display: Display) -> int:
     Raises HostErrors.
     """
     root = (options.project or project_of(Path.cwd())).resolve()
-    with session(target) as opened:
+    with session(target, interpreters=True) as opened:
         with ThreadPoolExecutor(1) as beside, display.stage(f"connecting to {len(opened.hosts)} hosts"):
             taking = beside.submit(take, root)
             nodes = opened.connect()
@@ -59,6 +62,7 @@ def sync(target: Target, options: SyncOptions, display: Display) -> int:
             found = compare(opened, nodes, snapshot, verify=options.check, display=display)
             return SyncError.exit_code if options.check and any(found.values()) else 0
         deliver(opened, nodes, snapshot, display)
+        ensure(opened, nodes, display, offline=options.offline)
         for source in wanted_data(opened, target.hosts_file.parent, options):
             send_data(opened, nodes, source, options.rate, display)
         if options.watch:

@@ -20,8 +20,11 @@ def parse_data(text: str, exists: bool) -> DataSource:
 
 
 def root_on_node(source: DataSource, name: str, is_file: bool, workdir: str) -> tuple[str, str | None]:
-    """The folder on a node, and the name that a single file gets there; a folder's files keep theirs."""
-    remote = source.to or f"{workdir}/data/{name}"
+    """The folder on a node, and the name that a single file gets there; a folder's files keep theirs.
+
+    ``{workdir}`` in a target is the host's own.
+    """
+    remote = (source.to or f"{{workdir}}/data/{name}").replace("{workdir}", workdir)
     if not is_file:
         return remote, None
     folder, last = posixpath.split(remote)

@@ -23,7 +23,8 @@ REACHING = ("address", "user", "port", "identity_file", "jump", "host_key")
 class Host:
     """One machine. None means: as ``~/.ssh/config``, the node or the defaults of the tools have it.
 
-    ``jump`` is the outermost hop first; ``host_key`` is ``type base64`` or ``SHA256:fingerprint``.
+    ``jump`` is the outermost hop first; ``host_key`` is ``type base64`` or ``SHA256:fingerprint``. ``environment``
+    is a file that says which packages orch installs, with ``python`` as the interpreter to build upon.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Host:
     nproc: int | None = None
     workdir: str = "~/orch-work"
     python: str | None = None
+    environment: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -176,14 +178,23 @@ class _InventoryReader(Reader):
             "nproc": self.integer(1, 1024),
             "workdir": self.text,
             "python": self.text,
-            "env": self.environment,
+            "environment": self.text,
+            "env": self.variables_or_environment,
         }
         if not defaults:
             own = {"address": self.word, "host_key": self.host_key, "fabric_address": self.address}
             readers = {**own, **readers}
         body = self.mapping(value, path, tuple(readers))
         read = {key: self.take(body, key, path, readers[key]) for key in body}
+        if isinstance(read.get("env"), str):
+            if "environment" in read:
+                self.say(f"{path}.env: names {read['env']!r} beside environment: expected one of them")
+            read["environment"] = read.pop("env")
         return {key: item for key, item in read.items() if item is not None}
+
+    def variables_or_environment(self, value: Any, path: str) -> dict[str, str] | str | None:
+        """A mapping of variables, or the name of a file that describes an environment."""
+        return self.text(value, path) if isinstance(value, str) else self.environment(value, path)
 
     def hosts(self, value: Any, defaults: Mapping[str, Any], sandbox: bool, given: bool) -> list[Host]:
         if isinstance(value, list) and all(isinstance(item, str) for item in value):

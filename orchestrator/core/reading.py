@@ -168,7 +168,7 @@ class Reader:
     def environment(self, value: Any, path: str) -> dict[str, str] | None:
         """Variables; numbers and booleans become the text that a user means by them."""
         if not isinstance(value, dict):
-            self.problem(path, value, "a mapping of variables, NAME: value")
+            self.problem(path, value, "a mapping of variables, NAME: value, or the name of a requirements file")
             return None
         found = {}
         for key, item in value.items():

@@ -29,7 +29,7 @@ table { border-collapse: collapse; } td, th { padding: .25rem .5rem; text-align:
 
 
 # What of a host's inventory the checks look at; nothing of keys and users.
-OF_HOST = ("name", "address", "interface", "fabric_address", "gpus", "nproc", "workdir", "python")
+OF_HOST = ("name", "address", "interface", "fabric_address", "gpus", "nproc", "workdir", "python", "environment")
 
 
 def as_json(examined: Examined, findings: Sequence[Finding], errors: Sequence[OrchError]) -> str:

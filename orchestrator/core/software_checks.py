@@ -13,7 +13,10 @@ def interpreter(examined: Examined) -> Iterator[Finding]:
     """The interpreter is there and has torch."""
     for host in examined.hosts:
         python = examined.facts[host.name].python
-        if python.error:
+        if python.error and host.environment is not None:
+            what = f"its environment ({host.environment}) is not built yet"
+            yield warn(host.name, what, "orch sync builds it, and so does orch run")
+        elif python.error:
             what = f"interpreter {python.path!r}: {python.error}"
             yield fail(host.name, what, "set python: for this host to one that exists there")
         elif python.torch is None:

@@ -12,6 +12,7 @@ from .refusal import Refused
 VERBS = {
     "facts": ("facts", "answer"),
     "store": ("store", "answer"),
+    "environment": ("environment", "answer"),
     "relay": ("relay", "answer"),
     "verify": ("store", "verify"),
     "token": ("place", "answer"),

@@ -38,8 +38,11 @@ print(json.dumps({"cuda": torch.version.cuda, "devices": torch.cuda.device_count
 
 
 def path_of(python):
-    """Where the interpreter is, or how it was asked for."""
-    return shutil.which(os.path.expanduser(python or "python3")) or python or "python3"
+    """Where the interpreter is, or how it was asked for. Its own name may be a link, the folder above is none."""
+    found = shutil.which(os.path.expanduser(python or "python3"))
+    if found is None:
+        return python or "python3"
+    return os.path.join(os.path.realpath(os.path.dirname(found)), os.path.basename(found))
 
 
 def look(python, import_torch, packages):

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 
-from . import blobs, lock, paths, processes, wire
+from . import blobs, environment, lock, paths, processes, wire
 
 
 def answer(request, out):
@@ -85,15 +85,22 @@ def prune_environments(workdir, keep, used, removed):
     """Remove all but the newest environments."""
     base = os.path.join(paths.own_dir(workdir), "envs")
     found = [os.path.join(base, name) for name in listed(base) if paths.TREE_ID.match(name) and name not in used]
-    found.sort(key=lambda path: os.stat(path).st_mtime, reverse=True)
+    found.sort(key=built_at, reverse=True)
     for path in found[keep:]:
         removed["bytes"] += size_of(path)
         shutil.rmtree(path, ignore_errors=True)
         removed["environments"] += 1
     requests = os.path.join(base, "by-request")
     for name in listed(requests):
-        if not os.path.exists(os.path.join(requests, name)):
+        if not os.path.exists(os.path.join(requests, name)) and not name.startswith(".part-"):
             os.unlink(os.path.join(requests, name))
+
+
+def built_at(folder):
+    """When an environment was used last, in seconds."""
+    with contextlib.suppress(OSError):
+        return os.stat(os.path.join(folder, environment.READY)).st_mtime
+    return 0.0
 
 
 def prune_runs(workdir, keep, living, removed):

@@ -1,0 +1,82 @@
+"""The control's side of ``node/environment.py``: one node that builds an environment."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from orchestrator import errors
+from orchestrator.core.environment import Environment
+from orchestrator.node import wire
+from orchestrator.remote.node import THERE_CODE, Node, in_home
+from orchestrator.remote.relay import as_sync_error
+
+# How long a build may say nothing: pip resolves and unpacks in silence.
+SILENCE = 1800.0
+
+
+def has_environment(node: Node, workdir: str, environment: Environment) -> bool:
+    """Whether it is there; it is then the one used last. One round trip, and no Python on the node."""
+    folder = in_home(environment.folder(workdir))
+    line = f"test -x {folder}/bin/python && touch -c {folder}/.orch-ready && exit {THERE_CODE}"
+    channel = node.connection.command(f"sh -c {shlex.quote(line)}")
+    try:
+        channel.end_input()
+        return channel.exit_code() == THERE_CODE
+    finally:
+        channel.close()
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A build that failed: the last words of pip or uv, and whether it seems to lack a way to the packages."""
+
+    words: tuple[str, ...]
+    offline: bool = False
+
+
+class Build:
+    """A node that was asked for an environment. ``ready``: it is there; else ``kind`` is what wheels must fit."""
+
+    def __init__(self, node: Node, workdir: str, environment: Environment) -> None:
+        self.node = node
+        self.workdir = workdir
+        request = {
+            "workdir": workdir,
+            "key": environment.key,
+            "requirements": environment.requirements,
+            "python": environment.python,
+        }
+        self._call = node.call("environment", request)
+        try:
+            answer = self._call.answer(SILENCE)
+        except errors.OrchError as error:
+            self.close()
+            raise as_sync_error(error) from None
+        self.ready = answer["ready"] is not None
+        self.place: str | None = None if self.ready else answer["place"]
+        self.kind = ("", "", "") if self.ready else (answer["version"], answer["machine"], answer["libc"])
+
+    def run(self, wheels: str | None, heard: Callable[[str], object]) -> Failed | None:
+        """Let it build, from a folder of wheels on the node or from what it reaches; None if it succeeded.
+
+        ``heard`` is called with each line of pip or uv. Raises SyncError, ConnectionLost.
+        """
+        try:
+            self._call.channel.write(wire.json_frame({"wheels": wheels}))
+            while True:
+                answer = self._call.answer(SILENCE)
+                if "ready" in answer:
+                    return None
+                if "failed" in answer:
+                    return Failed(tuple(answer["failed"]), answer["offline"])
+                heard(answer["line"])
+        except errors.OrchError as error:
+            raise as_sync_error(error) from None
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Nothing more is wanted of it."""
+        self._call.channel.close()

@@ -36,9 +36,11 @@ NFS = {
     "noexec": False,
     "kind": "nfs4",
 }
+KEPT = {"path": "/home/u/orch-work", "trees": 3, "runs": 12}
 # Of each part: what the others say, and node2. None: as it was recorded.
 PARTS: tuple[tuple[str, Any, Any], ...] = (
     ("torch", None, {"error": "exit code 1: OSError: libcudnn.so.9: cannot open shared object file"}),
+    ("kept", {**KEPT, "newest": "3f5a" * 8}, {**KEPT, "newest": "91c0" * 8}),
     ("logout", {"kills": False}, {"kills": True}),
     ("rdma", {"mlx5_0/1": ADAPTER}, {"mlx5_0/1": {**ADAPTER, "rate": "100 Gb/sec (4X EDR)"}}),
     ("memory", None, {"available": 300 << 20}),

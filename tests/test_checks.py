@@ -142,13 +142,25 @@ HDR = {"state": "ACTIVE", "rate": "200 Gb/sec (4X HDR)", "link": "InfiniBand"}
         ("timekeeping", {"synchronised": False}, "nothing keeps its clock right"),
         ("logout", {"kills": True}, "ends a user's processes at logout"),
         ("locks", [["/root/a b/lock", 4000.0]], "/root/a b/lock is left of a build that ended 67 min ago"),
-        ("kept", {"path": "/w", "trees": 3, "runs": 301}, "/w holds 3 trees and 301 working folders"),
+        (
+            "kept",
+            {"path": "/w", "trees": 3, "runs": 301, "newest": "ab" * 16},
+            "/w holds 3 trees and 301 working folders",
+        ),
+        (
+            "kept",
+            {"path": "/w", "trees": 3, "runs": 1, "newest": None},
+            "was synced tree none of this project last",
+        ),
+        ("home", {"path": "/root", "kind": "ext4", "host": "node2"}, "on most nodes it is on nfs4"),
         ("names", {"gpu1": ["10.0.0.1"], "node3": []}, "cannot resolve node3, which leads to 10.0.0.3"),
     ],
 )
 def test_what_one_node_says(part: str, value: object, said: str) -> None:
     seen = healthy()
     usual = {
+        "kept": {"path": "/w", "trees": 3, "runs": 1, "newest": "ab" * 16},
+        "home": {"path": "/root", "kind": "nfs4", "host": "node1"},
         "rdma": {"mlx5_0/1": HDR},
         "timekeeping": {"synchronised": True},
         "names": {"node3": ["10.0.0.3"], "gpu1": ["10.0.0.1"]},

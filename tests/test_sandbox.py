@@ -81,9 +81,9 @@ def test_verbs_on_a_kept_sandbox(local_orch: Orch) -> None:
         assert orch("sandbox", "up").stdout.count("ssh -i ") == 2
         assert orch("exec", "--", "echo", "$HOME; x").stdout == "$HOME; x\n"
         first = orch("sync")
-        assert "sent to 2 hosts" in first.stderr
+        assert "to 2 of 2 hosts" in first.stderr
         assert "is on 2 hosts" in first.stdout
-        assert "sent to 0 hosts, 2 had it" in orch("sync").stderr
+        assert "every host has it" in orch("sync").stderr
         shown = json.loads(orch("plan", "--format", "json", "t.py", "--", "a b").stdout)
         assert [node["node_rank"] for node in shown["nodes"]] == [0, 1]
         assert shown["nodes"][0]["argv"][-2:] == ["t.py", "a b"]

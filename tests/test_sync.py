@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import signal
 import socket
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cluster import Cluster, NodeHost
+from benchmarks import breaks
+from tests.cluster import Cluster, NodeHost, require
 from tests.cluster.files import NODE_HOME
-from tests.conftest import Orch
+from tests.conftest import ROOT, Orch
 from tests.test_run import until
 
 pytestmark = pytest.mark.cluster
@@ -37,9 +41,9 @@ def sent(done: subprocess.CompletedProcess[str]) -> int:
     assert done.returncode == 0, done.stderr
     if "every host has it" in done.stderr:
         return 0
-    found = re.search(r"sent (\d+) bytes", done.stderr)
+    found = re.search(r"sent ([\d,]+) bytes", done.stderr)
     assert found, done.stderr
-    return int(found[1])
+    return int(found[1].replace(",", ""))
 
 
 def tree(done: subprocess.CompletedProcess[str]) -> str:
@@ -228,3 +232,47 @@ def test_a_save_is_pushed(orch: Orch, project: Path, cluster: Cluster) -> None:
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 130, output
     assert "~ file (3 bytes)" in output
+
+
+@pytest.fixture(scope="module")
+def one_home() -> Iterator[Cluster]:
+    """Three hosts that share a home folder, as those of an institute with NFS do."""
+    require()
+    with Cluster(3, python=sys.executable, visible=[ROOT], shared_home=True) as made:
+        yield made
+
+
+def test_hosts_that_share_a_home_are_written_to_once(one_home: Cluster, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "job.py").write_text("import socket, time\nprint('on', socket.gethostname())\ntime.sleep(2)\n")
+    (project / "data").write_bytes(os.urandom(1_000_000))
+    (tmp_path / "hosts.yaml").write_text(one_home.hosts_yaml())
+    orch = Orch(tmp_path, {**one_home.control_env(), "PYTHONPATH": str(ROOT)})
+    done = sync(orch, project, "--data", str(project / "data"))
+    assert 1_000_000 < sent(done) < 1_010_000
+    assert "to 1 of 3 hosts; 2 share a disk with one of them" in done.stderr
+    (received,) = (one_home.hosts[0].home / "orch-work" / "data").iterdir()
+    assert received.read_bytes() == (project / "data").read_bytes()
+    assert sent(sync(orch, project)) == 0
+    # Runs, one on each, at the same time, and one on all: their state is apart.
+    runs = [orch.popen("run", "--nodes", f"node{n}", str(project / "job.py")) for n in (1, 2, 3)]
+    for number, process in enumerate(runs, 1):
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0 and f"on node{number}" in output, output
+    everywhere = orch("run", str(project / "job.py"))
+    assert sorted(re.findall(r"\] on (node\d)", everywhere.stdout)) == ["node1", "node2", "node3"], (
+        everywhere.stderr
+    )
+    states = {path.name for path in (one_home.hosts[0].home / ".orch").iterdir()}
+    assert {"lib", "node1", "node2", "node3"} == states
+
+
+def test_what_breaks_off_is_mended_by_the_next_sync(tmp_path: Path) -> None:
+    """Each way to break it once, at a moment of chance; ``python -m benchmarks.breaks`` does it fifty times."""
+    require()
+    numbers = random.Random()
+    with Cluster(3) as made:
+        env = breaks.prepare(made, tmp_path)
+        for kind in breaks.BREAKS:
+            breaks.once(made, tmp_path, env, kind, numbers)

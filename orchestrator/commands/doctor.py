@@ -14,7 +14,7 @@ from orchestrator.commands.fix import mend
 from orchestrator.commands.prepare import RunOptions
 from orchestrator.commands.run import run
 from orchestrator.commands.session import Session, Target, session
-from orchestrator.commands.workload import project_of, resolve
+from orchestrator.commands.workload import project_name, project_of, resolve
 from orchestrator.core.checks import check
 from orchestrator.core.findings import Examined, Finding
 from orchestrator.core.plan import DEFAULT_PORT, RunSpec
@@ -89,10 +89,12 @@ def look(opened: Session, options: DoctorOptions, display: Display) -> tuple[Exa
         nodes, errors = opened.connect_some()
     hosts = [host for host in opened.hosts if host.name in {node.name for node in nodes}]
     fixed = options.port or opened.inventory.rendezvous.port
-    wanted = requirements_of(project_of(Path.cwd()))
+    project = project_of(Path.cwd())
+    wanted = requirements_of(project)
     of_all = {
         "names": list(dict.fromkeys(name for host in hosts for name in (host.name, host.address))),
         "packages": [each.name for each in parsed(wanted)],
+        "project": project_name(project),
     }
     requests = {host.name: facts_request(host, ALL_PARTS) | of_all for host in hosts}
     if hosts:

@@ -94,7 +94,7 @@ def deliver(opened: Session, nodes: Sequence[Node], snapshot: Snapshot, display:
         stage.result = "every host has it"
         if lacking:
             pushed = push_tree(lacking, workdirs, project, snapshot, opened.fanout, display)
-            stage.result = f"sent {pushed.size} bytes to {len(pushed.sent)} of {len(nodes)} hosts"
+            stage.result = f"sent {pushed.size:,} bytes to {len(pushed.sent)} of {len(nodes)} hosts"
             if pushed.through:
                 stage.result += f"; {len(pushed.through)} share a disk with one of them"
     display.write(f"tree {snapshot.tree_id} is on {len(nodes)} hosts\n")

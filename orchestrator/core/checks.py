@@ -68,6 +68,7 @@ CHECKS: tuple[Check, ...] = (
     Check("latency", "round trips", "a node on another network holds all back", pair.latency, quick=False),
     Check("logins", "SSH between nodes", "mpirun and DeepSpeed start nothing", pair.logins, quick=False),
     Check("versions", "versions agree", "failures that look like anything", cluster.versions),
+    Check("code", "code agrees", "ranks with other code hang in collectives", cluster.trees, quick=False),
     Check("drivers", "GPUs and drivers agree", "the slowest sets the pace", cluster.drivers, quick=False),
     Check("systems", "systems agree", "binaries of one do not run on the other", cluster.systems),
     Check("variables", "variables agree", "ranks with other settings hang in collectives", cluster.variables),

@@ -260,12 +260,32 @@ def load(examined: Examined) -> Iterator[Finding]:
             yield warn(node, f"{value:.1f} processes wait for each of its cores", "see what runs there: top")
 
 
+def trees(examined: Examined) -> Iterator[Finding]:
+    """The project's code that was synced last is the same everywhere."""
+    kept = {host.name: examined.part(host.name, "kept") or {} for host in examined.hosts}
+    values = {node: known.get("newest") for node, known in kept.items() if "newest" in known}
+    if any(values.values()):
+        yield from _differing(
+            examined,
+            {node: value or "none" for node, value in values.items()},
+            lambda node, mine, most: (
+                f"was synced tree {mine[:8]} of this project last, most were {most[:8]}",
+                "orch sync; orch run does it by itself",
+            ),
+            "warn",
+        )
+
+
 def shared_homes(examined: Examined) -> Iterator[Finding]:
     """A home on the network is shared: orch keeps its state in it by host name, and its lock not at all."""
     kinds = {host.name: (examined.part(host.name, "home") or {}).get("kind", "") for host in examined.hosts}
     shared = tuple(
         node for node, kind in kinds.items() if kind.startswith(("nfs", "cifs", "lustre", "beegfs", "gpfs"))
     )
+    if len(shared) > len(kinds) / 2:
+        for node in [name for name in kinds if name not in shared]:
+            what = f"its home is on {kinds[node]}, on most nodes it is on {kinds[shared[0]]}: is it not mounted?"
+            yield warn(node, what, "there: mount -a, and see why it failed")
     disk = {node: (examined.part(node, "disks") or {}).get("workdir", {}).get("kind") for node in shared}
     slow = tuple(node for node in shared if disk[node] == kinds[node])
     if slow:

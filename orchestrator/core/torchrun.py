@@ -83,6 +83,7 @@ def _environment(plan: LaunchPlan, node: NodePlan) -> dict[str, str]:
         "ORCH_ATTEMPT": str(plan.attempt),
         "ORCH_NODE": node.node,
         "ORCH_BACKEND": plan.backend,
+        "ORCH_DATA": f"{node.workdir}/data",
         "ORCH_OUTPUT_DIR": f"{node.work}/{OUTPUT_FOLDER}",
     }
     return env

@@ -106,6 +106,19 @@ class Incoming:
         return digest.hexdigest()
 
 
+@contextlib.contextmanager
+def written(path):
+    """A text file that is there whole, or as it was before."""
+    partial = os.path.join(os.path.dirname(path), partial_name())
+    try:
+        with open(partial, "x") as file:
+            yield file
+        os.rename(partial, path)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
+
+
 def partial_name():
     """A name for what is not complete yet, which tells whose it is."""
     return ".part-%s-%d-%s-%s" % (paths.hostname(), os.getpid(), started(os.getpid()), uuid.uuid4().hex[:8])

@@ -2,7 +2,7 @@
 
 Request: ``{"python": path or null, "workdir", "master_port": first port to try or null, "port_fixed": bool,
 "trees": [[workdir, project, tree id], ...], "parts": [name, ...], "names": [to look up], "packages": [names],
-"probe": bool}``. The first frame is the node's
+"project": name or null, "probe": bool}``. The first frame is the node's
 clock, the second the facts; a part that hangs or breaks is ``{"error": why}`` and holds no other up. With
 ``probe`` the node then listens for others and waits for orders, see ``probe.py``.
 """
@@ -45,7 +45,7 @@ def answer(request, out):
         "logout": (2.0, machine.logout),
         "rdma": (2.0, rdma.ports),
         "locks": (2.0, stale.locks),
-        "kept": (2.0, lambda: stale.kept(workdir)),
+        "kept": (2.0, lambda: stale.kept(workdir, request.get("project"))),
         "gpus": (gpus.LIMIT + 1, gpus.devices),
         "gpu_users": (gpus.LIMIT + 1, gpus.users),
         "gpu_peers": (gpus.LIMIT + 1, gpus.peers),

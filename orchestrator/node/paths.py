@@ -70,7 +70,8 @@ def trees(workdir, project=None):
     """The synced trees below a workdir, of one project or of all: their folders."""
     base = os.path.expanduser(workdir)
     below = glob.glob(os.path.join(glob.escape(base), "*" if project is None else glob.escape(project), "*"))
-    return [path for path in below if TREE_ID.match(os.path.basename(path))]
+    # Each has a list of its entries beside it; what else has such a name is not ours.
+    return [path for path in below if TREE_ID.match(os.path.basename(path)) and os.path.exists(path + ".json")]
 
 
 def tree_dir(workdir, project, tree_id):

@@ -22,12 +22,14 @@ def of(workdir):
     target = os.path.join(home, "id")
     if not os.path.exists(target):
         partial = os.path.join(home, blobs.partial_name())
-        with open(partial, "x") as file:
-            file.write(uuid.uuid4().hex)
-        with contextlib.suppress(FileExistsError):
-            # A link, unlike a rename, leaves the one that another node made in the same moment.
-            os.link(partial, target)
-        os.unlink(partial)
+        try:
+            with open(partial, "x") as file:
+                file.write(uuid.uuid4().hex)
+            with contextlib.suppress(FileExistsError):
+                # A link, unlike a rename, leaves the one that another node made in the same moment.
+                os.link(partial, target)
+        finally:
+            os.unlink(partial)
     with open(target) as file:
         return file.read()
 

@@ -11,6 +11,7 @@ now and then, at the end ``{"done": true, "complete": bool, "damaged": [paths], 
 A file is complete or not there; its part is ``.orch-<hash>.part`` beside it, and stays for the next attempt.
 """
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -21,7 +22,7 @@ import threading
 import time
 import zlib
 
-from . import blobs, facts, paths, place, store, wire
+from . import blobs, facts, paths, place, store, tidy, wire
 from .refusal import Refused
 
 LINK_LIMIT, STALL_LIMIT = 3.0, 30.0
@@ -35,6 +36,7 @@ def answer(request, out):
     entries = json.loads(zlib.decompress(wire.read_frame(0)[1]).decode("ascii"))
     for entry in entries:
         store.check_path(entry[0])
+    tidy.remove_abandoned(request["workdir"])
     records = Records(request["workdir"], root)
     here = {index: Part(root, entry, records) for index, entry in enumerate(entries) if entry[1] == "file"}
     lacking = {index: part for index, part in here.items() if not part.there()}
@@ -200,10 +202,9 @@ class Records:
 
     def save(self):
         """Keep them."""
-        partial = os.path.join(os.path.dirname(self.path), blobs.partial_name())
-        with open(partial, "w") as file:
+        # Without them files are read again, no more.
+        with contextlib.suppress(OSError), blobs.written(self.path) as file:
             json.dump(self.known, file)
-        os.replace(partial, self.path)
 
 
 class Frames:

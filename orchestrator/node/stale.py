@@ -4,7 +4,7 @@ import glob
 import os
 import time
 
-from . import paths
+from . import paths, store
 
 # torch builds an extension within minutes; its FileBaton waits for such a file without any limit
 # (torch/utils/file_baton.py), so that one left by a killed build makes every later import hang.
@@ -25,11 +25,16 @@ def locks():
     return found
 
 
-def kept(workdir):
-    """How many trees and run folders orch keeps on this node."""
+def kept(workdir, project):
+    """How many trees and run folders orch keeps on this node, and which tree of a project was synced last."""
     work = os.path.expanduser(workdir)
     mine = os.path.join(work, "runs", paths.hostname())
-    return {"path": work, "trees": len(paths.trees(work)), "runs": len(_listed(mine))}
+    return {
+        "path": work,
+        "trees": len(paths.trees(work)),
+        "runs": len(_listed(mine)),
+        "newest": store.newest(work, project) if project else None,
+    }
 
 
 def _listed(folder):

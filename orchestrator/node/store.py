@@ -106,15 +106,9 @@ def build(store, entries, target):
                 raise Refused("%r: %s" % (path, error), error.kind) from None
             except FileExistsError:
                 raise Refused("%r: two names are one here: the file system ignores case" % path, "path") from None
-        listing = os.path.join(parent, blobs.partial_name())
-        try:
-            with open(listing, "x") as file:
-                json.dump(entries, file, separators=(",", ":"))
-            # The list first: a tree that is there has one.
-            os.rename(listing, target + ".json")
-        finally:
-            with contextlib.suppress(OSError):
-                os.unlink(listing)
+        # The list first: a tree that is there has one.
+        with blobs.written(target + ".json") as file:
+            json.dump(entries, file, separators=(",", ":"))
         with contextlib.suppress(FileExistsError):
             if not os.path.isdir(target):
                 os.rename(building, target)
@@ -142,7 +136,7 @@ def tree_id_of(entries):
 
 def newest(workdir, project):
     """The tree of a project that was synced last, or None."""
-    trees = [tree for tree in paths.trees(workdir, project) if os.path.exists(tree + ".json")]
+    trees = paths.trees(workdir, project)
     if not trees:
         return None
     return os.path.basename(max(trees, key=lambda tree: os.stat(tree + ".json").st_mtime_ns))

@@ -59,9 +59,8 @@ def prune_trees(workdir, project, keep, used, removed):
 
 def synced_at(tree):
     """When a tree was synced last, in seconds."""
-    for path in (tree + ".json", tree):
-        with contextlib.suppress(OSError):
-            return os.stat(path).st_mtime
+    with contextlib.suppress(OSError):
+        return os.stat(tree + ".json").st_mtime
     return 0.0
 
 
@@ -113,16 +112,17 @@ def prune_runs(workdir, keep, living, removed):
         removed["runs"] += 1
 
 
-def remove_abandoned(workdir, project):
-    """Remove what a process of this host that is no more left incomplete."""
-    for folder in (
-        os.path.dirname(paths.tree_dir(workdir, project, "x")),
-        os.path.join(paths.own_dir(workdir), "blobs"),
-    ):
+def remove_abandoned(workdir, project=None):
+    """Remove what a process of this host that is no more left incomplete, in orch's folders and a project's."""
+    own = paths.own_dir(workdir)
+    folders = [own] + [os.path.join(own, name) for name in ("blobs", "data", "envs/by-request")]
+    if project is not None:
+        folders.append(os.path.dirname(paths.tree_dir(workdir, project, "x")))
+    for folder in folders:
         for name in listed(folder):
             if blobs.abandoned(name):
                 path = os.path.join(folder, name)
-                if os.path.isdir(path):
+                if os.path.isdir(path) and not os.path.islink(path):
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     os.unlink(path)

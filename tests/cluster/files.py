@@ -60,8 +60,8 @@ def passwd(machine: str) -> str:
     )
 
 
-def fstab(node: Path, covers: Iterable[Path]) -> str:
-    """The mounts of one host, in order. ``covers`` are paths that stay visible though a folder above is hidden."""
+def fstab(node: Path, home: Path, covers: Iterable[Path]) -> str:
+    """The mounts of one host, in order. ``home`` is the folder behind root's, ``covers`` are paths that stay visible though a folder above is hidden."""
     lines: list[str] = []
 
     def mount(source: str | Path, target: str | Path, kind: str, options: str) -> None:
@@ -74,7 +74,7 @@ def fstab(node: Path, covers: Iterable[Path]) -> str:
     stages = {covered: node / "stage" / covered.strip("/").replace("/", "-") for covered in _COVERED}
     for covered, stage in stages.items():
         mount(f"node{covered.replace('/', '-')}", stage, "tmpfs", f"{_COVERED[covered]},X-mount.mkdir")
-    mount(node / "home", f"{stages['/run']}/{Path(NODE_HOME).name}", "none", "bind,X-mount.mkdir")
+    mount(home, f"{stages['/run']}/{Path(NODE_HOME).name}", "none", "bind,X-mount.mkdir")
     mount("node-sshd", f"{stages['/run']}/sshd", "tmpfs", "size=64k,mode=755,X-mount.mkdir")
     for path in covers:
         for covered, stage in stages.items():
@@ -98,14 +98,23 @@ def _escape(path: str | Path) -> str:
 
 
 def write_node(
-    node: Path, name: str, address: str, *, hosts: str, authorized_keys: str, sshd: str, visible: Iterable[Path]
+    node: Path,
+    name: str,
+    address: str,
+    *,
+    home: Path,
+    hosts: str,
+    authorized_keys: str,
+    sshd: str,
+    visible: Iterable[Path],
 ) -> str:
     """Fills the folder ``node`` and returns the public host key (type and key, no comment)."""
     ssh = node / "etc" / "ssh"
-    ssh.mkdir(parents=True)
-    for folder in ("home", "stage"):
-        (node / folder).mkdir()
-    (node / "home").chmod(0o700)
+    ssh.mkdir(parents=True, exist_ok=True)
+    (node / "stage").mkdir()
+    # Another host may have it, too.
+    home.mkdir(parents=True, exist_ok=True)
+    home.chmod(0o700)
     etc = {
         "hosts": f"127.0.0.1 localhost\n{address} {name}\n{hosts}",
         "hostname": f"{name}\n",
@@ -118,7 +127,7 @@ def write_node(
     for path, text in etc.items():
         (node / "etc" / path).write_text(text)
     (node / "etc" / "shadow").chmod(0o600)
-    (node / "fstab").write_text(fstab(node, visible))
+    (node / "fstab").write_text(fstab(node, home, visible))
     return keygen(ssh / "ssh_host_ed25519_key", name)
 
 

@@ -72,6 +72,7 @@ class NodeHost:
             self.folder,
             self.name,
             self.address,
+            home=self.home,
             hosts=hosts,
             authorized_keys=authorized_keys,
             sshd=files.sshd_config(self.address, self._sshd_options),

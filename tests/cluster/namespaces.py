@@ -70,7 +70,7 @@ class Cluster:
     ``names`` are the first hosts' names, the rest are ``node1``, ``node2`` … by position. ``python`` is an
     interpreter for the inventory; it and the folders of ``visible`` stay readable on the hosts even under
     ``/run``, ``/tmp`` or ``/dev/shm``. ``sshd_options`` change every host's sshd. ``folder`` is where homes, keys
-    and logs go; a given one is left as it is, else one is made and deleted.
+    and logs go; a given one is left as it is, else one is made and deleted. With ``shared_home`` all hosts have one.
 
     Among up to 20 hosts, whoever dials one that is off gets "No route to host" after some seconds, as on any LAN;
     among more, silence for good. The hosts end with this process, however it ends. ``ClusterError`` says what
@@ -86,6 +86,7 @@ class Cluster:
         folder: Path | None = None,
         sshd_options: Mapping[str, str] | None = None,
         visible: Sequence[Path] = (),
+        shared_home: bool = False,
     ) -> None:
         if not 1 <= n <= MOST_HOSTS or len(names) > n:
             raise ValueError(
@@ -100,6 +101,7 @@ class Cluster:
         self.python = python
         self._given_folder = folder
         self._sshd_options = dict(sshd_options or {})
+        self._shared_home = shared_home
         self._visible = [*visible, *_interpreter_folders(python)]
         self._folder: Path | None = None
         self._switch: Switch | None = None
@@ -238,6 +240,9 @@ class Cluster:
             NodeHost(self._switch, name, address, f"port{number}")
             for number, (name, address) in enumerate(zip(self.names, addresses, strict=True), start=1)
         ]
+        if self._shared_home:
+            for host in self.hosts:
+                host.home = self.hosts[0].home
         self.known_hosts.parent.mkdir(parents=True, mode=0o700)
         public = files.keygen(self.identity_file, "control")
 

@@ -57,9 +57,12 @@ def test_a_file_is_sent_once_and_passed_on(orch: Orch, cluster: Cluster, big: Pa
         assert parts(host) == []
     done, size = sent(orch, cluster, "--data", big.name)
     assert done.returncode == 0 and size < 200_000
+    assert orch("sync", "--check", "--data", big.name).returncode == 0
     # Damaged in place, with its size kept: what is there is read again, for its time is another.
     with there(cluster.hosts[1], big.name).open("r+b") as file:
         file.write(b"damaged")
+    check = orch("sync", "--check", "--data", big.name)
+    assert check.returncode == 5 and f"node2: 1 difference\n  + {big.name} of {big.name}\n" in check.stdout
     done, _ = sent(orch, cluster, "--data", big.name)
     assert done.returncode == 0
     assert there(cluster.hosts[1], big.name).read_bytes() == big.read_bytes()

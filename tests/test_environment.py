@@ -29,6 +29,8 @@ def test_an_environment_of_wheels_from_here(orch: Orch, cluster: Cluster) -> Non
     (orch.folder / "show.py").write_text("import click, markupsafe\nprint(markupsafe.__file__)\n")
     doctor = orch("doctor")
     assert "its environment (requirements.txt) is not built yet → orch sync builds it" in doctor.stdout
+    check = orch("sync", "--check")
+    assert check.returncode == 5 and "+ the environment of requirements.txt" in check.stdout
     first = orch("sync", "--offline")
     assert first.returncode == 0, first.stderr
     for host in cluster.hosts:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shlex
 import subprocess
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -199,6 +201,31 @@ def test_a_snapshot_obeys_ignore_files_and_refuses_pipes(tmp_path: Path) -> None
 
 
 # Who may import whom within the package; node stands alone, and remote shares its frames.
+def test_an_unreadable_file_is_refused_by_name() -> None:
+    """Root reads everything, so a child that is nobody looks."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "secret").write_text("x")
+        (folder / "secret").chmod(0)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            said = "nothing"
+            try:
+                if os.getuid() == 0:
+                    os.setuid(65534)
+                take(folder)
+            except SyncError as error:
+                said = str(error)
+            finally:
+                os.write(writer, said.encode())
+                os._exit(0)
+        os.waitpid(child, 0)
+        said = os.read(reader, 1000).decode()
+        assert said.startswith("cannot read 'secret': Permission denied → make it readable")
+
+
 MAY = {
     "errors": set(),
     "core": {"core", "errors"},

@@ -39,6 +39,41 @@ def send_data(
 
     Raises UsageError, SyncError, and HostErrors once all others have theirs.
     """
+    path, snapshot = read_data(source, display)
+    distribution = Distribution(opened, source, path, snapshot, rate, display)
+    errors = distribution.run(nodes)
+    if errors:
+        raise HostErrors(errors, len(nodes))
+    if result:
+        display.write(f"{path.name} is on {len(nodes)} hosts, {snapshot.size / 1e6:.1f} MB each\n")
+
+
+def missing_data(
+    opened: Session, nodes: Sequence[Node], source: DataSource, display: Display
+) -> dict[str, list[str]]:
+    """The files that each node lacks, or has otherwise; nothing is written there. Raises as ``send_data``."""
+    path, snapshot = read_data(source, display)
+    workdirs = {host.name: host.workdir for host in opened.hosts}
+
+    def look(node: Node) -> list[str]:
+        root, name = root_on_node(source, path.name, path.is_file(), workdirs[node.name])
+        entries = snapshot.entries if name is None else [replace(snapshot.entries[0], path=name)]
+        relay = Relay(node, workdirs[node.name], root, entries, look=True)
+        relay.close()
+        return [entries[index].path for index in relay.lacking.files]
+
+    outcomes = on_all(nodes, look, limit=opened.fanout)
+    if errors := failures(outcomes):
+        raise HostErrors(errors, len(nodes))
+    return {
+        node.name: outcome
+        for node, outcome in zip(nodes, outcomes, strict=True)
+        if not isinstance(outcome, OrchError)
+    }
+
+
+def read_data(source: DataSource, display: Display) -> tuple[Path, Snapshot]:
+    """A source's path and what is there; raises UsageError, SyncError."""
     path = Path(source.path).expanduser()
     if not path.exists():
         raise UsageError(f"--data {source.path}: no such file or folder")
@@ -46,12 +81,7 @@ def send_data(
         snapshot = (
             take_file(path, hashes) if path.is_file() else take(path, obey_ignore_files=False, hashes=hashes)
         )
-    distribution = Distribution(opened, source, path, snapshot, rate, display)
-    errors = distribution.run(nodes)
-    if errors:
-        raise HostErrors(errors, len(nodes))
-    if result:
-        display.write(f"{path.name} is on {len(nodes)} hosts, {snapshot.size / 1e6:.1f} MB each\n")
+    return path, snapshot
 
 
 class Distribution:

@@ -8,15 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from orchestrator.core.environment import Environment
-from orchestrator.core.facts import Facts
 from orchestrator.core.inventory import Host, Inventory, parse_inventory, select
 from orchestrator.errors import HostErrors, OrchError, UsageError
 from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
-from orchestrator.remote.probing import ask, hang_up
 from orchestrator.remote.ssh import Connection, Settings, connections
 from orchestrator.sandbox.cluster import Sandbox, sandbox_folder
 from orchestrator.wheels import read_environment
@@ -154,12 +151,3 @@ def _sandboxed(hosts: Sequence[Host], sandbox: Sandbox) -> tuple[Host, ...]:
         )
         for host in hosts
     )
-
-
-def gather_facts(nodes: Sequence[Node], requests: Mapping[str, Mapping[str, Any]], limit: int) -> dict[str, Facts]:
-    """Each node's facts by its name; raises HostErrors naming each node that could not answer."""
-    answers, errors = ask(nodes, requests, limit)
-    hang_up(answers)
-    if errors:
-        raise HostErrors(errors, len(nodes))
-    return {name: answer.facts for name, answer in answers.items()}

@@ -10,8 +10,8 @@ from typing import Any
 
 from watchfiles import DefaultFilter, watch
 
-from orchestrator.commands.data import send_data
-from orchestrator.commands.environment import ensure
+from orchestrator.commands.data import missing_data, send_data
+from orchestrator.commands.environment import ensure, lacking
 from orchestrator.commands.push import push_tree
 from orchestrator.commands.session import Session, Target, session
 from orchestrator.commands.workload import project_name, project_of
@@ -59,7 +59,7 @@ def sync(target: Target, options: SyncOptions, display: Display) -> int:
         if options.prune:
             return prune(opened, nodes, options, display)
         if options.check or options.dry_run:
-            found = compare(opened, nodes, snapshot, verify=options.check, display=display)
+            found = compare(opened, nodes, snapshot, options, target.hosts_file.parent, display)
             return SyncError.exit_code if options.check and any(found.values()) else 0
         deliver(opened, nodes, snapshot, display)
         ensure(opened, nodes, display, offline=options.offline)
@@ -90,10 +90,10 @@ def deliver(opened: Session, nodes: Sequence[Node], snapshot: Snapshot, display:
         known = on_all(nodes, there, limit=opened.fanout)
         if errors := failures(known):
             raise HostErrors(errors, len(nodes))
-        lacking = [node for node, has in zip(nodes, known, strict=True) if not has]
+        absent = [node for node, has in zip(nodes, known, strict=True) if not has]
         stage.result = "every host has it"
-        if lacking:
-            pushed = push_tree(lacking, workdirs, project, snapshot, opened.fanout, display)
+        if absent:
+            pushed = push_tree(absent, workdirs, project, snapshot, opened.fanout, display)
             stage.result = f"sent {pushed.size:,} bytes to {len(pushed.sent)} of {len(nodes)} hosts"
             if pushed.through:
                 stage.result += f"; {len(pushed.through)} share a disk with one of them"
@@ -101,11 +101,16 @@ def deliver(opened: Session, nodes: Sequence[Node], snapshot: Snapshot, display:
 
 
 def compare(
-    opened: Session, nodes: Sequence[Node], snapshot: Snapshot, *, verify: bool, display: Display
+    opened: Session,
+    nodes: Sequence[Node],
+    snapshot: Snapshot,
+    options: SyncOptions,
+    beside: Path,
+    display: Display,
 ) -> dict[str, list[str]]:
     """Print what each host has otherwise, and write nothing there; the lines of each host.
 
-    With ``verify`` the hosts read their files again: what was changed there since is found, too.
+    With ``options.check`` the hosts read their code again: what was changed there since is found, too.
     """
     project, workdirs = project_name(snapshot.root), {host.name: host.workdir for host in opened.hosts}
 
@@ -115,7 +120,7 @@ def compare(
         push.close()
         if not push.have:
             return differing(push.difference)
-        if not verify:
+        if not options.check:
             return []
         request = {"workdir": workdir, "project": project, "tree": snapshot.tree_id}
         return damaged(node.ask("verify", request, SILENCE))
@@ -129,6 +134,11 @@ def compare(
         for node, outcome in zip(nodes, outcomes, strict=True)
         if not isinstance(outcome, OrchError)
     }
+    for node in lacking(opened, nodes):
+        found[node.name].append(f"+ the environment of {opened.environments[node.name].source}")
+    for source in wanted_data(opened, beside, options):
+        for name, paths in missing_data(opened, nodes, source, display).items():
+            found[name] += [f"+ {shown(path)} of {Path(source.path).name}" for path in paths]
     display.compared(found, snapshot.tree_id)
     return found
 

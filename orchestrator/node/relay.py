@@ -1,12 +1,13 @@
 """The verb ``relay``: receive data and pass it on to the next node while it arrives.
 
-A conversation. Request: ``{"workdir", "root": folder on this node}``, then the entries as a data frame of deflated
-JSON, as ``store.py`` has them. When what is here already has been looked through, the answer: ``{"place", "port",
-"addresses": [of this node], "lacking": [[index of an entry, bytes of it that are here], ...]}``. Then an order
-``{"token": of whom to let in, "next": {"addresses", "port", "token"} or null, "files": [[index, first byte],
-...]}``; answer ``{"next": "ok", null, or why not}``. The data are those files from those bytes on, one after the
-other; they come from the node that knows the token, or as data frames on stdin. Meanwhile comes ``{"at": bytes}``
-now and then, at the end ``{"done": true, "complete": bool, "damaged": [paths], "next": ...}``.
+A conversation. Request: ``{"workdir", "root": folder on this node, "look": bool}``, then the entries as a data
+frame of deflated JSON, as ``store.py`` has them. When what is here already has been looked through, the answer:
+``{"place", "port", "addresses": [of this node], "lacking": [[index of an entry, bytes of it that are here],
+...]}``; with ``look`` that is all, and nothing was written. Then an order ``{"token": of whom to let in, "next":
+{"addresses", "port", "token"} or null, "files": [[index, first byte], ...]}``; answer ``{"next": "ok", null, or
+why not}``. The data are those files from those bytes on, one after the other; they come from the node that knows
+the token, or as data frames on stdin. Meanwhile comes ``{"at": bytes}`` now and then, at the end ``{"done":
+true, "complete": bool, "damaged": [paths], "next": ...}``.
 
 A file is complete or not there; its part is ``.orch-<hash>.part`` beside it, and stays for the next attempt.
 """
@@ -36,9 +37,14 @@ def answer(request, out):
     entries = json.loads(zlib.decompress(wire.read_frame(0)[1]).decode("ascii"))
     for entry in entries:
         store.check_path(entry[0])
-    tidy.remove_abandoned(request["workdir"])
     records = Records(request["workdir"], root)
     here = {index: Part(root, entry, records) for index, entry in enumerate(entries) if entry[1] == "file"}
+    if request["look"]:
+        lacking = [[index, 0] for index, part in here.items() if not part.whole()]
+        first = {"place": None, "port": 0, "addresses": [], "lacking": lacking}
+        wire.write_all(out, wire.json_frame(first))
+        return
+    tidy.remove_abandoned(request["workdir"])
     lacking = {index: part for index, part in here.items() if not part.there()}
     for entry in entries:
         if entry[1] != "file":
@@ -110,7 +116,6 @@ class Part:
         self.path, _, self.mode, self.size, self.sha = entry
         self.target = os.path.join(root, self.path)
         folder = os.path.dirname(self.target)
-        os.makedirs(folder, exist_ok=True)
         if os.path.realpath(folder) != root and not os.path.realpath(folder).startswith(root.rstrip("/") + "/"):
             raise Refused("%r leads out of %s there" % (self.path, root), "path")
         self.partial = os.path.join(folder, ".orch-%s.part" % self.sha[:24])
@@ -119,8 +124,8 @@ class Part:
         self.digest = hashlib.sha256()
         self.file = None
 
-    def there(self):
-        """Whether the file is here, whole; if not, look at what there is of it."""
+    def whole(self):
+        """Whether the file is here as it should be."""
         try:
             status = os.lstat(self.target)
         except OSError:
@@ -132,6 +137,12 @@ class Part:
             if known == self.sha:
                 self.records.note(self.path, status, known)
                 return True
+        return False
+
+    def there(self):
+        """Whether the file is here, whole; if not, look at what there is of it."""
+        if self.whole():
+            return True
         if not self.size:
             self.open()
             return self.finish()
@@ -148,6 +159,7 @@ class Part:
     def open(self):
         """Begin or go on with the part."""
         if self.file is None:
+            os.makedirs(os.path.dirname(self.partial), exist_ok=True)
             self.file = open(self.partial, "ab")  # noqa: SIM115
 
     def write(self, position, piece):
@@ -183,7 +195,6 @@ class Records:
 
     def __init__(self, workdir, root):
         folder = os.path.join(paths.own_dir(workdir), "data")
-        os.makedirs(folder, exist_ok=True)
         self.path = os.path.join(folder, hashlib.sha256(os.fsencode(root)).hexdigest()[:24] + ".json")
         try:
             with open(self.path) as file:
@@ -203,8 +214,10 @@ class Records:
     def save(self):
         """Keep them."""
         # Without them files are read again, no more.
-        with contextlib.suppress(OSError), blobs.written(self.path) as file:
-            json.dump(self.known, file)
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            with blobs.written(self.path) as file:
+                json.dump(self.known, file)
 
 
 class Frames:

@@ -32,11 +32,14 @@ class Received:
 class Relay:
     """A node that was asked what it lacks of some data. Raises what ``Node`` does; ``close`` gives it up."""
 
-    def __init__(self, node: Node, workdir: str, root: str, entries: Sequence[Entry]) -> None:
+    def __init__(
+        self, node: Node, workdir: str, root: str, entries: Sequence[Entry], *, look: bool = False
+    ) -> None:
+        """Ask the node; with ``look`` nothing will be sent, and nothing is written there."""
         self.node = node
         self.workdir = workdir
         self.root = root
-        self._call = node.call("relay", {"workdir": workdir, "root": root})
+        self._call = node.call("relay", {"workdir": workdir, "root": root, "look": look})
         listing = json.dumps([astuple(entry) for entry in entries], separators=(",", ":"))
         try:
             self._call.channel.write(wire.data_frame(zlib.compress(listing.encode("ascii"))))
@@ -44,7 +47,7 @@ class Relay:
         except errors.OrchError as error:
             self.close()
             raise as_sync_error(error) from None
-        self.place: str = answer["place"]
+        self.place: str | None = answer["place"]
         self.port: int = answer["port"]
         self.addresses: list[str | None] = answer["addresses"]
         self.lacking = Lacking(dict(answer["lacking"]))

@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.commands.push import groups_by_disk
 from orchestrator.commands.session import Session
 from orchestrator.core.data import Lacking, doors, root_on_node, to_send
 from orchestrator.core.inventory import DataSource
@@ -20,6 +19,7 @@ from orchestrator.display import Display
 from orchestrator.errors import ConnectionLost, HostErrors, OrchError, SyncError, UsageError
 from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
+from orchestrator.remote.place import groups_by_disk
 from orchestrator.remote.relay import Received, Relay, contents
 
 # How long a broken connection may take to come back, in seconds.
@@ -33,18 +33,20 @@ def send_data(
     rate: float | None,
     display: Display,
     *,
-    result: bool = True,
+    label: str | None = None,
 ) -> None:
-    """Bring a file or a folder to every node, at most ``rate`` bytes a second; ``result``: say so on stdout.
+    """Bring a file or a folder to every node, at most ``rate`` bytes a second, and say so on stdout.
+
+    With a ``label``, what it is called meanwhile, they are a means to something else, and stdout is left alone.
 
     Raises UsageError, SyncError, and HostErrors once all others have theirs.
     """
     path, snapshot = read_data(source, display)
-    distribution = Distribution(opened, source, path, snapshot, rate, display)
+    distribution = Distribution(opened, source, path, snapshot, rate, display, label or path.name)
     errors = distribution.run(nodes)
     if errors:
         raise HostErrors(errors, len(nodes))
-    if result:
+    if label is None:
         display.write(f"{path.name} is on {len(nodes)} hosts, {snapshot.size / 1e6:.1f} MB each\n")
 
 
@@ -95,7 +97,9 @@ class Distribution:
         snapshot: Snapshot,
         rate: float | None,
         display: Display,
+        label: str,
     ) -> None:
+        self.label = label
         self.hosts = {host.name: host for host in opened.all_hosts}
         self.source, self.path, self.snapshot = source, path, snapshot
         self.rate, self.display = rate, display
@@ -124,7 +128,7 @@ class Distribution:
             entries = self.snapshot.entries
             return Relay(node, workdir, root, entries if name is None else [replace(entries[0], path=name)])
 
-        with self.display.stage(f"asking {len(nodes)} hosts what they have of {self.path.name}"):
+        with self.display.stage(f"asking {len(nodes)} hosts what they have of {self.label}"):
             asked = on_all(nodes, ask, limit=len(nodes))
         self.note(failures(asked))
         found = []
@@ -145,7 +149,11 @@ class Distribution:
         heads = self.linked(relays, files)
         size = Lacking(dict(files)).size(self.snapshot.entries)
         outcomes: dict[str, Received] = {}
-        with self.display.transfer(self.path.name, {relay.node.name: size for relay in relays}) as transfer:
+        doing = f"sending {self.label}, {size / 1e6:.1f} MB, through {len(relays)} hosts"
+        with (
+            self.display.stage(doing),
+            self.display.transfer(self.label, {relay.node.name: size for relay in relays}) as transfer,
+        ):
 
             def receive(relay: Relay) -> None:
                 name = relay.node.name

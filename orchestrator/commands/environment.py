@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.commands.data import cache_folder, send_data
-from orchestrator.commands.push import groups_by_disk
 from orchestrator.commands.session import Session
 from orchestrator.core.inventory import DataSource
 from orchestrator.display import Display
@@ -14,6 +13,7 @@ from orchestrator.errors import HostErrors, OrchError, SyncError
 from orchestrator.remote.environment import Build, Failed, has_environment
 from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
+from orchestrator.remote.place import groups_by_disk
 from orchestrator.wheels import fetch
 
 # Where wheels lie on a node until its environment is built; the host's workdir is filled in.
@@ -111,7 +111,9 @@ def fetch_for(opened: Session, nodes: Sequence[Node], display: Display, *, told:
         asked.close()
         kinds.setdefault(fetch(environment, asked.kind, cache_folder()), []).append(node)
     for folder, members in kinds.items():
-        send_data(opened, members, DataSource(str(folder), WHEELS + folder.name), None, display, result=False)
+        send_data(
+            opened, members, DataSource(str(folder), WHEELS + folder.name), None, display, label="the wheels"
+        )
     return {
         node.name: f"{workdirs[node.name]}/.orch/wheels/{folder.name}"
         for folder, members in kinds.items()

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from orchestrator.core.snapshot import Snapshot
 from orchestrator.display import Display
 from orchestrator.errors import HostErrors, OrchError, SyncError
 from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
-from orchestrator.remote.place import Placed, share_a_disk
+from orchestrator.remote.place import groups_by_disk
 from orchestrator.remote.store import Push
-
-Asked = TypeVar("Asked", bound=Placed)
 
 
 @dataclass
@@ -77,18 +74,3 @@ def push_tree(
     if errors:
         raise HostErrors(errors, len(nodes))
     return done
-
-
-def groups_by_disk(
-    askers: Sequence[Asked], wanted: Callable[[Asked], object] = lambda asked: None
-) -> list[list[Asked]]:
-    """The nodes that were asked in groups that share a disk, and want the same; most groups have one."""
-    groups: list[list[Asked]] = []
-    for asked in askers:
-        alike = (each for each in groups if wanted(each[0]) == wanted(asked))
-        group = next((each for each in alike if share_a_disk(each[0], asked)), None)
-        if group is None:
-            groups.append([asked])
-        else:
-            group.append(asked)
-    return groups

@@ -16,6 +16,7 @@ from orchestrator.commands.push import push_tree
 from orchestrator.commands.session import Session, Target, session
 from orchestrator.commands.workload import project_name, project_of
 from orchestrator.core.data import parse_data
+from orchestrator.core.hostrange import folded
 from orchestrator.core.inventory import DataSource
 from orchestrator.core.snapshot import Difference, Snapshot, difference, take
 from orchestrator.display import Display
@@ -175,11 +176,14 @@ def prune(opened: Session, nodes: Sequence[Node], options: SyncOptions, display:
         return node.ask("prune", request, SILENCE)
 
     outcomes = on_all(nodes, tidy, limit=opened.fanout)
+    alike: dict[str, list[str]] = {}
     for node, outcome in zip(nodes, outcomes, strict=True):
         if not isinstance(outcome, OrchError):
             counts = [(outcome[what], what) for what in ("trees", "environments", "blobs", "runs")]
             told = ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing"
-            display.write(f"{node.name}: removed {told}, {outcome['bytes'] / 1e6:.1f} MB\n")
+            alike.setdefault(f"removed {told}, {outcome['bytes'] / 1e6:.1f} MB", []).append(node.name)
+    for text, names in alike.items():
+        display.write(f"{folded(names)}: {text}\n")
     if errors := failures(outcomes):
         raise HostErrors(errors, len(nodes))
     return 0

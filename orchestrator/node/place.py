@@ -1,7 +1,7 @@
 """Do two nodes share a disk? Where their workdirs have one id, a token tells: written by one, seen by the other.
 
-The verb ``token``: ``{"workdir", "token": name, "write": true, false to look, or null to remove it}``; answers
-``{"there": whether it is there now}``. An id alone may be a copy, as in cloned machines.
+The verb ``token``: ``{"workdir", "token": name, "op": "write", "look" or "remove"}``; answers ``{"there": bool}``.
+An id alone may be a copy, as in cloned machines: one that looks in vain takes a new id.
 """
 
 import contextlib
@@ -39,9 +39,13 @@ def answer(request, out):
     if not TOKEN.match(request["token"]):
         raise Refused("not a token: %r" % request["token"], "path")
     path = os.path.join(paths.own_dir(request["workdir"]), "token-" + request["token"])
-    if request["write"]:
+    if request["op"] == "write":
         open(path, "x").close()
-    elif request["write"] is None:
+    elif request["op"] == "remove":
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-    wire.write_all(out, wire.json_frame({"there": os.path.exists(path)}))
+    there = os.path.exists(path)
+    if request["op"] == "look" and not there:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(paths.own_dir(request["workdir"]), "id"))
+    wire.write_all(out, wire.json_frame({"there": there}))

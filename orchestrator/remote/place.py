@@ -1,10 +1,12 @@
-"""Whether two nodes keep what is synced on one disk, as those with a shared home do; see ``node/place.py``."""
+"""Which nodes keep what is synced on one disk, as those with a shared home do; see ``node/place.py``."""
 
 from __future__ import annotations
 
 import secrets
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
+from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
 
 SILENCE = 60.0
@@ -21,15 +23,39 @@ class Placed(Protocol):
         """None if it was not asked."""
 
 
-def share_a_disk(one: Placed, other: Placed) -> bool:
-    """Whether two nodes' workdirs are one: a token written through one is seen through the other."""
-    if one.place is None or one.place != other.place:
-        return False
+Asked = TypeVar("Asked", bound=Placed)
+
+
+def groups_by_disk(
+    askers: Sequence[Asked], wanted: Callable[[Asked], object] = lambda asked: None
+) -> list[list[Asked]]:
+    """The nodes that were asked in groups that share a disk, and want the same; most groups have one.
+
+    Raises what a node that cannot be asked raises.
+    """
+    alike: dict[object, list[Asked]] = {}
+    for asked in askers:
+        key = asked.node.name if asked.place is None else (asked.place, wanted(asked))
+        alike.setdefault(key, []).append(asked)
+    return [group for each in alike.values() for group in (_by_token(each) if len(each) > 1 else [each])]
+
+
+def _by_token(alike: Sequence[Asked]) -> list[list[Asked]]:
+    """Of nodes whose disks have one id, those that see what the first one writes, and the others alone."""
+    first, *others = alike
     token = secrets.token_hex(8)
-    request = {"workdir": one.workdir, "token": token}
-    one.node.ask("token", {**request, "write": True}, SILENCE)
+
+    def ask(asked: Asked, op: str) -> bool:
+        request = {"workdir": asked.workdir, "token": token, "op": op}
+        return bool(asked.node.ask("token", request, SILENCE)["there"])
+
+    ask(first, "write")
     try:
-        seen = other.node.ask("token", {**request, "workdir": other.workdir, "write": False}, SILENCE)
-        return bool(seen["there"])
+        seen = on_all(others, lambda other: ask(other, "look"))
     finally:
-        one.node.ask("token", {**request, "write": None}, SILENCE)
+        ask(first, "remove")
+    for error in failures(seen):
+        raise error
+    together = [other for other, there in zip(others, seen, strict=True) if there is True]
+    apart = [[other] for other, there in zip(others, seen, strict=True) if there is not True]
+    return [[first, *together], *apart]

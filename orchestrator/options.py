@@ -68,6 +68,7 @@ launch_options = stack(
     click.option("--rdzv-id", metavar="ID", help="c10d: the rendezvous id; by default the run's."),
     click.option("--rdzv-endpoint", metavar="HOST:PORT", help="c10d: where they meet; by default the master."),
     click.option("--debug", is_flag=True, help="TORCH_DISTRIBUTED_DEBUG and NCCL_DEBUG on every rank, and -v."),
+    click.option("--no-sync", is_flag=True, help="Send nothing: refuse to start where a host lacks the code."),
     click.option("--no-doctor", is_flag=True, help="Start even if the preflight says that it will fail."),
     click.option(
         "--max-restarts",
@@ -157,6 +158,7 @@ def launch(options: dict[str, Any]) -> Any:
         options["runs_dir"],
         resume=options["resume"],
         check=not options["no_doctor"],
+        sync=not options["no_sync"],
         detach=detach,
         max_restarts=max_restarts,
         node_timeout=options.get("node_timeout", 30.0),

@@ -195,6 +195,9 @@ def test_a_run_keeps_its_tree(orch: Orch, project: Path, cluster: Cluster) -> No
     assert output.count("began with one") == output.count("ended with one one") == 3, output
     again = orch("run", str(project / "job.py"))
     assert again.stdout.count("ended with three two") == 3, again.stdout + again.stderr
+    (project / "which").write_text("four")
+    refused = orch("run", "--no-sync", str(project / "job.py"))
+    assert refused.returncode == 5 and "node1, node2, node3: lacks tree" in refused.stderr
     for host in cluster.hosts:
         host.run("rm", "/dev/shm/go")
 

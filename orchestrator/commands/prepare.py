@@ -25,7 +25,7 @@ from orchestrator.core.plan import DEFAULT_PORT, LaunchPlan, RunSpec, plan
 from orchestrator.core.snapshot import Snapshot, take
 from orchestrator.core.torchrun import command
 from orchestrator.display import Display
-from orchestrator.errors import HostErrors, PreflightError, UsageError
+from orchestrator.errors import HostErrors, PreflightError, SyncError, UsageError
 from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.gang import GRACE
 from orchestrator.remote.node import Node
@@ -46,6 +46,7 @@ class RunOptions:
     runs_dir: Path
     resume: str | None = None
     check: bool = True
+    sync: bool = True
     detach: bool = False
     max_restarts: int = 0
     node_timeout: float = 30.0
@@ -132,8 +133,8 @@ def preflight(findings: Sequence[Finding], hosts: int, strict: bool, display: Di
         raise HostErrors(errors, hosts)
 
 
-def push(prepared: Prepared, limit: int, display: Display) -> None:
-    """Put the trees on the nodes that lack them; raises HostErrors."""
+def push(prepared: Prepared, limit: int, display: Display, *, sync: bool = True) -> None:
+    """Put the trees on the nodes that lack them; raises HostErrors, without ``sync`` instead of sending."""
     nodes = prepared.lineup.nodes
     workdirs = {each.node: each.workdir for each in prepared.plan.nodes}
     project = prepared.plan.spec.workload.project
@@ -151,6 +152,12 @@ def push(prepared: Prepared, limit: int, display: Display) -> None:
         push.close() if push.have else push.send()
 
     code = prepared.trees[nodes[0].name][0]
+    if not sync and (lacking or overlays):
+        refused = [
+            SyncError(f"lacks tree {code.tree_id[:8]}", remedy="orch sync, or leave out --no-sync", host=node.name)
+            for node in lacking or [node for node, _ in overlays]
+        ]
+        raise HostErrors(refused, len(nodes))
     with display.stage(f"syncing {_count(code.entries, 'file')}, tree {code.tree_id[:8]}") as stage:
         pushed = push_tree(lacking, workdirs, project, code, limit, display) if lacking else None
         if errors := failures(on_all(overlays, send, limit=limit)):

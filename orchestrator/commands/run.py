@@ -43,7 +43,7 @@ def run(target: Target, options: RunOptions, display: Display) -> int:
     with session(target, interpreters=True) as opened:
         prepared = prepare(opened, options, display)
         display.settings(prepared.plan, environments(prepared.facts))
-        push(prepared, opened.fanout, display)
+        push(prepared, opened.fanout, display, sync=options.sync)
         with closing(RunFolder.create(options.runs_dir, prepared.plan)) as folder:
             gangs: list[Gang] = []
             while True:

@@ -110,6 +110,9 @@ class Said:
         self.out = out
         self.last = []
         self.offline = False
+        self.child = None
+        self.alone = False
+        threading.Thread(target=self.leave_with_control, daemon=True).start()
 
     def line(self, text):
         """One line of theirs."""
@@ -129,25 +132,31 @@ class Said:
             preexec_fn=lambda: processes.die_with_parent(me),
             env=dict(os.environ, PIP_RETRIES="1", PIP_PROGRESS_BAR="off", UV_HTTP_TIMEOUT="20"),
         )
-        watching = threading.Thread(target=leave_with_control, args=(child.pid,), daemon=True)
-        watching.start()
+        self.child = child
         try:
+            if self.alone:
+                return False
             for line in child.stdout:
                 self.line(line.decode("utf-8", "replace").rstrip())
             return child.wait() == 0
         finally:
+            # What it started is in its group; while it has not been waited for, that is nobody else's.
+            self.child = None
+            if child.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+            child.stdout.close()
+
+    def leave_with_control(self):
+        """End what runs when the end of stdin comes: nobody waits for it any more."""
+        with contextlib.suppress(wire.WireError, OSError):
+            wire.read_frame(0)
+        self.alone = True
+        child = self.child
+        if child is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
-            child.stdout.close()
-            child.wait()
-
-
-def leave_with_control(pid):
-    """End a process group when the end of stdin comes: nobody waits for it any more."""
-    with contextlib.suppress(wire.WireError, OSError):
-        wire.read_frame(0)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
 
 
 def point(base, key, folder):

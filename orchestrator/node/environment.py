@@ -61,16 +61,20 @@ def answer(request, out):
     with open(folder + ".lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         said = Said(out)
-        if not os.path.exists(os.path.join(folder, READY)):
-            shutil.rmtree(folder, ignore_errors=True)
-            if not build(folder, python, request["requirements"], wheels, said):
+        try:
+            if not os.path.exists(os.path.join(folder, READY)):
                 shutil.rmtree(folder, ignore_errors=True)
-                os.unlink(folder + ".lock")
-                wire.write_all(out, wire.json_frame({"failed": said.last[-LAST_WORDS:], "offline": said.offline}))
-                return
-            with open(os.path.join(folder, READY), "w") as file:
-                json.dump(dict(about, python=python), file)
-        os.unlink(folder + ".lock")
+                if build(folder, python, request["requirements"], wheels, said):
+                    with blobs.written(os.path.join(folder, READY)) as file:
+                        json.dump(dict(about, python=python), file)
+        finally:
+            built = os.path.exists(os.path.join(folder, READY))
+            if not built:
+                shutil.rmtree(folder, ignore_errors=True)
+            os.unlink(folder + ".lock")
+    if not built:
+        wire.write_all(out, wire.json_frame({"failed": said.last[-LAST_WORDS:], "offline": said.offline}))
+        return
     point(base, request["key"], folder)
     if wheels:
         shutil.rmtree(os.path.expanduser(wheels), ignore_errors=True)

@@ -250,7 +250,9 @@ def sick_gpus(p: Patient) -> None:
 
 def many_trees(p: Patient) -> None:
     for number in range(101):
-        (p["node2"].home / "orch-work" / "project" / f"{number:032x}").mkdir(parents=True)
+        tree = p["node2"].home / "orch-work" / "project" / f"{number:032x}"
+        tree.mkdir(parents=True)
+        tree.with_name(tree.name + ".json").write_text("[]")
     p.undo.callback(lambda: shutil.rmtree(p["node2"].home / "orch-work"))
 
 

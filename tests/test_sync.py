@@ -286,7 +286,7 @@ def test_cloned_machines_are_not_taken_for_one(orch: Orch, project: Path, cluste
 def test_what_breaks_off_is_mended_by_the_next_sync(tmp_path: Path) -> None:
     """Each way to break it once, at a moment of chance; ``python -m benchmarks.breaks`` does it fifty times."""
     require()
-    numbers = random.Random()
+    numbers = random.Random(5)
     with Cluster(3) as made:
         env = breaks.prepare(made, tmp_path)
         for kind in breaks.BREAKS:

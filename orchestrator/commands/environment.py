@@ -109,6 +109,9 @@ def fetch_for(opened: Session, nodes: Sequence[Node], display: Display, *, told:
         environment = opened.environments[node.name]
         asked = Build(node, workdirs[node.name], environment)
         asked.close()
+        if asked.ready:
+            # Somebody else has built it meanwhile.
+            continue
         kinds.setdefault(fetch(environment, asked.kind, cache_folder()), []).append(node)
     for folder, members in kinds.items():
         send_data(

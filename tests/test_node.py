@@ -14,7 +14,7 @@ import pytest
 from orchestrator.core.inventory import Host
 from orchestrator.core.snapshot import Entry, Snapshot, take, tree_id
 from orchestrator.errors import SyncError
-from orchestrator.node import wire
+from orchestrator.node import blobs, wire
 from orchestrator.node.follow import sizes_at
 from orchestrator.node.journal import Journal, read
 from orchestrator.node.lease import Lease, touch
@@ -149,3 +149,14 @@ def test_events_are_kept_until_the_disk_has_room(tmp_path: Path, monkeypatch: py
     journal.record("rank_failed", rank=0)
     assert [event["event"] for event in read(str(tmp_path))] == ["worker", "rank_failed"]
     journal.close()
+
+
+def test_only_what_this_host_left_incomplete_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCH_HOSTNAME", "gpu")
+    mine = blobs.partial_name()
+    assert not blobs.abandoned(mine)
+    gone = mine.replace(f"@{os.getpid()}-", "@4194304-")
+    assert blobs.abandoned(gone)
+    # The same in a folder that gpu-1 shares: it is that one's to judge.
+    assert not blobs.abandoned(gone.replace("gpu@", "gpu-1@"))
+    assert not blobs.abandoned("file")

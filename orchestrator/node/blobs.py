@@ -121,14 +121,16 @@ def written(path):
 
 def partial_name():
     """A name for what is not complete yet, which tells whose it is."""
-    return ".part-%s-%d-%s-%s" % (paths.hostname(), os.getpid(), started(os.getpid()), uuid.uuid4().hex[:8])
+    return ".part-%s@%d-%s-%s" % (paths.hostname(), os.getpid(), started(os.getpid()), uuid.uuid4().hex[:8])
 
 
 def abandoned(name):
     """Whether a name is of something incomplete whose maker, a process of this host, is no more."""
-    if not name.startswith(".part-" + paths.hostname() + "-"):
+    # No host name has an "@": that of gpu-1 is not taken for a process of gpu.
+    mine = ".part-%s@" % paths.hostname()
+    if not name.startswith(mine):
         return False
-    pid, start = name[len(".part-" + paths.hostname() + "-") :].split("-")[:2]
+    pid, start = name[len(mine) :].split("-")[:2]
     return started(int(pid)) != start
 
 

@@ -13,6 +13,9 @@ from orchestrator.remote.node import Node
 from orchestrator.remote.place import groups_by_disk
 from orchestrator.remote.store import Push
 
+# A folder of more bytes than this holds more than code: each host gets all of it from here, not from the others.
+LARGE = 1e9
+
 
 @dataclass
 class Pushed:
@@ -36,6 +39,9 @@ def push_tree(
     display: Display,
 ) -> Pushed:
     """Send a tree to the nodes that lack it; raises HostErrors. Nodes that got it keep it if others fail."""
+    if snapshot.size > LARGE:
+        size = f"{snapshot.root} holds {snapshot.size / 1e9:.1f} GB"
+        display.note(f"{size}: name what is data in .orchignore, and bring it to the hosts with orch sync --data")
     asked = on_all(nodes, lambda node: Push(node, workdirs[node.name], project, snapshot), limit=limit)
     errors = failures(asked)
     lacking = []

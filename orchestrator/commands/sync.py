@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from watchfiles import DefaultFilter, watch
@@ -190,10 +193,13 @@ def prune(opened: Session, nodes: Sequence[Node], options: SyncOptions, display:
 
 
 def follow(opened: Session, nodes: Sequence[Node], snapshot: Snapshot, display: Display) -> None:
-    """Push on every save, until Ctrl-C. A push that fails is told, and the next save tries again."""
+    """Push on every save, until Ctrl-C. A push that fails is told, and the next save tries again.
+
+    Raises KeyboardInterrupt, after the push that goes on; at once at the second Ctrl-C.
+    """
     root = snapshot.root
     display.note(f"watching {root}; Ctrl-C ends it")
-    for _ in watch(root, watch_filter=DefaultFilter(), raise_interrupt=True):
+    for _ in saves(root):
         try:
             now = take(root)
             if now.tree_id == snapshot.tree_id:
@@ -205,3 +211,20 @@ def follow(opened: Session, nodes: Sequence[Node], snapshot: Snapshot, display: 
             snapshot = now
         except OrchError as error:
             display.error(error)
+
+
+def saves(root: Path) -> Iterator[object]:
+    """Once for every save below a folder; raises KeyboardInterrupt between two of them."""
+    stopped = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        # An exception raised at any place may be lost in a callback; an event is not.
+        stopped.set()
+        signal.signal(signal.SIGINT, usual)
+
+    usual = signal.signal(signal.SIGINT, stop)
+    try:
+        yield from watch(root, watch_filter=DefaultFilter(), stop_event=stopped, raise_interrupt=False)
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    raise KeyboardInterrupt

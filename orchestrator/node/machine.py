@@ -180,7 +180,8 @@ def disk(folder):
 
 def writable(path):
     """Whether a file can be made there: access(2) knows nothing of quotas and broken mounts."""
-    probe = os.path.join(path, ".orch-probe-%d" % os.getpid())
+    # Where a home is shared another host may look at it at the same moment, with the same process id.
+    probe = os.path.join(path, ".orch-probe-%s-%d-%d" % (paths.hostname(), os.getpid(), time.monotonic_ns()))
     try:
         os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         os.unlink(probe)

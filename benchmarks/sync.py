@@ -92,12 +92,17 @@ def push() -> None:
         home = cluster.hosts[0].home
         for turn in range(ROUNDS + 1):
             shutil.rmtree(home / "orch-work", ignore_errors=True)
+            # Neither is to wait for the disk to take what the other wrote.
+            os.sync()
             mine = timed(orch("sync", "--project", "project"), folder, env)
             shutil.rmtree(home / "rsynced", ignore_errors=True)
+            os.sync()
             theirs = timed(rsync(cluster, project, f"{NODE_HOME}/rsynced/", node=0), folder, env)
             if turn:
                 seconds["sync"].append(mine)
                 seconds["rsync"].append(theirs)
+        for name, each in seconds.items():
+            print(f"{name}: {', '.join(f'{value:.2f}' for value in each)} s")
         mine, theirs = (statistics.median(seconds[name]) for name in ("sync", "rsync"))
         print(
             f"first push, {count} files of 200 MB: sync {mine:.2f} s, rsync {theirs:.2f} s: {mine / theirs:.2f} x"

@@ -14,15 +14,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from orchestrator.core.checks import merged
-from orchestrator.core.diagnosis import Diagnosis
 from orchestrator.core.events import Event, RunResult
-from orchestrator.core.findings import Examined, Finding
+from orchestrator.core.findings import Examined, Finding, merged
 from orchestrator.core.hostrange import folded
 from orchestrator.core.lines import LineAssembler
 from orchestrator.core.plan import LaunchPlan
@@ -33,6 +32,10 @@ from orchestrator.progress import Saying, Transfers
 from orchestrator.remote.follower import Output, Sample
 from orchestrator.tables import machine, nodes_table, plan_table, runs_table, settings_grid, short_command
 from orchestrator.view import Block, View
+
+if TYPE_CHECKING:
+    # Its table of signatures takes a while to compile, and only a failed run needs it.
+    from orchestrator.core.diagnosis import Diagnosis
 
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_green", "bright_magenta")
 ANSI = dict(zip(COLOURS, (36, 32, 33, 35, 34, 96, 92, 95), strict=True))

@@ -10,9 +10,9 @@ import pytest
 
 from docs import make
 from docs.examples import GPU, healthy, with_part
-from orchestrator.core.checks import CHECKS, check, merged
+from orchestrator.core.checks import CHECKS, check
 from orchestrator.core.facts import Address, Interpreter
-from orchestrator.core.findings import Examined, Finding
+from orchestrator.core.findings import Examined, Finding, merged
 from orchestrator.core.pair_checks import culprits
 from orchestrator.core.remedies import let_in
 from orchestrator.core.report import as_html, as_json, from_json

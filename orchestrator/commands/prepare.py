@@ -7,20 +7,19 @@ import secrets
 import socket
 import time
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.commands.environment import ensure
 from orchestrator.commands.examine import QUICK_PARTS, dialled, facts_request
-from orchestrator.commands.push import push_tree
+from orchestrator.commands.push import connected_with, push_tree
 from orchestrator.commands.restart import Lineup
 from orchestrator.commands.session import Session
 from orchestrator.commands.workload import Source
-from orchestrator.core.checks import check, merged
+from orchestrator.core.checks import check
 from orchestrator.core.facts import Facts
-from orchestrator.core.findings import Examined, Finding
+from orchestrator.core.findings import Examined, Finding, merged
 from orchestrator.core.plan import DEFAULT_PORT, LaunchPlan, RunSpec, plan
 from orchestrator.core.snapshot import Snapshot, take
 from orchestrator.core.torchrun import command
@@ -69,10 +68,8 @@ def prepare(opened: Session, options: RunOptions, display: Display) -> Prepared:
     """Connect, gather facts, check them and plan. Nothing is changed on any node but the node program, and orch's
     environments."""
     resumed = earlier_outputs(options, [host.name for host in opened.hosts])
-    with ThreadPoolExecutor(1) as beside, display.stage(f"connecting to {_count(opened.hosts, 'host')}"):
-        taking = beside.submit(take, options.source.root)
-        nodes = opened.connect()
-        code = taking.result()
+    with display.stage(f"connecting to {_count(opened.hosts, 'host')}"):
+        code, nodes = connected_with(opened, options.source.root)
     trees = {host.name: [code, *resumed.get(host.name, ())] for host in opened.hosts}
     return planned(opened, options, Lineup(opened.hosts, nodes), trees, new_run_id(), 1, display)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from orchestrator.core.snapshot import Snapshot
+from orchestrator.commands.session import Session
+from orchestrator.core.snapshot import Snapshot, take
 from orchestrator.display import Display
 from orchestrator.errors import HostErrors, OrchError, SyncError
 from orchestrator.remote.fanout import failures, on_all
@@ -15,6 +18,8 @@ from orchestrator.remote.store import Push
 
 # A folder of more bytes than this holds more than code: each host gets all of it from here, not from the others.
 LARGE = 1e9
+# Threads that read and hash: hashlib lets others go on meanwhile.
+HASHING = 4
 
 
 @dataclass
@@ -28,6 +33,14 @@ class Pushed:
     def size(self) -> int:
         """Bytes sent to all nodes."""
         return sum(self.sent.values())
+
+
+def connected_with(opened: Session, root: Path) -> tuple[Snapshot, tuple[Node, ...]]:
+    """A folder hashed, on several cores, while the connections are made; raises SyncError, HostErrors."""
+    with ThreadPoolExecutor(1) as beside, ThreadPoolExecutor(HASHING) as hashing:
+        taking = beside.submit(take, root, each=hashing.map)
+        nodes = opened.connect()
+        return taking.result(), nodes
 
 
 def push_tree(

@@ -5,17 +5,14 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from watchfiles import DefaultFilter, watch
-
 from orchestrator.commands.data import missing_data, send_data
 from orchestrator.commands.environment import ensure, lacking
-from orchestrator.commands.push import push_tree
+from orchestrator.commands.push import connected_with, push_tree
 from orchestrator.commands.session import Session, Target, session
 from orchestrator.commands.workload import project_name, project_of
 from orchestrator.core.data import parse_data
@@ -56,10 +53,8 @@ def sync(target: Target, options: SyncOptions, display: Display) -> int:
     """
     root = (options.project or project_of(Path.cwd())).resolve()
     with session(target, interpreters=True) as opened:
-        with ThreadPoolExecutor(1) as beside, display.stage(f"connecting to {len(opened.hosts)} hosts"):
-            taking = beside.submit(take, root)
-            nodes = opened.connect()
-            snapshot = taking.result()
+        with display.stage(f"connecting to {len(opened.hosts)} hosts"):
+            snapshot, nodes = connected_with(opened, root)
         if options.prune:
             return prune(opened, nodes, options, display)
         if options.check or options.dry_run:
@@ -215,6 +210,8 @@ def follow(opened: Session, nodes: Sequence[Node], snapshot: Snapshot, display: 
 
 def saves(root: Path) -> Iterator[object]:
     """Once for every save below a folder; raises KeyboardInterrupt between two of them."""
+    from watchfiles import DefaultFilter, watch  # takes a while, and only --watch needs it
+
     stopped = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:

@@ -105,23 +105,3 @@ def as_markdown(seen: Mapping[str, Sequence[Finding]]) -> str:
             lines += ["", f"    {finding.severity}: {finding.where}: {finding.what}", f"      → {finding.remedy}"]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
-
-
-def merged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Equal findings of several nodes as one."""
-    alike: dict[tuple[str, str, str], list[Finding]] = {}
-    for finding in findings:
-        key = finding.where if finding.pair else ""
-        alike.setdefault((finding.severity, finding.what + key, finding.remedy), []).append(finding)
-    return tuple(
-        group[0]
-        if len(group) == 1
-        else Finding(
-            tuple(name for finding in group for name in finding.nodes),
-            group[0].severity,
-            group[0].what,
-            group[0].remedy,
-            group[0].check,
-        )
-        for group in alike.values()
-    )

@@ -102,3 +102,23 @@ def usual(values: Mapping[str, Any]) -> Any:
     """The value that most have; of equals, the first."""
     known = list(values.values())
     return max(known, key=known.count) if known else None
+
+
+def merged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Equal findings of several nodes as one."""
+    alike: dict[tuple[str, str, str], list[Finding]] = {}
+    for finding in findings:
+        key = finding.where if finding.pair else ""
+        alike.setdefault((finding.severity, finding.what + key, finding.remedy), []).append(finding)
+    return tuple(
+        group[0]
+        if len(group) == 1
+        else Finding(
+            tuple(name for finding in group for name in finding.nodes),
+            group[0].severity,
+            group[0].what,
+            group[0].remedy,
+            group[0].check,
+        )
+        for group in alike.values()
+    )

@@ -10,9 +10,10 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from pathspec import GitIgnoreSpec
 
@@ -96,6 +97,13 @@ class _Rules:
         return self.outer.ignores(path) if self.outer else False
 
 
+class Each(Protocol):
+    """``map``, or something like it."""
+
+    def __call__(self, do: Callable[[Any], Any], items: Iterable[Any], /) -> Iterable[Any]:
+        """The results, in order."""
+
+
 class Hashes:
     """The hashes of files that were read before, valid while size, times and inode are the same."""
 
@@ -115,15 +123,19 @@ class Hashes:
         return sha, size
 
 
-def take(root: Path, *, obey_ignore_files: bool = True, hashes: Hashes | None = None) -> Snapshot:
+def take(
+    root: Path, *, obey_ignore_files: bool = True, hashes: Hashes | None = None, each: Each = map
+) -> Snapshot:
     """Hash a folder, leaving out what ``.gitignore`` and ``.orchignore`` files name.
 
-    ``hashes`` of an earlier time save reading what has not changed. Raises SyncError for what cannot be carried:
-    sockets, pipes, devices, unreadable files.
+    ``hashes`` of an earlier time save reading what has not changed; ``each`` is ``map``, or what does the same on
+    several cores. Raises SyncError for what cannot be carried: sockets, pipes, devices, unreadable files.
     """
     rules = _Rules("", GitIgnoreSpec.from_lines(ALWAYS_IGNORED if obey_ignore_files else ()), None)
-    found = _walk(root, "", rules, obey_ignore_files, hashes or Hashes())
-    entries = sorted(found, key=lambda entry: os.fsencode(entry.path))
+    known = hashes or Hashes()
+    found = _walk(root, "", rules, obey_ignore_files)
+    made = each(lambda item: _entry(root, item[0], item[1], known), found)
+    entries = sorted(made, key=lambda entry: os.fsencode(entry.path))
     return Snapshot(root, tuple(entries), tree_id(entries))
 
 
@@ -145,7 +157,8 @@ def tree_id(entries: Sequence[Entry]) -> str:
     return digest.hexdigest()[:32]
 
 
-def _walk(root: Path, folder: str, rules: _Rules, obey: bool, hashes: Hashes) -> Iterator[Entry]:
+def _walk(root: Path, folder: str, rules: _Rules, obey: bool) -> Iterator[tuple[str, os.stat_result | None]]:
+    """The path and the status of whatever is not ignored; None for the status of an empty folder."""
     try:
         inside = sorted(os.scandir(root / folder), key=lambda item: item.name)
     except OSError as error:
@@ -167,17 +180,19 @@ def _walk(root: Path, folder: str, rules: _Rules, obey: bool, hashes: Hashes) ->
             continue
         empty = False
         if is_folder:
-            yield from _walk(root, path + "/", rules, obey, hashes)
+            yield from _walk(root, path + "/", rules, obey)
         else:
-            yield _entry(root, path, item.stat(follow_symlinks=False), hashes)
+            yield path, item.stat(follow_symlinks=False)
     if empty and folder:
-        yield Entry(folder.rstrip("/"), "dir", 0o755, 0, "")
+        yield folder.rstrip("/"), None
 
 
 _LEAVE_OUT = "make it readable, or leave it out with a line in .orchignore"
 
 
-def _entry(root: Path, path: str, status: os.stat_result, hashes: Hashes) -> Entry:
+def _entry(root: Path, path: str, status: os.stat_result | None, hashes: Hashes) -> Entry:
+    if status is None:
+        return Entry(path, "dir", 0o755, 0, "")
     if stat.S_ISLNK(status.st_mode):
         return Entry(path, "link", 0o777, 0, str((root / path).readlink()))
     if not stat.S_ISREG(status.st_mode):

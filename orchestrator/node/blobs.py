@@ -8,6 +8,8 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import queue
+import threading
 import uuid
 
 from . import paths, wire
@@ -16,6 +18,8 @@ from .refusal import Refused
 # 2000-01-01: before any edit, and after 1980, which zip archives begin with.
 STAMP = 946684800
 PIECE = 1024 * 1024
+# How many frames are read ahead, and fcntl's name for a pipe's size (Python has it from 3.10 on).
+AHEAD, F_SETPIPE_SZ = 8, 1031
 
 
 class Blobs:
@@ -43,7 +47,7 @@ class Blobs:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         partial = os.path.join(self.folder, partial_name())
         try:
-            with open(partial, "xb") as file:
+            with open(partial, "xb", buffering=0) as file:
                 digest = incoming.copy(size, file)
             if digest != sha:
                 raise Refused("it arrived damaged, or changed while it was sent", "damaged")
@@ -85,25 +89,75 @@ class Blobs:
 
 
 class Incoming:
-    """The data frames of stdin as one run of bytes."""
+    """The data frames of stdin as one run of bytes, read ahead: writing a file takes longer than its way here.
+
+    A few buffers serve all frames: fresh ones cost more than the bytes in them.
+    """
 
     def __init__(self):
-        self.buffer = memoryview(b"")
+        self.held = None
+        self.rest = memoryview(b"")
+        self.free, self.full = queue.SimpleQueue(), queue.SimpleQueue()
+        for _ in range(AHEAD):
+            self.free.put(memoryview(bytearray(wire.CHUNK)))
+        # A pipe of the usual 64 KiB is full before the other side has been woken.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(0, F_SETPIPE_SZ, PIECE)
+        threading.Thread(target=self.read, daemon=True).start()
+
+    def read(self):
+        """Fill buffers until stdin ends; that, or an end within a frame, is told by a length of None."""
+        length = 0
+        while length is not None:
+            space = self.free.get()
+            try:
+                space, length = self.filled(space)
+            except (wire.WireError, OSError):
+                length = None
+            self.full.put((space, length))
+
+    def filled(self, space):
+        """A buffer with the next frame, and the frame's length; None at the end."""
+        head = wire.read_exactly(0, wire.HEAD.size)
+        if not head:
+            return space, None
+        length = wire.HEAD.unpack(head)[1]
+        if length > len(space):
+            space = memoryview(bytearray(length))
+        at = 0
+        while at < length:
+            size = os.readv(0, [space[at:length]])
+            if not size:
+                return space, None
+            at += size
+        return space, length
+
+    def next(self):
+        """Take the next frame up; raises Refused if there is none."""
+        if self.held is not None:
+            self.free.put(self.held)
+        self.held, length = self.full.get()
+        if length is None:
+            raise Refused("the transfer broke off", "broken")
+        self.rest = self.held[:length]
 
     def copy(self, size, file):
         """Copy the next ``size`` bytes to ``file``; returns their SHA-256. Refused if they end early."""
         digest = hashlib.sha256()
         while size:
-            if not self.buffer:
-                frame = wire.read_frame(0)
-                if frame is None:
-                    raise Refused("the transfer broke off", "broken")
-                self.buffer = memoryview(frame[1])
-            piece, self.buffer = self.buffer[:size], self.buffer[size:]
+            if not self.rest:
+                self.next()
+            piece, self.rest = self.rest[:size], self.rest[size:]
             digest.update(piece)
-            file.write(piece)
+            write_whole(file, piece)
             size -= len(piece)
         return digest.hexdigest()
+
+
+def write_whole(file, piece):
+    """Write all of a piece to an unbuffered file, which may take less at a time."""
+    while piece:
+        piece = piece[file.write(piece) :]
 
 
 @contextlib.contextmanager

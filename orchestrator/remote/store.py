@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple
 
 from orchestrator import errors
 from orchestrator.core.snapshot import Difference, Entry, Snapshot, difference
@@ -49,7 +48,8 @@ class Push:
         channel = self._call.channel
         try:
             change = self.difference
-            entries = [astuple(entry) for entry in (*change.added, *change.changed)]
+            coming = (*change.added, *change.changed)
+            entries = [[each.path, each.kind, each.mode, each.size, each.about] for each in coming]
             listing = json.dumps({"removed": change.removed, "entries": entries}, separators=(",", ":"))
             channel.write(wire.data_frame(zlib.compress(listing.encode("ascii"))))
             wanted = self._call.answer(SILENCE)["wanted"]

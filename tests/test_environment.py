@@ -29,6 +29,10 @@ def test_an_environment_of_wheels_from_here(orch: Orch, cluster: Cluster) -> Non
     (orch.folder / "show.py").write_text("import click, markupsafe\nprint(markupsafe.__file__)\n")
     doctor = orch("doctor")
     assert "its environment (requirements.txt) is not built yet → orch sync builds it" in doctor.stdout
+    # One host has uv, the others pip.
+    uv = cluster.hosts[0].home / ".local" / "bin" / "uv"
+    uv.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(shutil.which("uv") or Path(sys.executable).parent / "uv", uv)
     check = orch("sync", "--check")
     assert check.returncode == 5 and "+ the environment of requirements.txt" in check.stdout
     first = orch("sync", "--offline")
@@ -38,6 +42,9 @@ def test_an_environment_of_wheels_from_here(orch: Orch, cluster: Cluster) -> Non
         assert list((host.home / "orch-work/.orch").glob("wheels/*")) == []
     second = orch("sync")
     assert second.returncode == 0 and "building" not in second.stderr, second.stderr
+    (by_uv,) = (cluster.hosts[0].home / "orch-work/.orch/envs").glob("?" * 32 + "/pyvenv.cfg")
+    assert "uv = " in by_uv.read_text()
+    uv.unlink()
     for host in cluster.hosts:
         (environment,) = (host.home / "orch-work/.orch/envs").glob("?" * 32)
         # torch itself, of gigabytes, is this machine's.

@@ -185,9 +185,9 @@ def four() -> Iterator[Cluster]:
         yield made
 
 
-def test_a_spare_takes_a_lost_hosts_place(four: Cluster, tmp_path: Path) -> None:
-    """The host of node_rank 1 is cut off for good; nothing of it lives on once it is back. The master: see below."""
-    victim = "node2"
+@pytest.mark.parametrize("victim", ["node2", "node1"])
+def test_a_spare_takes_a_lost_hosts_place(four: Cluster, tmp_path: Path, victim: str) -> None:
+    """The host of node_rank 1, then the master's, is cut off for good; nothing of it lives on once it is back."""
     (tmp_path / "hosts.yaml").write_text(four.hosts_yaml(spares=["node4"]))
     orch = Orch(tmp_path, {**four.control_env(), "PYTHONPATH": str(ROOT)})
     words = ["run", "--max-restarts", "2", "--node-timeout", "10", "train", "--", "--dataset", "digits"]

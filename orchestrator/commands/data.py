@@ -58,11 +58,9 @@ def missing_data(
     workdirs = {host.name: host.workdir for host in opened.hosts}
 
     def look(node: Node) -> list[str]:
-        root, name = root_on_node(source, path.name, path.is_file(), workdirs[node.name])
-        entries = snapshot.entries if name is None else [replace(snapshot.entries[0], path=name)]
-        relay = Relay(node, workdirs[node.name], root, entries, look=True)
+        relay = asked_of(node, workdirs[node.name], source, path, snapshot, look=True)
         relay.close()
-        return [entries[index].path for index in relay.lacking.files]
+        return [snapshot.entries[index].path for index in relay.lacking.files]
 
     outcomes = on_all(nodes, look, limit=opened.fanout)
     if errors := failures(outcomes):
@@ -72,6 +70,15 @@ def missing_data(
         for node, outcome in zip(nodes, outcomes, strict=True)
         if not isinstance(outcome, OrchError)
     }
+
+
+def asked_of(
+    node: Node, workdir: str, source: DataSource, path: Path, snapshot: Snapshot, *, look: bool = False
+) -> Relay:
+    """A node that was asked what it lacks of some data, under the names that they get there."""
+    root, name = root_on_node(source, path.name, path.is_file(), workdir)
+    entries = snapshot.entries if name is None else [replace(snapshot.entries[0], path=name)]
+    return Relay(node, workdir, root, entries, look=look)
 
 
 def read_data(source: DataSource, display: Display) -> tuple[Path, Snapshot]:
@@ -104,6 +111,8 @@ class Distribution:
         self.source, self.path, self.snapshot = source, path, snapshot
         self.rate, self.display = rate, display
         self.errors: dict[str, OrchError] = {}
+        # Nodes that get the data through another, with which they share a disk.
+        self.through: dict[str, str] = {}
 
     def run(self, nodes: Sequence[Node]) -> list[OrchError]:
         """Pass after pass, while each brings something; why some nodes have not got all of it."""
@@ -117,16 +126,20 @@ class Distribution:
                 break
             before = lacking
             waiting = self.reachable(self.one_pass(relays)) if relays else []
+        self.note(
+            [
+                SyncError(f"shares a disk with {first}, which did not get the data", host=name)
+                for name, first in self.through.items()
+                if first in self.errors
+            ]
+        )
         return list(self.errors.values())
 
     def ask(self, nodes: Sequence[Node]) -> list[Relay]:
         """Those that lack something; of nodes that share a disk, one."""
 
         def ask(node: Node) -> Relay:
-            workdir = self.hosts[node.name].workdir
-            root, name = root_on_node(self.source, self.path.name, self.path.is_file(), workdir)
-            entries = self.snapshot.entries
-            return Relay(node, workdir, root, entries if name is None else [replace(entries[0], path=name)])
+            return asked_of(node, self.hosts[node.name].workdir, self.source, self.path, self.snapshot)
 
         with self.display.stage(f"asking {len(nodes)} hosts what they have of {self.label}"):
             asked = on_all(nodes, ask, limit=len(nodes))
@@ -135,6 +148,7 @@ class Distribution:
         for first, *others in groups_by_disk([each for each in asked if isinstance(each, Relay)]):
             for relay in others:
                 self.errors.pop(relay.node.name, None)
+                self.through[relay.node.name] = first.node.name
                 relay.close()
             if first.lacking.files:
                 found.append(first)

@@ -78,7 +78,7 @@ def build(
                 other.close()
             outcome = first.run(wheels[name] if wheels else None, lambda line: said.line(name, line))
             if outcome is not None:
-                failed[name] = outcome
+                failed.update(dict.fromkeys((name, *(other.node.name for other in others)), outcome))
                 return
             said.done(name)
             for other in others:

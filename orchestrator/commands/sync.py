@@ -169,8 +169,13 @@ def prune(opened: Session, nodes: Sequence[Node], options: SyncOptions, display:
     """Remove what no run uses from every host; raises HostErrors."""
     workdirs = {host.name: host.workdir for host in opened.hosts}
 
+    asked = on_all(nodes, lambda node: node.ask("used", {}, SILENCE)["used"], limit=opened.fanout)
+    if errors := failures(asked):
+        raise HostErrors(errors, len(nodes))
+    used = sorted({name for names in asked if not isinstance(names, OrchError) for name in names})
+
     def tidy(node: Node) -> dict[str, Any]:
-        request = {"workdir": workdirs[node.name], "keep": options.keep, "runs": options.runs}
+        request = {"workdir": workdirs[node.name], "keep": options.keep, "runs": options.runs, "used": used}
         return node.ask("prune", request, SILENCE)
 
     outcomes = on_all(nodes, tidy, limit=opened.fanout)

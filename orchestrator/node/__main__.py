@@ -17,6 +17,7 @@ VERBS = {
     "verify": ("store", "verify"),
     "token": ("place", "answer"),
     "prune": ("tidy", "answer"),
+    "used": ("tidy", "answer_used"),
     "start": ("start", "answer"),
     "follow": ("follow", "answer"),
     "stop": ("sweep", "answer"),

@@ -9,7 +9,8 @@ why not}``. The data are those files from those bytes on, one after the other; t
 the token, or as data frames on stdin. Meanwhile comes ``{"at": bytes}`` now and then, at the end ``{"done":
 true, "complete": bool, "damaged": [paths], "next": ...}``.
 
-A file is complete or not there; its part is ``.orch-<hash>.part`` beside it, and stays for the next attempt.
+A file is complete or not there; its part is ``.orch-<hash>-<host>.part`` beside it, and stays for the next
+attempt.
 """
 
 import contextlib
@@ -53,7 +54,7 @@ def answer(request, out):
     listener.bind(("0.0.0.0", 0))
     listener.listen(8)
     first = {
-        "place": place.of(request["workdir"]),
+        "place": place.of(request["workdir"]) if inside(root, request["workdir"]) else None,
         "port": listener.getsockname()[1],
         "addresses": [facts.ssh_address()] + [address for _, address, _ in facts.addresses()],
         "lacking": [[index, part.have] for index, part in lacking.items()],
@@ -63,6 +64,11 @@ def answer(request, out):
         pass_on(entries, lacking, listener, out)
     finally:
         records.save()
+
+
+def inside(root, workdir):
+    """Whether a folder is below the workdir: only then a workdir that hosts share tells that they share it."""
+    return root.startswith(os.path.join(os.path.realpath(os.path.expanduser(workdir)), ""))
 
 
 def pass_on(entries, lacking, listener, out):
@@ -118,7 +124,8 @@ class Part:
         folder = os.path.dirname(self.target)
         if os.path.realpath(folder) != root and not os.path.realpath(folder).startswith(root.rstrip("/") + "/"):
             raise Refused("%r leads out of %s there" % (self.path, root), "path")
-        self.partial = os.path.join(folder, ".orch-%s.part" % self.sha[:24])
+        # With the host's name: others may have the same folder, and write to it at the same time.
+        self.partial = os.path.join(folder, ".orch-%s-%s.part" % (self.sha[:24], paths.hostname()))
         self.records = records
         self.have = 0
         self.digest = hashlib.sha256()

@@ -1,8 +1,8 @@
 """The verb ``prune``: remove old trees, environments and blobs, never what a run uses; and what broke off.
 
-Request: ``{"workdir", "keep": newest trees of each project, "runs": bool}``; with ``runs`` the working folders and
-the state of ended runs go, too, but for the ``keep`` newest. Answer: ``{"trees", "environments", "blobs", "runs":
-how many were removed, "bytes": freed}``.
+Request: ``{"workdir", "keep": newest trees of each project, "runs": bool, "used": names}``; with ``runs`` the
+working folders and the state of ended runs go, too, but for the ``keep`` newest. Answer: ``{"trees",
+"environments", "blobs", "runs": how many were removed, "bytes": freed}``.
 """
 
 import contextlib
@@ -13,12 +13,19 @@ import shutil
 from . import blobs, environment, lock, paths, processes, wire
 
 
+def answer_used(request, out):
+    """The verb ``used``: the trees and environments that living runs of this host use; hosts may share a disk."""
+    wire.write_all(out, wire.json_frame({"used": sorted(in_use()[0])}))
+
+
 def answer(request, out):
     """Prune."""
     store = blobs.Blobs(request["workdir"])
     with store.held(alone=True):
         removed = {"trees": 0, "environments": 0, "blobs": 0, "runs": 0, "bytes": 0}
         used, living = in_use()
+        # Hosts that share this disk have told what theirs use.
+        used.update(request["used"])
         for project in paths.projects(request["workdir"]):
             remove_abandoned(request["workdir"], project)
             prune_trees(request["workdir"], project, request["keep"], used, removed)

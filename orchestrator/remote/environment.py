@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,12 +19,7 @@ def has_environment(node: Node, workdir: str, environment: Environment) -> bool:
     """Whether it is there; it is then the one used last. One round trip, and no Python on the node."""
     folder = in_home(environment.folder(workdir))
     line = f"test -x {folder}/bin/python && touch -c {folder}/.orch-ready && exit {THERE_CODE}"
-    channel = node.connection.command(f"sh -c {shlex.quote(line)}")
-    try:
-        channel.end_input()
-        return channel.exit_code() == THERE_CODE
-    finally:
-        channel.close()
+    return node.ends_with(line, THERE_CODE)
 
 
 @dataclass(frozen=True)

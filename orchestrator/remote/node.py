@@ -205,12 +205,7 @@ class Node:
 
     def idle(self) -> bool:
         """Whether nothing of orch's is there: no run, no leftover. A tenth of what the node program costs."""
-        channel = self.connection.command(IDLE)
-        try:
-            channel.end_input()
-            return channel.exit_code() == IDLE_CODE
-        finally:
-            channel.close()
+        return self.ends_with(IDLE, IDLE_CODE)
 
     def stop(self, run_id: str | None, grace: float) -> dict[str, Any]:
         """End a run there, or with None whatever runs, and its leftovers; the answer of ``node/sweep.py``.
@@ -221,10 +216,14 @@ class Node:
 
     def has_tree(self, workdir: str, project: str, tree_id: str) -> bool:
         """Whether a tree is there; it is then the one synced last. One round trip, and no Python on the node."""
-        channel = self.connection.command(has_tree_command(workdir, project, tree_id))
+        return self.ends_with(has_tree_command(workdir, project, tree_id), THERE_CODE)
+
+    def ends_with(self, line: str, code: int) -> bool:
+        """Whether a command line ends with this exit code: a question that takes no Python on the node."""
+        channel = self.connection.command(line)
         try:
             channel.end_input()
-            return channel.exit_code() == THERE_CODE
+            return channel.exit_code() == code
         finally:
             channel.close()
 

@@ -38,7 +38,6 @@ class Relay:
         """Ask the node; with ``look`` nothing will be sent, and nothing is written there."""
         self.node = node
         self.workdir = workdir
-        self.root = root
         self._call = node.call("relay", {"workdir": workdir, "root": root, "look": look})
         listing = json.dumps([astuple(entry) for entry in entries], separators=(",", ":"))
         try:

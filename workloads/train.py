@@ -8,28 +8,25 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import json
 import os
-import socket
+import shutil
 import struct
-import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
+from _ranks import GlobalBatches, Ranks, add_backend, refuse
+from _records import Snapshots, plot_curves, write_metrics
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 EPOCHS = {"mnist": 3, "digits": 20}
 LEARNING_RATE = {"mnist": 1e-3, "digits": 3e-3}
-
-
-class Unusable(Exception):
-    """A setting that cannot be used; the message is one line for the user."""
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Classifier(nn.Module):
@@ -49,30 +46,14 @@ class Classifier(nn.Module):
         return self.out(F.relu(self.hidden(x.flatten(1))))  # type: ignore[no-any-return]
 
 
-def main() -> int:
-    """Train, evaluate, write what was learnt; returns the exit code."""
+def main() -> None:
+    """Train on the ranks that there are."""
     options = parse_options()
-    rank = int(os.environ.get("RANK", "0"))
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    try:
-        train_set, test_set = load(options)
-    except Unusable as error:
-        if rank == 0:
-            print(f"train: {error}", file=sys.stderr)
-        return 2
-    backend, device = choose_backend(options.backend)
-    if world_size > 1:
-        dist.init_process_group(backend)
-    try:
-        Training(options, rank, world_size, device, train_set, test_set).run(backend)
-    except Unusable as error:
-        if rank == 0:
-            print(f"train: {error}", file=sys.stderr)
-        return 2
-    finally:
-        if world_size > 1:
-            dist.destroy_process_group()
-    return 0
+    ranks = Ranks(options.backend)
+    check(options, ranks)
+    train_set, test_set = load(options)
+    with ranks:
+        Training(options, ranks, train_set, test_set).run()
 
 
 def parse_options() -> argparse.Namespace:
@@ -80,16 +61,30 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset", choices=sorted(EPOCHS), default="mnist")
     parser.add_argument(
-        "--data-dir", type=Path, default=Path("data"), help="holds MNIST/raw, as torchvision has it"
+        "--data-dir",
+        type=Path,
+        help="holds MNIST/raw, as torchvision has it; else $ORCH_DATA, where orch sync --data puts it, or data",
     )
     parser.add_argument("--download", action="store_true", help="let torchvision download MNIST to --data-dir")
     parser.add_argument("--epochs", type=int, help="3 for MNIST, 20 for digits")
-    parser.add_argument("--batch-size", type=int, default=64, help="per rank")
+    parser.add_argument("--batch-size", type=int, default=64, help="per rank, and per step of --accumulate")
+    parser.add_argument("--accumulate", type=int, default=1, metavar="N", help="steps that share one update")
     parser.add_argument("--lr", type=float, help="0.001 for MNIST, 0.003 for digits")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--backend", choices=["auto", "nccl", "gloo"], default=os.environ.get("ORCH_BACKEND", "auto")
+        "--precision",
+        choices=sorted(PRECISIONS),
+        default="float32",
+        help="of the forward pass; float16 on GPUs only",
     )
+    parser.add_argument(
+        "--compile",
+        nargs="?",
+        const="inductor",
+        metavar="BACKEND",
+        help="compile the model with torch.compile; inductor unless another backend is named",
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    add_backend(parser)
     parser.add_argument("--snapshot", type=Path, default=Path("snapshot.pt"))
     parser.add_argument("--no-resume", action="store_true", help="begin anew even if there is a snapshot")
     parser.add_argument("--output-dir", type=Path, default=Path(), help="for metrics.jsonl and loss.png")
@@ -99,17 +94,24 @@ def parse_options() -> argparse.Namespace:
     return options
 
 
-def choose_backend(wanted: str) -> tuple[str, torch.device]:
-    """nccl and this rank's GPU where there is one, else gloo and the CPU."""
-    if wanted == "nccl" or (wanted == "auto" and torch.cuda.is_available()):
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(device)
-        return "nccl", device
-    return "gloo", torch.device("cpu")
+def check(options: argparse.Namespace, ranks: Ranks) -> None:
+    """Refuse what cannot work here."""
+    for name in ("batch_size", "accumulate"):
+        if getattr(options, name) < 1:
+            refuse(f"--{name.replace('_', '-')} {getattr(options, name)}: expected a number from 1 on")
+    if options.precision == "float16" and ranks.device.type == "cpu":
+        refuse("--precision float16 needs a GPU: pass bfloat16 or float32")
+    compiler = os.environ.get("CXX", "g++")
+    if options.compile == "inductor" and ranks.device.type == "cpu" and not shutil.which(compiler):
+        refuse(
+            f"--compile needs the C++ compiler {compiler}, which is not here: install it, or leave --compile out"
+        )
+    if options.compile and options.compile not in torch.compiler.list_backends(exclude_tags=()):
+        refuse(f"--compile {options.compile}: expected one of {', '.join(torch.compiler.list_backends())}")
 
 
 def load(options: argparse.Namespace) -> tuple[TensorDataset, TensorDataset]:
-    """Training and test set as float images ``(n, 1, side, side)`` and labels; raises Unusable."""
+    """Training and test set as float images ``(n, 1, side, side)`` and labels; ends if they are not there."""
     if options.dataset == "digits":
         from sklearn.datasets import load_digits
 
@@ -119,14 +121,21 @@ def load(options: argparse.Namespace) -> tuple[TensorDataset, TensorDataset]:
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
         train, test = order[:1437], order[1437:]
         return TensorDataset(images[train], labels[train]), TensorDataset(images[test], labels[test])
+    folder = options.data_dir or data_dir()
     if options.download:
         from torchvision.datasets import MNIST
 
         # Ranks of one node share the folder; two must not download into it at once.
         if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-            MNIST(options.data_dir, download=True)
-    raw = options.data_dir / "MNIST" / "raw"
+            MNIST(folder, download=True)
+    raw = folder / "MNIST" / "raw"
     return mnist(raw, "train"), mnist(raw, "t10k")
+
+
+def data_dir() -> Path:
+    """Where orch has put the data on this node, if they are there; else ``data``."""
+    sent = Path(os.environ.get("ORCH_DATA", "data"))
+    return sent if (sent / "MNIST" / "raw").is_dir() else Path("data")
 
 
 def mnist(raw: Path, part: str) -> TensorDataset:
@@ -143,11 +152,14 @@ def read_idx(path: Path) -> Tensor:
     elif packed.exists():
         data = gzip.decompress(packed.read_bytes())
     else:
-        raise Unusable(f"MNIST not found in {path.parent}: pass --data-dir DIR, --download, or --dataset digits")
+        refuse(
+            f"MNIST is not in {path.parent}: send it with orch sync --data mnist, or say with --data-dir where it "
+            "is (--dataset digits needs no data)"
+        )
     _, kind, rank = struct.unpack_from(">HBB", data)
     sizes = struct.unpack_from(f">{rank}I", data, 4)
     if kind != 8:
-        raise Unusable(f"{path} is not a file of MNIST")
+        refuse(f"{path} is not a file of MNIST")
     return torch.frombuffer(bytearray(data[4 + 4 * rank :]), dtype=torch.uint8).reshape(sizes)
 
 
@@ -155,189 +167,143 @@ class Training:
     """One rank's part of a training run."""
 
     def __init__(
-        self,
-        options: argparse.Namespace,
-        rank: int,
-        world_size: int,
-        device: torch.device,
-        train_set: TensorDataset,
-        test_set: TensorDataset,
+        self, options: argparse.Namespace, ranks: Ranks, train_set: TensorDataset, test_set: TensorDataset
     ) -> None:
-        self.options = options
-        self.rank = rank
-        self.world_size = world_size
-        self.device = device
-        self.test_set = test_set
+        self.options, self.ranks, self.test_set = options, ranks, test_set
         torch.manual_seed(options.seed)
-        self.sampler: DistributedSampler[Any] = DistributedSampler(
-            train_set, num_replicas=world_size, rank=rank, shuffle=True, seed=options.seed
-        )
-        self.loader = DataLoader(train_set, batch_size=options.batch_size, sampler=self.sampler)
+        size = options.batch_size * options.accumulate * ranks.world_size
+        self.batches = GlobalBatches(len(train_set), size, ranks, options.seed)
+        self.loader = DataLoader(train_set, sampler=self.batches, batch_size=None)
         # Twice as fast on a CPU, and what tensor cores like.
-        self.model = Classifier(train_set.tensors[0].shape[-1]).to(device)
+        self.model = Classifier(train_set.tensors[0].shape[-1]).to(ranks.device)
         self.model.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=options.lr)
-        self.first_epoch = self.resume()
-        self.parallel: nn.Module = self.model
-        if world_size > 1:
-            self.parallel = DistributedDataParallel(
-                self.model, device_ids=[device] if device.type == "cuda" else None
-            )
+        self.precision = PRECISIONS[options.precision]
+        # Gradients in float16 vanish unless they are scaled up; the other types have float32's exponents.
+        self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=options.precision == "float16")
+        self.snapshots = Snapshots(options.snapshot, ranks, resume=not options.no_resume)
+        self.step = 0
+        # Sum of losses and number of samples of this epoch.
+        self.trained = torch.zeros(2, dtype=torch.float64)
+        self.rows: list[dict[str, Any]] = []
+        self.resume()
+        self.parallel = ranks.parallel(self.model)
+        if options.compile:
+            self.parallel = torch.compile(self.parallel, backend=options.compile)  # type: ignore[assignment]
 
-    def run(self, backend: str) -> None:
+    def run(self) -> None:
         """All epochs that are left, then the result and the plot."""
-        self.say(f"World size {self.world_size} on {self.where()} ({backend}, {self.device.type})")
-        if self.rank:
-            print(f"Rank {self.rank} of {self.world_size} is on {this_node()}", flush=True)
-        epochs = self.options.epochs
-        if self.first_epoch:
-            self.say(f"Resuming from epoch {self.first_epoch} of {self.options.snapshot}")
-        accuracy = None
-        for epoch in range(self.first_epoch, epochs):
-            began = time.monotonic()
-            train_loss, samples = self.train(epoch)
-            seconds = time.monotonic() - began
-            test_loss, accuracy = self.evaluate()
-            metrics = {
-                "epoch": epoch + 1,
-                "train_loss": train_loss,
-                "test_loss": test_loss,
-                "test_accuracy": accuracy,
-                "seconds": seconds,
-                "samples_per_second": samples / seconds,
-                "world_size": self.world_size,
-            }
-            self.say(
-                f"Epoch {epoch + 1}/{epochs}  train loss {train_loss:.4f}  test loss {test_loss:.4f}  "
-                f"test accuracy {accuracy:.4f}  {seconds:.1f} s  {samples / seconds:.0f} samples/s"
-            )
-            self.save(epoch + 1, metrics)
-        if accuracy is None:
-            self.say(f"Trained for {self.first_epoch} epochs already")
-            _, accuracy = self.evaluate()
-        self.say(f"Test accuracy {accuracy:.4f}")
-        if self.rank == 0:
-            plot(self.options.output_dir)
+        self.ranks.introduce()
+        if self.batches.epoch >= self.options.epochs:
+            self.ranks.say(f"Trained for {self.batches.epoch} epochs already")
+        with self.snapshots.guarding(self.state):
+            while self.batches.epoch < self.options.epochs:
+                began, first = time.monotonic(), self.batches.seen
+                self.train()
+                self.finish_epoch(self.batches.samples - first, time.monotonic() - began)
+        self.ranks.say(
+            f"Test accuracy {self.rows[-1]['test_accuracy']:.4f}" if self.rows else "No epoch was asked for"
+        )
+        if self.ranks.rank == 0 and self.rows:
+            panels = {"Cross entropy": ["train_loss", "test_loss"], "Accuracy": ["test_accuracy"]}
+            plot_curves(self.options.output_dir / "loss.png", self.rows, "epoch", panels)
 
-    def train(self, epoch: int) -> tuple[float, int]:
-        """One epoch; the mean loss and the number of samples over all ranks."""
-        self.sampler.set_epoch(epoch)
+    def train(self) -> None:
+        """What is left of an epoch."""
         self.parallel.train()
-        total = torch.zeros(2, dtype=torch.float64)
         for images, labels in self.loader:
-            loss = F.cross_entropy(self.parallel(images.to(self.device)), labels.to(self.device))
-            self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-            total += torch.tensor([loss.item() * len(labels), len(labels)])
-        loss_sum, samples = self.summed(total)
-        return loss_sum / samples, int(samples)
+            self.snapshots.poll(self.state)
+            self.update(images, labels)
+            self.batches.seen += self.batches.now()
+            self.step += 1
+
+    def update(self, images: Tensor, labels: Tensor) -> None:
+        """One update from this rank's share of a batch, in ``--accumulate`` pieces."""
+        pieces = self.options.accumulate
+        self.optimizer.zero_grad()
+        for number, (image_piece, label_piece) in enumerate(
+            zip(images.tensor_split(pieces), labels.tensor_split(pieces), strict=True), 1
+        ):
+            with self.gathering_only(number < pieces):
+                with torch.autocast(
+                    self.ranks.device.type, self.precision, enabled=self.precision != torch.float32
+                ):
+                    logits = self.parallel(image_piece.to(self.ranks.device))
+                    loss = F.cross_entropy(logits, label_piece.to(self.ranks.device), reduction="sum")
+                # DDP takes the mean over ranks; this makes it the mean over the samples of the whole batch.
+                self.scaler.scale(loss * self.ranks.world_size / self.batches.now()).backward()  # type: ignore[no-untyped-call]
+            self.trained += torch.tensor([loss.item(), len(label_piece)])
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def gathering_only(self, wanted: bool) -> Any:
+        """Within it, gradients add up on this rank, and no other is told of them."""
+        module = getattr(self.parallel, "_orig_mod", self.parallel)
+        return module.no_sync() if wanted and isinstance(module, DistributedDataParallel) else nullcontext()
+
+    def finish_epoch(self, samples: int, seconds: float) -> None:
+        """Evaluate, say what came out, keep it."""
+        sums = self.ranks.sum(torch.cat([self.trained, self.evaluate()]))
+        train_sum, trained, test_sum, correct, tested = sums
+        row = {
+            "epoch": self.batches.epoch + 1,
+            "train_loss": train_sum / trained,
+            "test_loss": test_sum / tested,
+            "test_accuracy": correct / tested,
+            "seconds": seconds,
+            "samples_per_second": samples / seconds,
+            "world_size": self.ranks.world_size,
+        }
+        self.ranks.say(
+            f"Epoch {row['epoch']}/{self.options.epochs}  train loss {row['train_loss']:.4f}  "
+            f"test loss {row['test_loss']:.4f}  test accuracy {row['test_accuracy']:.4f}  "
+            f"{seconds:.1f} s  {row['samples_per_second']:.0f} samples/s"
+        )
+        self.rows.append(row)
+        self.batches.epoch, self.batches.seen = self.batches.epoch + 1, 0
+        self.trained.zero_()
+        self.snapshots.save(self.state())
+        if self.ranks.rank == 0:
+            write_metrics(self.options.output_dir, self.rows)
 
     @torch.no_grad()
-    def evaluate(self) -> tuple[float, float]:
-        """Loss and accuracy on the whole test set, of which every rank takes its share, none twice."""
+    def evaluate(self) -> Tensor:
+        """Sum of losses, right answers and number of samples of this rank's share of the test set."""
         self.model.eval()
-        images, labels = (tensor[self.rank :: self.world_size] for tensor in self.test_set.tensors)
+        images, labels = (tensor[self.ranks.rank :: self.ranks.world_size] for tensor in self.test_set.tensors)
         total = torch.zeros(3, dtype=torch.float64)
-        for first in range(0, len(labels), 1000):
-            image_batch, label_batch = images[first : first + 1000], labels[first : first + 1000]
-            logits = self.model(image_batch.to(self.device)).cpu()
+        for image_batch, label_batch in zip(torch.split(images, 1000), torch.split(labels, 1000), strict=True):
+            logits = self.model(image_batch.to(self.ranks.device)).cpu()
             loss = F.cross_entropy(logits, label_batch, reduction="sum").item()
             total += torch.tensor([loss, (logits.argmax(1) == label_batch).sum().item(), len(label_batch)])
-        loss_sum, correct, count = self.summed(total)
-        return loss_sum / count, correct / count
+        return total
 
-    def summed(self, values: Tensor) -> list[float]:
-        """The sum of each value over all ranks."""
-        if self.world_size > 1:
-            values = values.to(self.device)
-            dist.all_reduce(values)
-        return [float(value) for value in values]
+    def state(self) -> dict[str, Any]:
+        """All that is needed to go on, also from the middle of an epoch."""
+        return {
+            "workload": f"train on {self.options.dataset}",
+            "step": self.step,
+            "epoch": self.batches.epoch,
+            "seen": self.batches.seen,
+            "rows": self.rows,
+            "trained": self.trained,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
 
-    def where(self) -> str:
-        """The nodes of all ranks, in rank order, each once."""
-        names: list[str | None] = [None] * self.world_size
-        if self.world_size == 1:
-            return this_node()
-        dist.all_gather_object(names, this_node())
-        return ", ".join(dict.fromkeys(str(name) for name in names))
-
-    def say(self, text: str) -> None:
-        """A line from rank 0."""
-        if self.rank == 0:
-            print(text, flush=True)
-
-    def resume(self) -> int:
-        """Load rank 0's snapshot on every rank, so that all begin alike; returns the epochs done."""
-        state: list[dict[str, Any] | None] = [None]
-        path: Path = self.options.snapshot
-        if self.rank == 0 and path.exists() and not self.options.no_resume:
-            state = [torch.load(path, map_location="cpu", weights_only=True)]
-        if self.world_size > 1:
-            dist.broadcast_object_list(state, src=0)
-        found = state[0]
+    def resume(self) -> None:
+        """Go on where the newest snapshot ends, if there is one."""
+        found = self.snapshots.load(self.state()["workload"])
         if found is None:
-            return 0
-        if found["dataset"] != self.options.dataset:
-            raise Unusable(f"{path} was trained on {found['dataset']}: pass --no-resume or another --snapshot")
+            return
         self.model.load_state_dict(found["model"])
         self.optimizer.load_state_dict(found["optimizer"])
-        return int(found["epoch"])
-
-    def save(self, epoch: int, metrics: dict[str, float]) -> None:
-        """A snapshot on every node, and the metrics from rank 0."""
-        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-            state = {
-                "epoch": epoch,
-                "dataset": self.options.dataset,
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-            }
-            write_atomically(self.options.snapshot, state)
-        if self.rank == 0:
-            self.options.output_dir.mkdir(parents=True, exist_ok=True)
-            with (self.options.output_dir / "metrics.jsonl").open("a" if epoch > 1 else "w") as file:
-                file.write(json.dumps(metrics) + "\n")
-
-
-def this_node() -> str:
-    """This node's name: as orch calls it, or as it calls itself."""
-    return os.environ.get("ORCH_NODE") or socket.gethostname()
-
-
-def write_atomically(path: Path, state: dict[str, Any]) -> None:
-    """A file that is whole or not there, whenever the power goes."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def plot(folder: Path) -> None:
-    """``loss.png`` from ``metrics.jsonl``, so that a resumed run shows its whole curve."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    file = folder / "metrics.jsonl"
-    if not file.exists():
-        return
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
-    epochs = [row["epoch"] for row in rows]
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-    left.plot(epochs, [row["train_loss"] for row in rows], label="train", marker=".")
-    left.plot(epochs, [row["test_loss"] for row in rows], label="test", marker=".")
-    left.set(xlabel="epoch", ylabel="cross entropy", title="Loss")
-    left.legend()
-    right.plot(epochs, [row["test_accuracy"] for row in rows], color="tab:green", marker=".")
-    right.set(xlabel="epoch", ylabel="share of test images", title="Test accuracy")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-    figure.savefig(folder / "loss.png", dpi=120)
+        self.scaler.load_state_dict(found["scaler"])
+        self.step, self.rows, self.trained = found["step"], found["rows"], found["trained"]
+        self.batches.epoch, self.batches.seen = found["epoch"], found["seen"]
+        self.ranks.say(f"Resuming from epoch {self.batches.epoch} of {self.options.snapshot}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

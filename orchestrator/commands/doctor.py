@@ -76,8 +76,9 @@ def doctor(target: Target, options: DoctorOptions, display: Display) -> int:
 
 def rehearse(target: Target, options: DoctorOptions, display: Display) -> int:
     """A real torchrun on every host that is no spare, and an all-reduce over all of them; its exit code."""
-    source = resolve("all-reduce")
-    spec = RunSpec(workload=source.workload, backend=options.backend, port=options.port)
+    source = resolve("allreduce-bench")
+    args = ("--collectives", "all-reduce", "--sizes", "1K", "16M")
+    spec = RunSpec(workload=source.workload, args=args, backend=options.backend, port=options.port)
     with TemporaryDirectory() as folder:
         asked = RunOptions(spec, source, Path(folder), check=False, limit=REHEARSAL_LIMIT)
         return run(target, asked, display)

@@ -1,0 +1,78 @@
+"""The first thing to run: fit a straight line to made data, in one process, on a GPU if there is one.
+
+Rank 0 writes ``metrics.jsonl`` (one line an epoch) and ``fit.png``. Under ``orch run hello`` every rank fits the
+same line by itself, so each node is seen to work; ``hello-ddp`` is the same done together.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from _ranks import Ranks, this_node
+from _records import write_metrics
+from torch import Tensor, nn
+
+SLOPE, INTERCEPT, NOISE = 2.0, -1.0, 0.3
+
+
+def main() -> None:
+    """Make data, fit, say what was found, plot."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--lr", type=float, default=0.1)
+    parser.add_argument("--data-size", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output-dir", type=Path, default=Path(), help="for metrics.jsonl and fit.png")
+    options = parser.parse_args()
+    ranks = Ranks()
+    torch.manual_seed(options.seed)
+    x = torch.linspace(-2, 2, options.data_size).unsqueeze(1)
+    y = SLOPE * x + INTERCEPT + NOISE * torch.randn_like(x)
+    model = nn.Linear(1, 1).to(ranks.device)
+    ranks.say(f"Fitting {options.data_size} points of y = {SLOPE} x + {INTERCEPT} with noise {NOISE}")
+    losses = fit(model, x.to(ranks.device), y.to(ranks.device), options.epochs, options.lr)
+    slope, intercept = model.weight.item(), model.bias.item()
+    print(
+        f"Rank {ranks.rank} on {this_node()} ({ranks.device.type}): loss {losses[0]:.3f} to {losses[-1]:.3f}, "
+        f"found y = {slope:.2f} x + {intercept:.2f}",
+        flush=True,
+    )
+    if ranks.rank == 0:
+        write_metrics(options.output_dir, [{"epoch": n, "loss": loss} for n, loss in enumerate(losses, 1)])
+        plot(options.output_dir / "fit.png", x, y, slope, intercept)
+
+
+def fit(model: nn.Module, x: Tensor, y: Tensor, epochs: int, lr: float) -> list[float]:
+    """Train on all points at once; the mean squared error of each epoch."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    losses = []
+    for _ in range(epochs):
+        loss = nn.functional.mse_loss(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def plot(path: Path, x: Tensor, y: Tensor, slope: float, intercept: float) -> None:
+    """The points and the line through them."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(5, 3.5), layout="constrained")
+    axes.scatter(x.flatten().tolist(), y.flatten().tolist(), s=8, alpha=0.6, label="data")
+    ends = [float(x.min()), float(x.max())]
+    axes.plot(ends, [slope * end + intercept for end in ends], color="tab:red", label="fit")
+    axes.set(xlabel="x", ylabel="y", title=f"y = {slope:.2f} x + {intercept:.2f}")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()

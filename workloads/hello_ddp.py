@@ -1,0 +1,157 @@
+"""Regression on made data, trained together by all ranks: the smallest whole DistributedDataParallel program.
+
+Every node keeps a ``snapshot.pt``; rank 0 writes ``metrics.jsonl`` (one line an epoch) and ``loss.png``.
+Runs under ``orch run hello-ddp``, under plain ``torchrun``, and as a single process.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from _ranks import GlobalBatches, Ranks, add_backend
+from _records import Snapshots, plot_curves, write_metrics
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+INPUTS = 8
+
+
+def main() -> None:
+    """Train on the ranks that there are."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--batch-size", type=int, default=32, help="per rank")
+    parser.add_argument("--lr", type=float, default=0.05)
+    parser.add_argument("--data-size", type=int, default=4096, help="samples; a fifth more for evaluation")
+    parser.add_argument("--hidden-size", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    add_backend(parser)
+    parser.add_argument("--snapshot", type=Path, default=Path("snapshot.pt"))
+    parser.add_argument("--no-resume", action="store_true", help="begin anew even if there is a snapshot")
+    parser.add_argument("--output-dir", type=Path, default=Path(), help="for metrics.jsonl and loss.png")
+    options = parser.parse_args()
+    with Ranks(options.backend) as ranks:
+        Training(options, ranks).run()
+
+
+def made_data(samples: int, seed: int) -> TensorDataset:
+    """Points ``(samples, 8)`` and a smooth function of them ``(samples, 1)`` with a little noise."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(samples, INPUTS, generator=generator)
+    y = torch.sin(x[:, :1]) + 0.5 * x[:, 1:2] * x[:, 2:3] + x[:, 3:].mean(1, keepdim=True)
+    return TensorDataset(x, y + 0.05 * torch.randn(samples, 1, generator=generator))
+
+
+class Training:
+    """One rank's part."""
+
+    def __init__(self, options: argparse.Namespace, ranks: Ranks) -> None:
+        self.options, self.ranks = options, ranks
+        train_set = made_data(options.data_size, options.seed)
+        self.test_set = made_data(max(1, options.data_size // 5), options.seed + 1)
+        torch.manual_seed(options.seed)
+        model = nn.Sequential(nn.Linear(INPUTS, options.hidden_size), nn.Tanh(), nn.Linear(options.hidden_size, 1))
+        self.model = model.to(ranks.device)
+        self.optimizer = torch.optim.SGD(model.parameters(), lr=options.lr, momentum=0.9)
+        self.batches = GlobalBatches(len(train_set), options.batch_size * ranks.world_size, ranks, options.seed)
+        self.loader = DataLoader(train_set, sampler=self.batches, batch_size=None)
+        self.snapshots = Snapshots(options.snapshot, ranks, resume=not options.no_resume)
+        self.step = 0
+        # Sum of squared errors and number of samples of this epoch.
+        self.trained = torch.zeros(2, dtype=torch.float64)
+        self.rows: list[dict[str, Any]] = []
+        self.resume()
+        self.parallel = ranks.parallel(self.model)
+
+    def run(self) -> None:
+        """All epochs that are left."""
+        options = self.options
+        named = ("epochs", "batch_size", "lr", "data_size", "hidden_size", "seed")
+        self.ranks.say("Parameters: " + ", ".join(f"{name} {getattr(options, name)}" for name in named))
+        self.ranks.introduce()
+        if not self.rows:
+            before, count = self.ranks.sum(self.evaluate())
+            self.rows = [{"epoch": 0, "eval_loss": before / count, "world_size": self.ranks.world_size}]
+            self.ranks.say(f"Before training: evaluation loss {before / count:.5f}")
+        with self.snapshots.guarding(self.state):
+            while self.batches.epoch < options.epochs:
+                self.train()
+                self.finish_epoch()
+        first, last = self.rows[0]["eval_loss"], self.rows[-1]["eval_loss"]
+        self.ranks.say(f"Evaluation loss {first:.5f} to {last:.5f}: {first / last:.1f} times smaller")
+        if self.ranks.rank == 0:
+            panels = {"Mean squared error": ["train_loss", "eval_loss"]}
+            plot_curves(options.output_dir / "loss.png", self.rows, "epoch", panels)
+
+    def train(self) -> None:
+        """What is left of an epoch."""
+        for x, y in self.loader:
+            self.snapshots.poll(self.state)
+            squares = F.mse_loss(self.parallel(x.to(self.ranks.device)), y.to(self.ranks.device), reduction="sum")
+            # DDP takes the mean over ranks; this makes it the mean over the samples of the whole batch.
+            loss = squares * self.ranks.world_size / self.batches.now()
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            self.batches.seen += self.batches.now()
+            self.trained += torch.tensor([squares.item(), len(y)])
+            self.step += 1
+
+    def finish_epoch(self) -> None:
+        """Evaluate, say what came out, keep it."""
+        train_sum, trained, eval_sum, evaluated = self.ranks.sum(torch.cat([self.trained, self.evaluate()]))
+        row = {
+            "epoch": self.batches.epoch + 1,
+            "train_loss": train_sum / trained,
+            "eval_loss": eval_sum / evaluated,
+            "world_size": self.ranks.world_size,
+        }
+        self.ranks.say(
+            f"Epoch {row['epoch']}/{self.options.epochs}  train loss {row['train_loss']:.5f}  "
+            f"evaluation loss {row['eval_loss']:.5f}"
+        )
+        self.rows.append(row)
+        self.batches.epoch, self.batches.seen = self.batches.epoch + 1, 0
+        self.trained.zero_()
+        self.snapshots.save(self.state())
+        if self.ranks.rank == 0:
+            write_metrics(self.options.output_dir, self.rows)
+
+    @torch.no_grad()
+    def evaluate(self) -> Tensor:
+        """The sum of squared errors on this rank's share of the evaluation data, and how many samples that is."""
+        x, y = (tensor[self.ranks.rank :: self.ranks.world_size] for tensor in self.test_set.tensors)
+        predicted: Tensor = self.model(x.to(self.ranks.device)).cpu()
+        return torch.tensor([F.mse_loss(predicted, y, reduction="sum").item(), len(y)], dtype=torch.float64)
+
+    def state(self) -> dict[str, Any]:
+        """All that is needed to go on, also from the middle of an epoch."""
+        return {
+            "workload": "hello-ddp",
+            "step": self.step,
+            "epoch": self.batches.epoch,
+            "seen": self.batches.seen,
+            "rows": self.rows,
+            "trained": self.trained,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def resume(self) -> None:
+        """Go on where the newest snapshot ends, if there is one."""
+        found = self.snapshots.load("hello-ddp")
+        if found is None:
+            return
+        self.model.load_state_dict(found["model"])
+        self.optimizer.load_state_dict(found["optimizer"])
+        self.step, self.rows, self.trained = found["step"], found["rows"], found["trained"]
+        self.batches.epoch, self.batches.seen = found["epoch"], found["seen"]
+        self.ranks.say(f"Resuming at epoch {self.batches.epoch + 1} from {self.options.snapshot}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""The trainer of PyTorch's multi-node tutorial, whole: total epochs, how often to save, resume after a restart.
+
+    orch run multinode -- 20 5
+
+Follows "Multinode Training" and "Fault-tolerant Distributed Training with torchrun" of PyTorch's DDP tutorials
+(pytorch/examples, distributed/ddp-tutorial-series/multinode.py), on CPU and GPU, with a snapshot that is whole or
+not there. Runs under ``orch run multinode``, under plain ``torchrun``, and as a single process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from _ranks import Ranks, add_backend, refuse
+from _records import Snapshots, plot_curves, write_metrics
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, TensorDataset
+
+
+def main() -> None:
+    """Train on the ranks that there are."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("total_epochs", type=int, metavar="TOTAL_EPOCHS", help="epochs to train")
+    parser.add_argument("save_every", type=int, metavar="SAVE_EVERY", help="epochs between two snapshots")
+    parser.add_argument("--batch-size", type=int, default=32, help="per rank")
+    add_backend(parser)
+    parser.add_argument("--snapshot", type=Path, default=Path("snapshot.pt"))
+    parser.add_argument("--no-resume", action="store_true", help="begin anew even if there is a snapshot")
+    parser.add_argument("--output-dir", type=Path, default=Path(), help="for metrics.jsonl and loss.png")
+    options = parser.parse_args()
+    if options.save_every < 1 or options.batch_size < 1:
+        refuse("SAVE_EVERY and --batch-size: expected numbers from 1 on")
+    with Ranks(options.backend) as ranks:
+        Trainer(options, ranks).train()
+
+
+def made_dataset(samples: int = 2048) -> TensorDataset:
+    """Points ``(samples, 20)`` and a linear function of them ``(samples, 1)`` with some noise."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.rand(samples, 20, generator=generator)
+    noise = 0.1 * torch.randn(samples, 1, generator=generator)
+    return TensorDataset(inputs, inputs @ torch.rand(20, 1, generator=generator) + noise)
+
+
+def loader(dataset: Dataset[Any], batch_size: int, ranks: Ranks) -> DataLoader[Any]:
+    """Batches of this rank's share, other ones in each epoch."""
+    sampler: DistributedSampler[Any] = DistributedSampler(dataset, ranks.world_size, ranks.rank)
+    return DataLoader(dataset, batch_size=batch_size, sampler=sampler, pin_memory=ranks.device.type == "cuda")
+
+
+class Trainer:
+    """Trains epoch by epoch; a run that was stopped goes on after the last epoch that it saved."""
+
+    def __init__(self, options: argparse.Namespace, ranks: Ranks) -> None:
+        self.options, self.ranks = options, ranks
+        torch.manual_seed(0)
+        self.loader = loader(made_dataset(), options.batch_size, ranks)
+        self.model = nn.Linear(20, 1).to(ranks.device)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05)
+        self.snapshots = Snapshots(options.snapshot, ranks, resume=not options.no_resume)
+        self.epochs_run = 0
+        self.rows: list[dict[str, Any]] = []
+        # What a snapshot holds if one is asked for within an epoch: the state at the epoch's begin.
+        self.begun = self.snapshot()
+        self.load_snapshot()
+        self.parallel = ranks.parallel(self.model)
+
+    def train(self) -> None:
+        """All epochs that are left."""
+        self.ranks.introduce()
+        total = self.options.total_epochs
+        if self.epochs_run >= total:
+            self.ranks.say(f"Trained for {self.epochs_run} epochs already")
+        with self.snapshots.guarding(lambda: self.begun):
+            for epoch in range(self.epochs_run, total):
+                loss = self.run_epoch(epoch)
+                self.rows.append({"epoch": epoch, "loss": loss, "world_size": self.ranks.world_size})
+                self.ranks.say(f"Epoch {epoch} of {total}  batch size {self.options.batch_size}  loss {loss:.6f}")
+                self.epochs_run = epoch + 1
+                self.begun = self.snapshot()
+                if self.epochs_run % self.options.save_every == 0 or self.epochs_run == total:
+                    self.snapshots.save(self.begun)
+                    self.ranks.say(f"Epoch {epoch}: snapshot saved at {self.options.snapshot}")
+        if self.ranks.rank == 0 and self.rows:
+            write_metrics(self.options.output_dir, self.rows)
+            plot_curves(self.options.output_dir / "loss.png", self.rows, "epoch", {"Mean squared error": ["loss"]})
+
+    def run_epoch(self, epoch: int) -> float:
+        """One epoch; the mean loss over all ranks."""
+        self.loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        total = torch.zeros(2, dtype=torch.float64)
+        for inputs, targets in self.loader:
+            self.snapshots.poll(lambda: self.begun)
+            total += torch.tensor([self.run_batch(inputs, targets), 1.0])
+        loss_sum, count = self.ranks.sum(total)
+        return loss_sum / count
+
+    def run_batch(self, inputs: Tensor, targets: Tensor) -> float:
+        """One update; the loss."""
+        self.optimizer.zero_grad()
+        loss = F.mse_loss(self.parallel(inputs.to(self.ranks.device)), targets.to(self.ranks.device))
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss.item()
+
+    def snapshot(self) -> dict[str, Any]:
+        """The state after the epochs so far; a copy, since training goes on in place."""
+        return {
+            "workload": "multinode",
+            "step": self.epochs_run,
+            "rows": list(self.rows),
+            "model": copy.deepcopy(self.model.state_dict()),
+            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
+        }
+
+    def load_snapshot(self) -> None:
+        """Go on where the newest snapshot ends, if there is one."""
+        found = self.snapshots.load("multinode")
+        if found is None:
+            return
+        self.model.load_state_dict(found["model"])
+        self.optimizer.load_state_dict(found["optimizer"])
+        self.epochs_run, self.rows = found["step"], found["rows"]
+        self.begun = self.snapshot()
+        self.ranks.say(f"Resuming training from snapshot at epoch {self.epochs_run}")
+
+
+if __name__ == "__main__":
+    main()

@@ -40,6 +40,15 @@ def refuse(text: str) -> NoReturn:
     raise SystemExit(2)
 
 
+def data_file(path: Path, option: str) -> Path:
+    """A file as it was named, or by that name where orch puts data on this node; ends with a line if it is not."""
+    sent = Path(os.environ.get("ORCH_DATA", "data")) / path
+    for candidate in (path, sent):
+        if candidate.exists():
+            return candidate
+    refuse(f"{option} {path} is not here: send it with orch sync --data {path}, or name one that is on every node")
+
+
 class Ranks:
     """This process among all of them; a context that makes and ends the process group. Alone it needs none.
 

@@ -12,6 +12,7 @@ plain ``torchrun``, and as a single process.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import inspect
 import math
 import time
@@ -20,7 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from _ranks import Ranks, add_backend, refuse
+from _ranks import Ranks, add_backend, data_file, refuse
 from _records import Snapshots, plot_curves, write_metrics
 from torch import Tensor, nn
 
@@ -28,10 +29,14 @@ from torch import Tensor, nn
 def main() -> None:
     """Train on the ranks that there are, then let rank 0 write."""
     options = parse_options()
-    text = read(options.text)
+    text = inspect.getsource(argparse) if options.text is None else read(data_file(options.text, "--text"))
     if len(text) < 20 * options.block:
         refuse(f"--text {options.text}: {len(text)} characters are too few for blocks of {options.block}")
     with Ranks(options.backend) as ranks:
+        if len(set(ranks.gathered(hashlib.sha256(text.encode()).hexdigest()))) > 1:
+            refuse(
+                "the text is not the same on all nodes: send one with orch sync --data, and name it with --text"
+            )
         training = Training(options, ranks, text)
         training.run()
         if ranks.rank == 0:
@@ -63,10 +68,8 @@ def parse_options() -> argparse.Namespace:
     return options
 
 
-def read(path: Path | None) -> str:
-    """The text to learn; ends with a line if there is none."""
-    if path is None:
-        return inspect.getsource(argparse)
+def read(path: Path) -> str:
+    """The text to learn; ends with a line if it cannot be read."""
     try:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:

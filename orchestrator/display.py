@@ -149,6 +149,11 @@ class Display:
                 for name, value in redacted(each.env).items():
                     self.out.print(Text(f"  {name}={value}", style="dim"))
                 self.out.print(Text(f"  {shlex.join(each.argv)}"))
+                for path, text in each.files.items():
+                    self.out.print(Text(f"  {path}:", style="dim"))
+                    self.out.print(
+                        Text("".join(f"    {line}\n" for line in text.splitlines()), style="dim"), end=""
+                    )
             for note in plan.notes:
                 self.note(f"note: {note}")
         else:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from orchestrator.core.accelerate import MIXED_PRECISIONS
 from orchestrator.core.reading import parse_size
 from orchestrator.errors import UsageError
 
@@ -62,6 +63,21 @@ launch_options = stack(
     click.option(
         "--backend", type=click.Choice(["auto", "nccl", "gloo", "mpi"]), default="auto", show_default=True
     ),
+    click.option(
+        "--launcher",
+        type=click.Choice(["torchrun", "accelerate"]),
+        default="torchrun",
+        show_default=True,
+        help="What is started on each node: torchrun, or Hugging Face's accelerate launch.",
+    ),
+    click.option(
+        "--mixed-precision",
+        type=click.Choice(MIXED_PRECISIONS),
+        default="no",
+        show_default=True,
+        help="With --launcher accelerate: what its config says.",
+    ),
+    click.option("--single-node", is_flag=True, help="Only on the first of the hosts: the same as --nodes 1."),
     click.option("--env", "env", multiple=True, metavar="K=V", help="A variable for every rank; repeatable."),
     click.option("--port", type=click.IntRange(1, 65535), help="The master port; by default a free one."),
     click.option("--rdzv-backend", type=click.Choice(["static", "c10d"]), help="How torchruns find each other."),
@@ -119,7 +135,10 @@ def target(options: dict[str, Any]) -> Any:
     from orchestrator.remote.ssh import Settings
 
     settings = Settings(options["connect_timeout"], options["accept_new_host_keys"])
-    return Target(options["hosts_file"], options["nodes"], settings, options["fanout"])
+    single = options.get("single_node", False)
+    if single and options["nodes"]:
+        raise UsageError("--single-node and --nodes exclude each other", remedy="name one host with --nodes")
+    return Target(options["hosts_file"], "1" if single else options["nodes"], settings, options["fanout"])
 
 
 def launch(options: dict[str, Any]) -> Any:
@@ -145,7 +164,13 @@ def launch(options: dict[str, Any]) -> Any:
         rdzv_id=options["rdzv_id"],
         rdzv_endpoint=options["rdzv_endpoint"],
         debug=options["debug"],
+        launcher=options["launcher"],
+        mixed_precision=options["mixed_precision"],
     )
+    if spec.mixed_precision != "no" and spec.launcher != "accelerate":
+        raise UsageError(
+            "--mixed-precision is for --launcher accelerate", remedy="tell the script by its own options"
+        )
     detach, max_restarts = options.get("detach", False), options["max_restarts"]
     if detach and max_restarts:
         raise UsageError(

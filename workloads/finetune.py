@@ -31,6 +31,7 @@ from torch.utils.data import Dataset
 
 try:
     import transformers
+    from safetensors.torch import save_model
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 except ImportError:
     refuse("needs Hugging Face's packages: pip install transformers accelerate")
@@ -202,6 +203,10 @@ class Stopping(transformers.TrainerCallback):  # type: ignore[misc]
         """Mark the checkpoint as whole: a process that is killed while it saves leaves one without the mark."""
         if self.ranks.local_rank == 0:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            if not (folder / "model.safetensors").exists():
+                # transformers 5 writes the model by the first rank alone, whatever save_on_each_node says.
+                kwargs["model"].config.save_pretrained(folder)
+                save_model(kwargs["model"], str(folder / "model.safetensors"), metadata={"format": "pt"})
             write_atomically(folder / COMPLETE, lambda partial: partial.write_text(""))
         if self.agreed:
             raise SystemExit(128 + (self.signal or signal.SIGTERM))
@@ -227,6 +232,8 @@ class Finetuning:
             use_cpu=ranks.device.type == "cpu",
             ddp_backend=ranks.backend if ranks.world_size > 1 else None,
             ddp_find_unused_parameters=False,
+            # It would multiply the loss by the number of ranks, for models that do not divide by what it counts.
+            average_tokens_across_devices=False,
             eval_strategy="epoch",
             save_strategy="epoch",
             logging_strategy="epoch",

@@ -190,6 +190,7 @@ def start_requests(prepared: Prepared, options: RunOptions) -> dict[str, dict[st
             "cwd": made.spec.workload.cwd,
             "argv": launch.argv,
             "env": dict(launch.env),
+            "files": dict(launch.files),
             "first_rank": node.first_rank,
             "nproc": node.nproc_per_node,
             "grace": GRACE,

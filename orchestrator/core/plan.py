@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from orchestrator.core.addresses import interface_towards, master_address, on_interface
 from orchestrator.core.facts import Facts, Interpreter
 from orchestrator.core.inventory import Host, Rendezvous
-from orchestrator.errors import PreflightError
+from orchestrator.errors import PreflightError, UsageError
 
 DEFAULT_PORT = 29500
 
@@ -41,6 +41,8 @@ class RunSpec:
     rdzv_id: str | None = None
     rdzv_endpoint: str | None = None
     debug: bool = False
+    launcher: str = "torchrun"
+    mixed_precision: str = "no"
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def plan(
 
     A later attempt meets at another port, so that what may live on of an earlier one cannot join it.
 
-    Raises PreflightError if no address of the master can be reached by all, or no port is free.
+    Raises UsageError for what excludes each other, PreflightError if no address of the master can be reached by
+    all, or no port is free.
     """
     master = hosts[0]
     address = master_address(master, hosts, facts, rendezvous.interface)
@@ -106,6 +109,9 @@ def plan(
     rdzv_backend, rdzv_id, endpoint = _rendezvous(
         rendezvous, spec, f"{_bracketed(address)}:{port}", run_id, attempt
     )
+    if spec.launcher == "accelerate" and rdzv_backend != "static":
+        remedy = "leave out the rendezvous options, or --launcher accelerate"
+        raise UsageError("accelerate's nodes meet by master address and port, not by c10d", remedy=remedy)
     notes = []
     if rdzv_backend == "c10d":
         notes.append("c10d: torchrun hands out node ranks itself and ignores node_rank, so the order may differ")

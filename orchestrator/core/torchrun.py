@@ -1,4 +1,4 @@
-"""LaunchPlan -> the argv and environment of each node's torchrun, and how they are written down."""
+"""LaunchPlan -> the argv and environment of each node's launcher, and how they are written down."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from orchestrator.core import accelerate
 from orchestrator.core.plan import LaunchPlan, NodePlan
 
 SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|PRIVATE|API_?KEY|_KEY$", re.IGNORECASE)
@@ -17,13 +18,14 @@ OUTPUT_FOLDER = "orch-output"
 
 @dataclass(frozen=True)
 class NodeCommand:
-    """Exactly what runs on one node."""
+    """Exactly what runs on one node. ``files``: path -> text, written before it starts."""
 
     node: str
     node_rank: int
     cwd: str
     argv: tuple[str, ...]
     env: Mapping[str, str]
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def commands(plan: LaunchPlan) -> tuple[NodeCommand, ...]:
@@ -32,8 +34,21 @@ def commands(plan: LaunchPlan) -> tuple[NodeCommand, ...]:
 
 
 def command(plan: LaunchPlan, node: NodePlan) -> NodeCommand:
-    """One node's torchrun. Restarts are the orchestrator's: static agents never learn of a peer's restart."""
-    argv = [
+    """One node's command: torchrun, or accelerate's launcher."""
+    launcher, files = _torchrun(plan, node), {}
+    if plan.spec.launcher == "accelerate":
+        launcher = accelerate.words(plan, node)
+        files = {accelerate.config_path(node): accelerate.config(plan, node)}
+    workload = plan.spec.workload
+    target = ["-m", workload.target] if workload.kind == "module" else [workload.target]
+    cwd = node.work if workload.cwd == "." else f"{node.work}/{workload.cwd}"
+    argv = (*launcher, *target, *plan.spec.args)
+    return NodeCommand(node.node, node.node_rank, cwd, argv, _environment(plan, node), files)
+
+
+def _torchrun(plan: LaunchPlan, node: NodePlan) -> list[str]:
+    """Restarts are the orchestrator's: static agents never learn of a peer's restart."""
+    return [
         node.python,
         "-m",
         "torch.distributed.run",
@@ -45,10 +60,6 @@ def command(plan: LaunchPlan, node: NodePlan) -> NodeCommand:
         f"--log_dir={node.attempt_dir}/logs",
         "--redirects=3",
     ]
-    workload = plan.spec.workload
-    argv += ["-m", workload.target] if workload.kind == "module" else [workload.target]
-    cwd = node.work if workload.cwd == "." else f"{node.work}/{workload.cwd}"
-    return NodeCommand(node.node, node.node_rank, cwd, (*argv, *plan.spec.args), _environment(plan, node))
 
 
 def _rendezvous_options(plan: LaunchPlan, node: NodePlan) -> list[str]:
@@ -77,6 +88,8 @@ def _environment(plan: LaunchPlan, node: NodePlan) -> dict[str, str]:
         env["NCCL_SOCKET_IFNAME"] = f"={node.interface}"
     if plan.spec.debug:
         env |= {"TORCH_DISTRIBUTED_DEBUG": "DETAIL", "NCCL_DEBUG": "INFO", "TORCH_CPP_LOG_LEVEL": "INFO"}
+    if plan.spec.launcher == "accelerate":
+        env |= accelerate.environment(plan)
     env |= node.env
     env |= {
         "ORCH_RUN_ID": plan.run_id,
@@ -103,6 +116,9 @@ def as_sh(plan: LaunchPlan) -> str:
             secret = SECRET.search(name)
             lines.append(f'  {name}="${{{name}}}" \\' if secret else f"  {name}={_sh_path(value)} \\")
         lines.append("  " + " ".join(_sh_path(word) for word in each.argv))
+        for path, text in each.files.items():
+            folder = _sh_path(path.rpartition("/")[0])
+            lines.insert(1, f"mkdir -p {folder} && printf %s {shlex.quote(text)} > {_sh_path(path)}")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 
@@ -115,6 +131,8 @@ def as_ps1(plan: LaunchPlan) -> str:
         for name, value in each.env.items():
             if not SECRET.search(name):
                 lines.append(f"$env:{name} = {_ps1(value)}")
+        for path, text in each.files.items():
+            lines.append(f"New-Item -Force -ItemType File -Path {_ps1(path)} -Value {_ps1(text)} | Out-Null")
         lines.append("& " + " ".join(_ps1(word) for word in each.argv))
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
@@ -147,6 +165,7 @@ def as_dict(plan: LaunchPlan) -> dict[str, Any]:
                 "cwd": each.cwd,
                 "argv": list(each.argv),
                 "env": redacted(each.env),
+                "files": dict(each.files),
             }
             for node, each in zip(plan.nodes, commands(plan), strict=True)
         ],

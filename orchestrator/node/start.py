@@ -21,6 +21,7 @@ def answer(request, out):
     try:
         os.makedirs(os.path.join(folder, "logs"), mode=0o700)
         work = make_work_dir(request)
+        write_files(request["files"])
         with open(os.path.join(folder, "run.json"), "w") as file:
             # Not the environment: it may hold secrets, and this file stays.
             kept = {key: value for key, value in request.items() if key not in ("env", "nonce")}
@@ -51,6 +52,14 @@ def make_work_dir(request):
     os.makedirs(os.path.join(work, request["cwd"]), exist_ok=True)
     os.makedirs(os.path.join(work, outputs.OUTPUT_FOLDER), exist_ok=True)
     return work
+
+
+def write_files(files):
+    """What the launcher reads: path -> text."""
+    for path, text in files.items():
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as file:
+            file.write(text)
 
 
 def existing_tree(request, tree_id):

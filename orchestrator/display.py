@@ -53,7 +53,7 @@ class Display:
         self.out = Console(highlight=False, soft_wrap=True)
         self._terminal = sys.stdout.isatty()
         self._coloured = self._terminal and "NO_COLOR" not in os.environ
-        self._assemblers: dict[tuple[str, str, str], LineAssembler] = {}
+        self._assemblers: dict[tuple[str, str, str, int], LineAssembler] = {}
         self._progress_shown: dict[tuple[str, str, str], float] = {}
         self._colours: dict[str, str] = {}
         self._view: View | None = None
@@ -175,9 +175,10 @@ class Display:
             # Harmless warnings, and pages of traceback at every stop. Its log has them.
             return
         key = (output.node, _label(output), output.stream)
-        assembler = self._assemblers.get(key)
+        # What a rank printed before torchrun started it again is not continued.
+        assembler = self._assemblers.get(whole := (*key, output.restart))
         if assembler is None:
-            assembler = self._assemblers[key] = LineAssembler(b"" if self.as_json else self._prefix(output))
+            assembler = self._assemblers[whole] = LineAssembler(b"" if self.as_json else self._prefix(output))
         lines = assembler.feed(output.data)
         if self.as_json:
             self._write(_json_lines(key, lines))
@@ -233,12 +234,12 @@ class Display:
 
     def _end_of_output(self) -> None:
         """Show the last lines that lack a newline, and end the view."""
-        for key, assembler in self._assemblers.items():
+        for (node, label, stream, _), assembler in self._assemblers.items():
             line = assembler.flush()
             if self.as_json:
-                self._write(_json_lines(key, line))
+                self._write(_json_lines((node, label, stream), line))
             elif line:
-                self._write_lines(line, 2 if key[1] == "torchrun" else 1)
+                self._write_lines(line, 2 if label == "torchrun" else 1)
         self._assemblers.clear()
         if self._live is not None:
             self._live.stop()

@@ -19,6 +19,9 @@ def stack(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda command: functools.reduce(lambda inner, option: option(inner), reversed(options), command)
 
 
+# How often torchrun may start the ranks of an elastic run again where the user does not say.
+ELASTIC_RESTARTS = 3
+
 hosts_option = click.option(
     "--hosts",
     "hosts_file",
@@ -59,6 +62,11 @@ launch_options = stack(
         metavar="DIR",
         help="The folder to sync; by default the nearest one with .git or pyproject.toml around the script.",
     ),
+    click.option(
+        "--nnodes",
+        metavar="MIN:MAX",
+        help="Elastic: go on while MIN of MAX hosts are left; torchrun itself starts the ranks again (c10d).",
+    ),
     click.option("--nproc", metavar="auto|N", default="auto", show_default=True, help="Processes per node."),
     click.option(
         "--backend", type=click.Choice(["auto", "nccl", "gloo", "mpi"]), default="auto", show_default=True
@@ -89,10 +97,9 @@ launch_options = stack(
     click.option(
         "--max-restarts",
         type=click.IntRange(min=0),
-        default=0,
-        show_default=True,
         metavar="N",
-        help="Start a failed run again, with spares in place of lost hosts.",
+        help="Start a failed run again, with spares in place of lost hosts; "
+        f"by default 0 times, with --nnodes {ELASTIC_RESTARTS}.",
     ),
     click.option("--resume", metavar="RUN", help="Begin with an earlier run's outputs in each working folder."),
     click.option("-v", "--verbose", is_flag=True, help="Show every event."),
@@ -153,6 +160,7 @@ def launch(options: dict[str, Any]) -> Any:
         raise UsageError("no workload given", remedy=f"name one ({known}), a script, or -m MODULE")
     name = options["module"] or words.pop(0)
     source = resolve(name, is_module=options["module"] is not None, project=options["project"])
+    nnodes = None if options["nnodes"] is None else _nnodes(options["nnodes"])
     spec = RunSpec(
         workload=source.workload,
         args=tuple(words),
@@ -166,12 +174,16 @@ def launch(options: dict[str, Any]) -> Any:
         debug=options["debug"],
         launcher=options["launcher"],
         mixed_precision=options["mixed_precision"],
+        nnodes=nnodes,
+        restarts=0 if nnodes is None else _restarts(options["max_restarts"], ELASTIC_RESTARTS),
     )
+    if nnodes and (spec.launcher == "accelerate" or spec.rdzv_backend == "static"):
+        raise UsageError("--nnodes MIN:MAX needs torchrun and its c10d rendezvous")
     if spec.mixed_precision != "no" and spec.launcher != "accelerate":
         raise UsageError(
             "--mixed-precision is for --launcher accelerate", remedy="tell the script by its own options"
         )
-    detach, max_restarts = options.get("detach", False), options["max_restarts"]
+    detach, max_restarts = options.get("detach", False), 0 if nnodes else _restarts(options["max_restarts"], 0)
     if detach and max_restarts:
         raise UsageError(
             "--detach and --max-restarts: restarts are made by the process that is left out",
@@ -190,6 +202,19 @@ def launch(options: dict[str, Any]) -> Any:
         on_disconnect=_on_disconnect(options.get("on_disconnect", "continue")),
         collect_every=options.get("collect_every"),
     )
+
+
+def _nnodes(value: str) -> tuple[int, int]:
+    low, _, high = value.partition(":")
+    if not all(each.isascii() and each.isdigit() for each in (low, high)) or not 1 <= int(low) <= int(high):
+        raise UsageError(
+            f"--nnodes {value}: expected MIN:MAX, such as 2:3", remedy="--nodes chooses a fixed number"
+        )
+    return int(low), int(high)
+
+
+def _restarts(value: int | None, default: int) -> int:
+    return default if value is None else value
 
 
 def _nproc(value: str) -> int | None:

@@ -62,9 +62,10 @@ class RunFolder:
         name = "plan.json" if plan.attempt == 1 else f"plan.attempt{plan.attempt}.json"
         (self.path / name).write_text(as_json(plan))
 
-    def begin(self, nodes: list[str], attempt: int) -> None:
-        """An attempt starts on these nodes."""
-        self.record(Event(time.time(), "planned", None, {"nodes": nodes, "attempt": attempt}))
+    def begin(self, nodes: list[str], attempt: int, min_nodes: int | None = None) -> None:
+        """An attempt starts on these nodes, of which an elastic one needs ``min_nodes``."""
+        fields = {"nodes": nodes, "attempt": attempt, "min_nodes": min_nodes}
+        self.record(Event(time.time(), "planned", None, fields))
 
     def record(self, event: Event) -> None:
         """Keep an event."""
@@ -75,7 +76,7 @@ class RunFolder:
             self.attempt = event.fields["attempt"]
         if event.kind == "worker":
             # A rank that prints nothing has a log too, an empty one.
-            self.log(Output(event.node or "?", event.fields["rank"], event.fields["local_rank"], "stdout", b""))
+            self.log(_of_worker(event, "stdout"))
 
     def log(self, output: Output) -> None:
         """Append a piece of output to its log."""
@@ -98,10 +99,8 @@ class RunFolder:
                 mine = found.setdefault(event.node, {})
                 mine["events"] = mine.get("events", 0) + 1
                 if event.kind == "worker":
-                    local_rank = event.fields["local_rank"]
-                    for stream in ("stdout", "stderr"):
-                        output = Output(event.node, event.fields["rank"], local_rank, stream, b"")
-                        mine[f"{local_rank}.{stream}"] = self._size(output)
+                    for output in (_of_worker(event, "stdout"), _of_worker(event, "stderr")):
+                        mine[output.name] = self._size(output)
         for node, mine in found.items():
             mine["torchrun"] = self._size(Output(node, None, None, "torchrun", b""))
         return found
@@ -121,9 +120,14 @@ class RunFolder:
 
     def last_lines(self, node: str, rank: int | None, lines: int) -> list[str]:
         """The last lines of a rank's stderr, or of its stdout if that is empty; of torchrun's for None."""
-        names = ["torchrun.log"] if rank is None else [f"rank{rank}.stderr.log", f"rank{rank}.stdout.log"]
-        for name in names:
-            text = _tail(self.path / "logs" / self._log_folder(node) / name).rstrip()
+        folder = self.path / "logs" / self._log_folder(node)
+        files = [folder / "torchrun.log"]
+        if rank is not None:
+            found = [folder.glob(f"rank{rank}.*{stream}.log") for stream in ("stderr", "stdout")]
+            # The newest start of an elastic run's rank first.
+            files = [each for paths in found for each in sorted(paths, key=lambda path: -path.stat().st_mtime_ns)]
+        for file in files:
+            text = _tail(file).rstrip()
             if text:
                 return [line.rpartition("\r")[2][:LONGEST_LINE] for line in text.split("\n")[-lines:]]
         return []
@@ -145,12 +149,18 @@ class RunFolder:
         name = "torchrun.log"
         if output.stream != "torchrun":
             rank = f"rank{output.rank}" if output.rank is not None else f"local_rank{output.local_rank}"
-            name = f"{rank}.{output.stream}.log"
+            restart = f"restart{output.restart}." if output.restart else ""
+            name = f"{rank}.{restart}{output.stream}.log"
         return f"{self._log_folder(output.node)}/{name}"
 
     def _size(self, output: Output) -> int:
         path = self.path / "logs" / self._log_name(output)
         return path.stat().st_size if path.exists() else 0
+
+
+def _of_worker(event: Event, stream: str) -> Output:
+    fields = event.fields
+    return Output(event.node or "?", fields["rank"], fields["local_rank"], stream, b"", fields.get("restart", 0))
 
 
 def read_events(path: Path) -> list[Event]:

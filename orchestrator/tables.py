@@ -67,7 +67,7 @@ def settings_grid(plan: LaunchPlan, environments: Sequence[str]) -> Table:
         ("run", plan.run_id),
         ("workload", " ".join([spec.workload.name, *spec.args])),
         ("backend", plan.backend),
-        ("nnodes", str(len(plan.nodes))),
+        ("nnodes", plan.nnodes),
         ("world_size", str(plan.world_size)),
         ("master_addr", plan.master_addr),
         ("master_port", str(plan.master_port)),

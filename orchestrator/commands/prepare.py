@@ -192,11 +192,14 @@ def start_requests(prepared: Prepared, options: RunOptions) -> dict[str, dict[st
             "env": dict(launch.env),
             "files": dict(launch.files),
             "first_rank": node.first_rank,
+            "elastic": made.min_nodes is not None,
             "nproc": node.nproc_per_node,
             "grace": GRACE,
             "on_disconnect": options.on_disconnect,
             # A node that is cut off from all others has been replaced by a spare when it comes back.
-            "cut_off": {"after": options.node_timeout, "peers": peers} if options.max_restarts else None,
+            "cut_off": {"after": options.node_timeout, "peers": peers}
+            if options.max_restarts or made.min_nodes
+            else None,
         }
     return requests
 

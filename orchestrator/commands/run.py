@@ -69,7 +69,7 @@ def attempt(opened: Session, options: RunOptions, prepared: Prepared, folder: Ru
     """One attempt from its start to the collection of what it wrote; ``left`` is set if it goes on without us."""
     made, nodes = prepared.plan, prepared.lineup.nodes
     gang = Gang(nodes, made.run_id, made.attempt, options.node_timeout)
-    folder.begin([node.name for node in nodes], made.attempt)
+    folder.begin([node.name for node in nodes], made.attempt, made.min_nodes)
     collector = Collector(nodes, made.run_id, opened.inventory.outputs, folder)
     view = display.attempt(made.run_id, made.spec.workload.name, made.attempt, [node.name for node in nodes])
     with view, stopping_on_signals(gang):

@@ -27,7 +27,10 @@ FATAL = ("rank_failed", "failed_to_start", "finished", "node_lost", "orphaned")
 
 
 def watch(gang: Gang, folder: RunFolder, display: Display) -> None:
-    """Hear the gang to its end. The first failure stops the other nodes: they would wait in a collective."""
+    """Hear the gang to its end. The first failure stops the other nodes: they would wait in a collective.
+
+    An elastic run's go on while enough are left.
+    """
     stopping = False
     while (item := gang.next()) is not None:
         if isinstance(item, Output):
@@ -38,9 +41,10 @@ def watch(gang: Gang, folder: RunFolder, display: Display) -> None:
         else:
             folder.record(item)
             display.event(item)
-            if not stopping and item.kind in FATAL and (failures := folder.result().failures):
+            result = folder.result()
+            if not stopping and item.kind in FATAL and result.failures and not result.bearable:
                 stopping = True
-                gang.stop(failures[0].describe(), FAILURE_GRACE)
+                gang.stop(result.failures[0].describe(), FAILURE_GRACE)
 
 
 @contextmanager

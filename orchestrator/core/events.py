@@ -110,7 +110,10 @@ class NodeResult:
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run's newest attempt ended, or stands. ``failures`` are in the order of their arrival."""
+    """How a run's newest attempt ended, or stands. ``failures`` are in the order of their arrival.
+
+    ``min_nodes``: how many nodes an elastic run needs; None for one that needs them all.
+    """
 
     attempt: int
     nodes: Mapping[str, NodeResult]
@@ -118,6 +121,7 @@ class RunResult:
     evidence: tuple[Evidence, ...]
     stop_reason: str | None
     stopped_by_user: bool
+    min_nodes: int | None = None
 
     @property
     def over(self) -> bool:
@@ -126,8 +130,19 @@ class RunResult:
 
     @property
     def ok(self) -> bool:
-        """Whether every node ended well."""
+        """Whether every node ended well, or of an elastic run enough of them."""
+        if self.min_nodes is not None:
+            return self.over and self.bearable
         return bool(self.nodes) and all(node.state == "ok" for node in self.nodes.values())
+
+    @property
+    def bearable(self) -> bool:
+        """Whether an elastic run goes on in spite of its failures: enough nodes are left, and the first of them,
+        which holds the rendezvous."""
+        if self.min_nodes is None:
+            return False
+        left = [name for name, node in self.nodes.items() if not node.over or node.state == "ok"]
+        return len(left) >= self.min_nodes and next(iter(self.nodes)) in left
 
     @property
     def lost(self) -> tuple[str, ...]:
@@ -139,14 +154,16 @@ def fold(events: Iterable[Event]) -> RunResult:
     """The state that a run's events amount to."""
     attempt = 1
     nodes: dict[str, dict[str, Any]] = {}
+    restarts: dict[str, int] = {}
     failures: list[Failure] = []
     evidence: list[Evidence] = []
     stop_reason: str | None = None
     by_user = False
+    min_nodes: int | None = None
     for event in events:
         fields = event.fields
         if event.kind == "planned":
-            attempt = fields.get("attempt", 1)
+            attempt, min_nodes = fields.get("attempt", 1), fields.get("min_nodes")
             nodes = {name: {} for name in fields["nodes"]}
             failures, evidence, stop_reason, by_user = [], [], None, False
         elif event.kind == "stop_requested":
@@ -157,6 +174,12 @@ def fold(events: Iterable[Event]) -> RunResult:
         if event.node is None:
             continue
         mine = nodes.setdefault(event.node, {})
+        restart = fields.get("restart", 0)
+        if event.kind == "worker" and restart > restarts.get(event.node, 0):
+            # torchrun has started the ranks again: what failed before is overcome.
+            restarts[event.node] = restart
+            mine["ranks"] = ()
+            failures.clear()
         if event.kind == "worker" and fields["rank"] is not None:
             mine["ranks"] = (*mine.get("ranks", ()), fields["rank"])
         mine.update(_changes(event, mine.get("state", "running")))
@@ -166,7 +189,7 @@ def fold(events: Iterable[Event]) -> RunResult:
         if failure and not told and not (by_user and not failures):
             failures.append(failure)
     results = {name: NodeResult(name, **values) for name, values in nodes.items()}
-    return RunResult(attempt, results, tuple(failures), tuple(evidence), stop_reason, by_user)
+    return RunResult(attempt, results, tuple(failures), tuple(evidence), stop_reason, by_user, min_nodes)
 
 
 def _changes(event: Event, state: str) -> dict[str, Any]:

@@ -29,7 +29,11 @@ class Workload:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """What the user asked for. ``nproc`` None means: as the inventory or the node says."""
+    """What the user asked for. ``nproc`` None means: as the inventory or the node says.
+
+    ``nnodes`` are the fewest and the most nodes of an elastic run, whose torchruns may start again ``restarts``
+    times by themselves; None: all of them or none.
+    """
 
     workload: Workload
     args: tuple[str, ...] = ()
@@ -43,6 +47,8 @@ class RunSpec:
     debug: bool = False
     launcher: str = "torchrun"
     mixed_precision: str = "no"
+    nnodes: tuple[int, int] | None = None
+    restarts: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,16 @@ class LaunchPlan:
         """Processes over all nodes."""
         return sum(node.nproc_per_node for node in self.nodes)
 
+    @property
+    def min_nodes(self) -> int | None:
+        """How many nodes an elastic run needs; None for one that needs them all."""
+        return self.spec.nnodes and self.spec.nnodes[0]
+
+    @property
+    def nnodes(self) -> str:
+        """As torchrun has it: ``3``, or ``2:3``."""
+        return "{}:{}".format(*self.spec.nnodes) if self.spec.nnodes else str(len(self.nodes))
+
 
 def plan(
     hosts: Sequence[Host],
@@ -112,6 +128,10 @@ def plan(
     if spec.launcher == "accelerate" and rdzv_backend != "static":
         remedy = "leave out the rendezvous options, or --launcher accelerate"
         raise UsageError("accelerate's nodes meet by master address and port, not by c10d", remedy=remedy)
+    if spec.nnodes is not None and not spec.nnodes[0] <= len(hosts) <= spec.nnodes[1]:
+        low, high = spec.nnodes
+        remedy = f"choose with --nodes {high}" if len(hosts) > high else "add hosts, or lower MIN"
+        raise UsageError(f"--nnodes {low}:{high}: there are {len(hosts)} hosts", remedy=remedy)
     notes = []
     if rdzv_backend == "c10d":
         notes.append("c10d: torchrun hands out node ranks itself and ignores node_rank, so the order may differ")
@@ -194,7 +214,7 @@ def _rendezvous(
     rendezvous: Rendezvous, spec: RunSpec, default: str, run_id: str, attempt: int
 ) -> tuple[str, str, str]:
     backend = spec.rdzv_backend or rendezvous.backend
-    if spec.rdzv_id or spec.rdzv_endpoint:
+    if spec.rdzv_id or spec.rdzv_endpoint or spec.nnodes:
         backend = "c10d"
     endpoint = spec.rdzv_endpoint or rendezvous.endpoint or default
     rdzv_id = spec.rdzv_id or rendezvous.id or run_id

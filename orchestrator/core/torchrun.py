@@ -14,6 +14,8 @@ from orchestrator.core.plan import LaunchPlan, NodePlan
 
 SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|PRIVATE|API_?KEY|_KEY$", re.IGNORECASE)
 OUTPUT_FOLDER = "orch-output"
+# How long the nodes of an elastic run wait for further ones once enough have met, in seconds.
+LAST_CALL = 15
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,16 @@ def command(plan: LaunchPlan, node: NodePlan) -> NodeCommand:
 
 
 def _torchrun(plan: LaunchPlan, node: NodePlan) -> list[str]:
-    """Restarts are the orchestrator's: static agents never learn of a peer's restart."""
+    """Restarts are the orchestrator's, but for elastic runs: static agents never learn of a peer's restart."""
     return [
         node.python,
         "-m",
         "torch.distributed.run",
-        f"--nnodes={len(plan.nodes)}",
+        f"--nnodes={plan.nnodes}",
         f"--nproc_per_node={node.nproc_per_node}",
         f"--node_rank={node.node_rank}",
         *_rendezvous_options(plan, node),
-        "--max_restarts=0",
+        f"--max_restarts={plan.spec.restarts}",
         f"--log_dir={node.attempt_dir}/logs",
         "--redirects=3",
     ]
@@ -70,9 +72,14 @@ def _rendezvous_options(plan: LaunchPlan, node: NodePlan) -> list[str]:
         f"--rdzv_endpoint={plan.rdzv_endpoint}",
         f"--rdzv_id={plan.rdzv_id}",
     ]
+    conf = []
     if plan.spec.rdzv_endpoint is None:
         # Otherwise torchrun guesses from the host's name whether it is the one to open the store.
-        options.append(f"--rdzv_conf=is_host={'true' if node.node_rank == 0 else 'false'}")
+        conf.append(f"is_host={'true' if node.node_rank == 0 else 'false'}")
+    if plan.spec.nnodes:
+        conf.append(f"last_call_timeout={LAST_CALL}")
+    if conf:
+        options.append(f"--rdzv_conf={','.join(conf)}")
     if node.address:
         options.append(f"--local_addr={node.address}")
     return options
@@ -90,6 +97,10 @@ def _environment(plan: LaunchPlan, node: NodePlan) -> dict[str, str]:
         env |= {"TORCH_DISTRIBUTED_DEBUG": "DETAIL", "NCCL_DEBUG": "INFO", "TORCH_CPP_LOG_LEVEL": "INFO"}
     if plan.spec.launcher == "accelerate":
         env |= accelerate.environment(plan)
+    if plan.spec.nnodes:
+        # In torchrun's own store restarted ranks find the addresses of those before: what tells attempts apart
+        # there is the number of restarts, and each agent counts only its own (torch.distributed.rendezvous).
+        env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     env |= node.env
     env |= {
         "ORCH_RUN_ID": plan.run_id,
@@ -146,7 +157,7 @@ def as_dict(plan: LaunchPlan) -> dict[str, Any]:
         "attempt": plan.attempt,
         "spec": settings,
         "backend": plan.backend,
-        "nnodes": len(plan.nodes),
+        "nnodes": plan.nnodes if plan.spec.nnodes else len(plan.nodes),
         "world_size": plan.world_size,
         "master_addr": plan.master_addr,
         "master_port": plan.master_port,

@@ -55,9 +55,16 @@ class Stream:
         self.path = path
         self.offset = offset
         self.file = None
+        self.gone = False
+
+    def replaced(self):
+        """An elastic torchrun has put another file in its place: what was not opened before is gone."""
+        self.gone = self.file is None
 
     def read(self):
         """The next piece, b"" where there is none yet."""
+        if self.gone:
+            return b""
         if self.file is None:
             try:
                 self.file = os.open(self.path, os.O_RDONLY)
@@ -138,10 +145,10 @@ class Follower:
             if self.events_sent > self.events_known:
                 self.send({"type": "event", "event": event})
             if event["event"] == "worker" and (self.ranks is None or event["rank"] in self.ranks):
-                about = {"rank": event["rank"], "local_rank": event["local_rank"]}
+                about = {key: event.get(key, 0) for key in ("rank", "local_rank", "restart")}
                 for name in ("stdout", "stderr"):
                     path = os.path.join(self.folder, event["logs"], name + ".log")
-                    self.add_log("%d.%s" % (event["local_rank"], name), path, about)
+                    self.add_log(wire.stream_name(about["local_rank"], about["restart"], name), path, about)
             self.finished = self.finished or event["event"] == "finished"
 
     def add_log(self, name, path, about):
@@ -149,6 +156,9 @@ class Follower:
         if name in self.known:
             return
         self.known.add(name)
+        for other in self.logs:
+            if other.path == path:
+                other.replaced()
         stream_id = len(self.logs)
         self.logs.append(Stream(name, path, self.offsets.get(name, 0)))
         self.send(dict(about, type="stream", id=stream_id, name=name))

@@ -27,6 +27,11 @@ def preamble(nonce):
     return b"\0orch:" + nonce.encode("ascii") + b"\0"
 
 
+def stream_name(local_rank, restart, stream):
+    """How a worker's stream is called in frames: ``0.stdout``, once torchrun started it again ``0.1.stdout``."""
+    return "%d.%d.%s" % (local_rank, restart, stream) if restart else "%d.%s" % (local_rank, stream)
+
+
 def json_frame(value):
     """The frame of a JSON object."""
     payload = json.dumps(value, separators=(",", ":")).encode("ascii")

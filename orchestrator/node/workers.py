@@ -3,7 +3,7 @@
 import os
 import re
 
-from . import failure, processes
+from . import failure, processes, wire
 
 # torchrun's log, as soon as it notices (torch/distributed/elastic/multiprocessing/api.py); its summary comes
 # only when its other workers have ended too.
@@ -25,6 +25,10 @@ class Workers:
         self.logs = os.path.join(folder, "logs")
         self.record = record
         self.known = {}
+        self.seen = set()
+        # How many workers of each local rank there were: an elastic torchrun starts them again.
+        self.started = {}
+        self.streams = {}
         self.scanned = 0
         self.failed = False
 
@@ -36,10 +40,11 @@ class Workers:
     def find(self, torchrun_pid):
         """Record each worker that has appeared, with the rank that torchrun gave it."""
         for pid in processes.children(torchrun_pid):
-            local_rank = processes.variable(pid, "LOCAL_RANK")
-            if local_rank is None or int(local_rank) in self.known:
+            local_rank = None if pid in self.seen else processes.variable(pid, "LOCAL_RANK")
+            if local_rank is None:
                 continue
-            folder = self.log_folder(int(local_rank))
+            restart = processes.variable(pid, "TORCHELASTIC_RESTART_COUNT") or "0"
+            folder = self.log_folder(int(local_rank), int(restart))
             rank = processes.variable(pid, "RANK")
             if folder is not None and rank is not None:
                 self.add(int(local_rank), int(rank), pid, folder)
@@ -58,12 +63,20 @@ class Workers:
     def add(self, local_rank, rank, pid, folder):
         """Record a worker and where its output is."""
         self.known[local_rank] = (rank, pid, folder)
-        self.record("worker", rank=rank, local_rank=local_rank, pid=pid, logs=os.path.relpath(folder, self.folder))
+        self.seen.add(pid)
+        restart = self.started.get(local_rank, 0)
+        self.started[local_rank] = restart + 1
+        if restart:
+            self.failed = False
+        for name in ("stdout", "stderr"):
+            self.streams[wire.stream_name(local_rank, restart, name)] = os.path.join(folder, name + ".log")
+        logs = os.path.relpath(folder, self.folder)
+        self.record("worker", rank=rank, local_rank=local_rank, pid=pid, logs=logs, restart=restart)
 
-    def log_folder(self, local_rank):
-        """torchrun's folder of one worker's output, or None: ``<logs>/<id>/attempt_0/<local_rank>``."""
+    def log_folder(self, local_rank, restart=0):
+        """torchrun's folder of one worker's output, or None: ``<logs>/<id>/attempt_<restart>/<local_rank>``."""
         for entry in os.listdir(self.logs):
-            path = os.path.join(self.logs, entry, "attempt_0", str(local_rank))
+            path = os.path.join(self.logs, entry, "attempt_%d" % restart, str(local_rank))
             if os.path.exists(os.path.join(path, "stdout.log")):
                 return path
         return None
@@ -73,12 +86,15 @@ class Workers:
         return any(pid is not None and not processes.alive(pid) for _, pid, _ in self.known.values())
 
     def find_failure(self):
-        """Record the first worker that torchrun says has failed, once; cheap to call often."""
+        """Record the first worker that torchrun says has failed, once a start; cheap to call often."""
         path = os.path.join(self.logs, "torchrun.log")
         if self.failed or os.path.getsize(path) <= self.scanned:
             return
-        self.scanned = os.path.getsize(path)
-        found = FAILED.search(failure.tail(path))
+        with open(path, "rb") as file:
+            file.seek(self.scanned)
+            whole = file.read().rpartition(b"\n")
+        self.scanned += len(whole[0]) + len(whole[1])
+        found = FAILED.search(whole[0].decode("utf-8", "replace"))
         if found:
             local_rank = int(found.group("local_rank"))
             known = self.known.get(local_rank)
@@ -108,10 +124,7 @@ class Workers:
 
     def sizes(self):
         """How many bytes each stream has: ``{"torchrun": n, "0.stdout": n, ...}``."""
-        files = {"torchrun": os.path.join(self.logs, "torchrun.log")}
-        for local_rank, (_, _, folder) in self.known.items():
-            for name in ("stdout", "stderr"):
-                files["%d.%s" % (local_rank, name)] = os.path.join(folder, name + ".log")
+        files = dict(self.streams, torchrun=os.path.join(self.logs, "torchrun.log"))
         return {name: os.path.getsize(path) for name, path in files.items() if os.path.exists(path)}
 
 

@@ -26,7 +26,8 @@ PATIENCE = 10
 class Output:
     """A piece of what a process printed. ``stream``: ``stdout``, ``stderr``, or ``torchrun`` for its own words.
 
-    ``rank`` is None for torchrun, and where it is not known which rank a worker had.
+    ``rank`` is None for torchrun, and where it is not known which rank a worker had. ``restart`` counts how often
+    an elastic torchrun started it again.
     """
 
     node: str
@@ -34,6 +35,16 @@ class Output:
     local_rank: int | None
     stream: str
     data: bytes
+    restart: int = 0
+
+    @property
+    def name(self) -> str:
+        """How frames and offsets call the stream."""
+        return (
+            self.stream
+            if self.local_rank is None
+            else wire.stream_name(self.local_rank, self.restart, self.stream)
+        )
 
 
 @dataclass(frozen=True)
@@ -138,7 +149,9 @@ class Follower:
         name = about["name"]
         self.offsets[name] = offset + len(data)
         stream = name.rpartition(".")[2]
-        self.put(Output(self.name, about.get("rank"), about.get("local_rank"), stream, data))
+        self.put(
+            Output(self.name, about.get("rank"), about.get("local_rank"), stream, data, about.get("restart", 0))
+        )
 
     def _hear_value(self, value: dict[str, Any]) -> bool:
         """Take one message; whether it was the last."""

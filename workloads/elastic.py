@@ -1,0 +1,144 @@
+"""Training that outlives the loss of a host: the others notice, meet again, and go on from the newest snapshot.
+
+    orch run elastic --nnodes 2:3
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1   # or restarted ranks meet the addresses of those before
+    torchrun --nnodes 2:3 --max-restarts 3 --rdzv-backend c10d --rdzv-endpoint HOST:29500 elastic.py
+
+A rank that is left waits at most ``--timeout`` seconds for one that is gone, then ends with an error; torchrun
+starts it again as soon as at least two hosts have met (c10d). Nothing here depends on a rank's number, which may
+be another afterwards. The first host holds the rendezvous: it must not be the one that goes. Every node keeps a
+``snapshot.pt``; rank 0 writes ``metrics.jsonl`` and ``loss.png``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from _ranks import GlobalBatches, Ranks, add_backend, refuse
+from _records import Snapshots, plot_curves, write_metrics
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+SAMPLES, INPUTS = 3000, 20
+
+
+def main() -> None:
+    """Train on the ranks that there are this time; raises SystemExit with code 1 if some are gone."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument(
+        "--step-time", type=float, default=0.1, metavar="SECONDS", help="what a step takes at least"
+    )
+    parser.add_argument("--save-every", type=int, default=10, metavar="STEPS")
+    parser.add_argument("--batch-size", type=int, default=32, help="per rank")
+    parser.add_argument(
+        "--timeout", type=float, default=15.0, metavar="SECONDS", help="for ranks that do not answer"
+    )
+    add_backend(parser)
+    parser.add_argument("--snapshot", type=Path, default=Path("snapshot.pt"))
+    parser.add_argument("--no-resume", action="store_true", help="begin anew even if there is a snapshot")
+    parser.add_argument("--output-dir", type=Path, default=Path(), help="for metrics.jsonl and loss.png")
+    options = parser.parse_args()
+    if options.save_every < 1:
+        refuse(f"--save-every {options.save_every}: expected a number from 1 on")
+    with Ranks(options.backend, timeout=options.timeout) as ranks:
+        training = Training(options, ranks)
+        try:
+            training.run()
+        except RuntimeError as error:
+            reason = str(error).strip().partition("\n")[0]
+            print(f"Rank {ranks.rank} has lost its peers at step {training.step}: {reason[:200]}", flush=True)
+            raise SystemExit(1) from None
+
+
+class Training:
+    """One rank's part, between two restarts."""
+
+    def __init__(self, options: argparse.Namespace, ranks: Ranks) -> None:
+        self.options, self.ranks = options, ranks
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(SAMPLES, INPUTS, generator=generator)
+        y = x @ torch.rand(INPUTS, 1, generator=generator) + 0.1 * torch.randn(SAMPLES, 1, generator=generator)
+        self.batches = GlobalBatches(SAMPLES, options.batch_size * ranks.world_size, ranks, seed=0)
+        self.loader = DataLoader(TensorDataset(x, y), sampler=self.batches, batch_size=None)
+        torch.manual_seed(0)
+        self.model = nn.Linear(INPUTS, 1).to(ranks.device)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.02)
+        self.snapshots = Snapshots(options.snapshot, ranks, resume=not options.no_resume)
+        self.step = 0
+        self.rows: list[dict[str, Any]] = []
+
+    def run(self) -> None:
+        """All steps that are left."""
+        self.ranks.introduce()
+        self.resume()
+        parallel = self.ranks.parallel(self.model)
+        with self.snapshots.guarding(self.state):
+            while self.step < self.options.steps:
+                self.train(parallel)
+                self.batches.epoch, self.batches.seen = self.batches.epoch + 1, 0
+        self.ranks.say(f"Done after {self.step} steps on {self.ranks.world_size} ranks")
+        if self.ranks.rank == 0 and self.rows:
+            plot_curves(self.options.output_dir / "loss.png", self.rows, "step", {"Mean squared error": ["loss"]})
+
+    def train(self, parallel: nn.Module) -> None:
+        """What is left of an epoch, or of the steps."""
+        for x, y in self.loader:
+            if self.step >= self.options.steps:
+                return
+            self.snapshots.poll(self.state)
+            began = time.monotonic()
+            squares = F.mse_loss(parallel(x.to(self.ranks.device)), y.to(self.ranks.device), reduction="sum")
+            loss = squares * self.ranks.world_size / self.batches.now()
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            self.batches.seen += self.batches.now()
+            self.step += 1
+            if self.step % self.options.save_every == 0 or self.step == self.options.steps:
+                self.report(squares.item() / max(1, len(y)))
+            time.sleep(max(0.0, began + self.options.step_time - time.monotonic()))
+
+    def report(self, loss: float) -> None:
+        """Say how it stands, and keep it."""
+        (total,) = self.ranks.sum(torch.tensor([loss]))
+        row = {"step": self.step, "loss": total / self.ranks.world_size, "world_size": self.ranks.world_size}
+        self.rows.append(row)
+        self.ranks.say(
+            f"Step {self.step}/{self.options.steps}  loss {row['loss']:.4f}  world size {self.ranks.world_size}"
+        )
+        self.snapshots.save(self.state())
+        if self.ranks.rank == 0:
+            write_metrics(self.options.output_dir, self.rows)
+
+    def state(self) -> dict[str, Any]:
+        """All that is needed to go on, also from the middle of an epoch."""
+        return {
+            "workload": "elastic",
+            "step": self.step,
+            "epoch": self.batches.epoch,
+            "seen": self.batches.seen,
+            "rows": self.rows,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def resume(self) -> None:
+        """Go on where the newest snapshot of all ranks ends, if there is one."""
+        found = self.snapshots.load("elastic")
+        if found is None:
+            return
+        self.model.load_state_dict(found["model"])
+        self.optimizer.load_state_dict(found["optimizer"])
+        self.step, self.rows = found["step"], found["rows"]
+        self.batches.epoch, self.batches.seen = found["epoch"], found["seen"]
+        self.ranks.say(f"Resuming at step {self.step} from {self.options.snapshot}")
+
+
+if __name__ == "__main__":
+    main()

@@ -54,7 +54,7 @@ def cli() -> None:
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop: the same as orch plan.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON event a line on stdout, nothing else.")
 def run(dry_run: bool, as_json: bool, **options: Any) -> int:
-    r"""Run WORKLOAD on every host: a bundled name (train, message-passing), a script, or -m MODULE.
+    r"""Run WORKLOAD on every host: a bundled name (see orch workloads), a script, or -m MODULE.
 
     What follows -- goes to the script untouched. Ctrl-C stops the run; a lost terminal or Ctrl-\ leaves it
     running, for orch attach.
@@ -84,6 +84,16 @@ def plan(form: str, offline: bool, **options: Any) -> int:
 
     display = Display(verbose=options["verbose"])
     display.plan(command.preview(target(options), launch(options), display, offline=offline), form)
+    return 0
+
+
+@cli.command()
+def workloads() -> int:
+    """List the training and message-passing scripts that come with orch."""
+    from orchestrator.commands.workload import described
+    from orchestrator.display import Display
+
+    Display().named(described())
     return 0
 
 
@@ -142,7 +152,8 @@ def doctor(
     "--data",
     multiple=True,
     metavar="PATH[:REMOTE]",
-    help="A file or folder, too, passed on from host to host; to <workdir>/data unless REMOTE says else.",
+    help="A file or folder, too, passed on from host to host, or mnist, which is fetched first; to <workdir>/data "
+    "unless REMOTE says else.",
 )
 @click.option("--rate", metavar="SIZE", help="Send at most so many bytes a second: 20M, 1G.")
 @click.option("--offline", is_flag=True, help="Send the wheels of env: from here, whatever the hosts reach.")

@@ -277,6 +277,11 @@ class Display:
             self.write(f"{folded(names)}: {count if lines else f'tree {tree}'}\n")
             self.write("".join(f"  {line}\n" for line in lines))
 
+    def named(self, lines: Mapping[str, str]) -> None:
+        """Names with a line each, on stdout."""
+        width = max(map(len, lines), default=0)
+        self.write("".join(f"{name:<{width}}  {line}\n" for name, line in lines.items()))
+
     def runs(self, runs: Sequence[Run], everything: bool) -> None:
         """A list of runs on stdout; with ``--json`` one object a line."""
         if self.as_json:

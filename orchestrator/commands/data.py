@@ -15,6 +15,7 @@ from orchestrator.commands.session import Session
 from orchestrator.core.data import Lacking, doors, root_on_node, to_send
 from orchestrator.core.inventory import DataSource
 from orchestrator.core.snapshot import Hashes, Snapshot, take, take_file
+from orchestrator.datasets import KNOWN, fetched
 from orchestrator.display import Display
 from orchestrator.errors import ConnectionLost, HostErrors, OrchError, SyncError, UsageError
 from orchestrator.remote.fanout import failures, on_all
@@ -82,8 +83,11 @@ def asked_of(
 
 
 def read_data(source: DataSource, display: Display) -> tuple[Path, Snapshot]:
-    """A source's path and what is there; raises UsageError, SyncError."""
+    """A source's path and what is there, a known data set fetched; raises UsageError, SyncError."""
     path = Path(source.path).expanduser()
+    if not path.exists() and source.path in KNOWN:
+        with display.stage(f"fetching {source.path}"):
+            path = fetched(source.path, cache_folder())
     if not path.exists():
         raise UsageError(f"--data {source.path}: no such file or folder")
     with display.stage(f"reading {path}"), kept_hashes(path) as hashes:

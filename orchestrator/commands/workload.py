@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib.util
 import os
@@ -30,6 +31,16 @@ def bundled() -> dict[str, Path]:
         return {}
     folder = Path(next(iter(spec.submodule_search_locations)))
     return {file.stem.replace("_", "-"): file for file in sorted(folder.glob("[a-z]*.py"))}
+
+
+def described() -> dict[str, str]:
+    """The workloads that come with orch: name -> the first line that each says of itself."""
+    found = {}
+    for name, file in bundled().items():
+        # Read, not imported: the control machine needs no torch.
+        docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+        found[name] = docstring.partition("\n")[0]
+    return found
 
 
 def resolve(name: str, *, is_module: bool = False, project: Path | None = None) -> Source:

@@ -40,6 +40,14 @@ class Signature:
 # The first that matches a line counts, so the particular come before the general.
 SIGNATURES: tuple[Signature, ...] = (
     Signature(
+        "data-not-here",
+        Kind.CAUSE,
+        r"(\S+) is not (?:in \S+|here): send it with orch sync --data",
+        "{0}, which the script reads, is not on this node",
+        "send it with orch sync --data, or name what is on every node; the line says how",
+        "train: MNIST is not in data/MNIST/raw: send it with orch sync --data mnist, or name with --data-dir a folder",
+    ),
+    Signature(
         "no-such-interface",
         Kind.CAUSE,
         r"Unable to find address for: (\S+)",

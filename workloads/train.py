@@ -153,8 +153,8 @@ def read_idx(path: Path) -> Tensor:
         data = gzip.decompress(packed.read_bytes())
     else:
         refuse(
-            f"MNIST is not in {path.parent}: send it with orch sync --data mnist, or name with --data-dir a folder "
-            "that has it (--dataset digits needs no data)"
+            f"MNIST is not in {path.parent}: send it with orch sync --data mnist, or name a folder that has it with "
+            "--data-dir (--dataset digits needs no data)"
         )
     _, kind, rank = struct.unpack_from(">HBB", data)
     sizes = struct.unpack_from(f">{rank}I", data, 4)

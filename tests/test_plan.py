@@ -25,7 +25,7 @@ from orchestrator.core.inventory import Host, Rendezvous
 from orchestrator.core.plan import LaunchPlan, RunSpec, Workload, plan
 from orchestrator.core.snapshot import take
 from orchestrator.core.torchrun import as_json, as_ps1, as_sh, commands
-from orchestrator.errors import PreflightError, SyncError
+from orchestrator.errors import PreflightError, SyncError, UsageError
 from tests.conftest import ROOT
 
 HOSTS = (Host("a", "a"), Host("b", "b", gpus=2, env={"X": "it's", "HF_TOKEN": "hush"}))
@@ -84,6 +84,61 @@ def test_c10d_says_who_opens_the_store() -> None:
     assert "--rdzv_conf=is_host=false" in second.argv
     assert "--local_addr=10.0.0.2" in second.argv
     assert "ignores node_rank" in made.notes[0]
+
+
+def test_accelerate_gets_a_config_of_each_node(tmp_path: Path) -> None:
+    made = planned(launcher="accelerate", mixed_precision="bf16")
+    first, second = commands(made)
+    folder = "/home/u/.orch/b/runs/run1/attempt1"
+    assert shlex.join(second.argv) == (
+        f"/usr/bin/python3 -m accelerate.commands.launch --config_file={folder}/accelerate.yaml --same_network "
+        f"--log_dir={folder}/logs t.py 'a b' '$(x)'"
+    )
+    assert second.files == {
+        f"{folder}/accelerate.yaml": (
+            "compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_GPU\nnum_machines: 2\nmachine_rank: 1\n"
+            "main_process_ip: '10.0.0.1'\nmain_process_port: 29501\nnum_processes: 4\nmixed_precision: 'bf16'\n"
+            "rdzv_backend: static\nsame_network: true\nuse_cpu: false\n"
+        )
+    }
+    assert {"machine_rank: 0", "num_processes: 2"} <= set("".join(first.files.values()).splitlines())
+    assert first.env["PET_REDIRECTS"] == "3" and first.env["ACCELERATE_USE_CPU"] == "true"
+    assert json.loads(as_json(made))["nodes"][1]["files"] == second.files
+    # What the shell writes is what the node would.
+    block = as_sh(made).split("\n\n")[1].replace("/home/u", str(tmp_path)).partition("\ncd ")[0]
+    subprocess.run(["sh", "-c", block], check=True)
+    assert (tmp_path / ".orch/b/runs/run1/attempt1/accelerate.yaml").read_text() == "".join(second.files.values())
+    with pytest.raises(UsageError, match="not by c10d"):
+        planned(launcher="accelerate", rdzv_id="job7")
+
+
+def test_an_elastic_run_leaves_restarts_to_torchrun() -> None:
+    first = commands(planned(nnodes=(1, 2), restarts=3))[0]
+    assert {"--nnodes=1:2", "--max_restarts=3", "--rdzv_backend=c10d"} <= set(first.argv)
+    assert "--rdzv_conf=is_host=true,last_call_timeout=15" in first.argv
+    assert first.env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1"
+    with pytest.raises(UsageError, match="--nnodes 3:4: there are 2 hosts"):
+        planned(nnodes=(3, 4))
+
+
+def test_an_elastic_run_is_well_while_enough_nodes_are() -> None:
+    began = [
+        Event(0, "planned", None, {"nodes": ["a", "b", "c"], "attempt": 1, "min_nodes": 2}),
+        Event(2, "node_lost", "c", {"reason": "silence"}),
+        Event(3, "rank_failed", "b", {"rank": 1, "exit_code": 1, "signal": None}),
+    ]
+    assert fold(began).bearable and not fold(began).ok
+    restarted = Event(4, "worker", "b", {"rank": 1, "local_rank": 0, "restart": 1})
+    ended = [
+        Event(9, "finished", node, {"exit_code": 0, "signal": None, "stopped": False, "killed": 0})
+        for node in "ab"
+    ]
+    result = fold([*began, restarted, *ended])
+    assert result.ok and result.failures == () and result.lost == ("c",)
+    # The first node holds the rendezvous; and one node is too few.
+    for lost in ("a", "b"):
+        worse = fold([*began, Event(5, "node_lost", lost, {"reason": "silence"})])
+        assert not worse.bearable and not worse.ok
 
 
 def test_secrets_are_in_the_environment_and_nowhere_else() -> None:

@@ -6,6 +6,7 @@ Scripts beside it import it by its name; take it along when you copy one.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import socket
 import sys
@@ -107,6 +108,17 @@ class Ranks:
             values = values.to(self.device)
             dist.all_reduce(values)
         return [float(value) for value in values]
+
+    def compare(self, model: nn.Module) -> None:
+        """See that all ranks have the same parameters, to the last bit, and say so; raises RuntimeError if not."""
+        digest = hashlib.sha256()
+        for parameter in model.parameters():
+            digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digests = self.gathered(digest.hexdigest())
+        for rank, other in enumerate(digests):
+            if other != digests[0]:
+                raise RuntimeError(f"the parameters of rank {rank} are not those of rank 0")
+        self.say(f"Parameters are the same on all {self.world_size} ranks: {digests[0][:16]}")
 
     def parallel(self, model: nn.Module) -> nn.Module:
         """The model as every rank trains it: the mean of all ranks' gradients arrives at each."""

@@ -54,7 +54,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--heads", type=int, default=3)
     parser.add_argument("--width", type=int, default=96, help="of the embedding; a multiple of --heads")
     parser.add_argument("--dropout", type=float, default=0.0)
-    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--evaluate-every", type=int, default=100, metavar="STEPS")
     parser.add_argument("--sample", type=int, default=300, help="characters to write at the end")
     parser.add_argument("--seed", type=int, default=0)
@@ -114,6 +114,9 @@ class GPT(nn.Module):
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Embedding)):
                 nn.init.normal_(module.weight, std=0.02)
+        for block in blocks:
+            # What the blocks add up to stays as large as what comes in (GPT-2).
+            nn.init.normal_(block.projection.weight, std=0.02 / math.sqrt(2 * options.layers))
 
     def forward(self, indices: Tensor) -> Tensor:
         """The logits."""
@@ -134,7 +137,7 @@ class Training:
         self.train_data, self.test_data = data[:-held_out], data[-held_out:]
         torch.manual_seed(options.seed)
         self.model = GPT(len(self.alphabet), options).to(ranks.device)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=options.lr, weight_decay=0.1)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=options.lr, betas=(0.9, 0.99))
         self.snapshots = Snapshots(options.snapshot, ranks, resume=not options.no_resume)
         self.step = 0
         # Sum of losses and number of updates since the last evaluation.

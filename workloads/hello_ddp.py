@@ -83,6 +83,7 @@ class Training:
                 self.finish_epoch()
         first, last = self.rows[0]["eval_loss"], self.rows[-1]["eval_loss"]
         self.ranks.say(f"Evaluation loss {first:.5f} to {last:.5f}: {first / last:.1f} times smaller")
+        self.ranks.compare(self.model)
         if self.ranks.rank == 0:
             panels = {"Mean squared error": ["train_loss", "eval_loss"]}
             plot_curves(options.output_dir / "loss.png", self.rows, "epoch", panels)

@@ -153,8 +153,8 @@ def read_idx(path: Path) -> Tensor:
         data = gzip.decompress(packed.read_bytes())
     else:
         refuse(
-            f"MNIST is not in {path.parent}: send it with orch sync --data mnist, or name a folder that has it with "
-            "--data-dir (--dataset digits needs no data)"
+            f"MNIST is not in {path.parent}: send it with orch sync --data mnist, or name a folder that has it "
+            "with --data-dir (--dataset digits needs no data)"
         )
     _, kind, rank = struct.unpack_from(">HBB", data)
     sizes = struct.unpack_from(f">{rank}I", data, 4)
@@ -204,6 +204,7 @@ class Training:
         self.ranks.say(
             f"Test accuracy {self.rows[-1]['test_accuracy']:.4f}" if self.rows else "No epoch was asked for"
         )
+        self.ranks.compare(self.model)
         if self.ranks.rank == 0 and self.rows:
             panels = {"Cross entropy": ["train_loss", "test_loss"], "Accuracy": ["test_accuracy"]}
             plot_curves(self.options.output_dir / "loss.png", self.rows, "epoch", panels)

@@ -45,7 +45,7 @@ SIGNATURES: tuple[Signature, ...] = (
         r"(\S+) is not (?:in \S+|here): send it with orch sync --data",
         "{0}, which the script reads, is not on this node",
         "send it with orch sync --data, or name what is on every node; the line says how",
-        "train: MNIST is not in data/MNIST/raw: send it with orch sync --data mnist, or name another with --data-dir",
+        "train: MNIST is not in data/MNIST/raw: send it with orch sync --data mnist, or name a folder",
     ),
     Signature(
         "no-such-interface",

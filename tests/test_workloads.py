@@ -1,4 +1,4 @@
-"""The workloads without orch: under plain python and plain torchrun."""
+"""The workloads without orch: as one process and under plain torchrun."""
 
 from __future__ import annotations
 
@@ -14,32 +14,67 @@ from typing import Any
 
 import pytest
 
-from benchmarks.workloads import CASES, TEXTS, WORKLOADS, made_csv
+from benchmarks.workloads import CASES, TEXTS, made_csv
+from tests import forked
+from tests.forked import Done, Job
 from tests.test_survival import heard, rest
 
 pytestmark = pytest.mark.torch
 
+# Name of a job -> workload and options. Jobs of one folder follow each other.
+ALONE: dict[str, tuple[str, tuple[str, ...]]] = {
+    "train": ("train", ("--dataset", "digits", "--epochs", "12")),
+    "parts": (
+        "train",
+        (
+            "--dataset",
+            "digits",
+            "--epochs",
+            "8",
+            "--batch-size",
+            "16",
+            "--accumulate",
+            "4",
+            "--precision",
+            "bfloat16",
+        ),
+    ),
+    # The backend aot_eager needs no C++ compiler.
+    "compiled": ("train", ("--dataset", "digits", "--epochs", "1", "--compile", "aot_eager")),
+    "half": ("train", ("--dataset", "digits", "--precision", "float16")),
+    "no-data": ("train", ("--data-dir", "nowhere")),
+    "hello": ("hello", CASES["hello"].args),
+    "hello-ddp": ("hello-ddp", CASES["hello-ddp"].args),
+    "message-passing": ("message-passing", ()),
+    "gpt": ("gpt", CASES["gpt"].args),
+    "finetune": ("finetune", CASES["finetune"].args),
+    "no-csv": ("finetune", ("--csv", "absent.csv")),
+    "no-label": ("finetune", ("--csv", "no-label.csv")),
+    "allreduce-bench": ("allreduce-bench", CASES["allreduce-bench"].args),
+    "elastic": ("elastic", ("--steps", "50", "--step-time", "0")),
+    "not-a-snapshot": ("elastic", ()),
+}
 
-def torchrun(ranks: int) -> tuple[str, ...]:
-    """The words before a script that start so many ranks of it here."""
-    return ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}")
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
+    """Each job of ALONE as one process, in a folder of its own."""
+    jobs = []
+    for name, (workload, args) in ALONE.items():
+        folder = tmp_path_factory.mktemp(name)
+        made_csv(folder / TEXTS)
+        (folder / "no-label.csv").write_text("text,kind\nx,y\n")
+        if name == "not-a-snapshot":
+            (folder / "snapshot.pt").write_bytes(b"not a snapshot")
+        jobs.append(Job(name, str(CASES[workload].script), args, str(folder)))
+    return forked.run(jobs)
 
 
-def environment() -> dict[str, str]:
-    """One thread a rank, and sockets on loopback."""
-    return {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-
-
-def python(folder: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run the interpreter in a folder."""
-    return subprocess.run(
-        [sys.executable, *words], cwd=folder, env=environment(), capture_output=True, text=True, timeout=200
-    )
-
-
-def done(folder: Path, *words: str | Path) -> str:
-    """What the interpreter prints, which has to end well."""
-    result = python(folder, *words)
+def torchrun(folder: Path, ranks: int, *words: str | Path) -> str:
+    """What a script prints under plain torchrun, which has to end well."""
+    env = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    result = subprocess.run([*start, *words], cwd=folder, env=env, capture_output=True, text=True, timeout=200)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
@@ -53,138 +88,146 @@ def is_picture(path: Path) -> bool:
     return path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_train_alone_then_resumed_by_two_ranks(tmp_path: Path) -> None:
-    case = CASES["train"]
-    done(tmp_path, case.script, "--dataset", "digits", "--epochs", "12")
-    assert [row["epoch"] for row in rows(tmp_path)] == list(range(1, 13))
-    assert rows(tmp_path)[-1]["train_loss"] < rows(tmp_path)[0]["train_loss"] / 5
-    assert rows(tmp_path)[-1]["samples_per_second"] > 0
-    both = done(tmp_path, *torchrun(2), case.script, *case.args)
+def test_train_alone_then_resumed_by_two_ranks(alone: dict[str, Done]) -> None:
+    case, folder = CASES["train"], alone["train"].folder
+    alone["train"].well()
+    assert [row["epoch"] for row in rows(folder)] == list(range(1, 13))
+    assert rows(folder)[-1]["train_loss"] < rows(folder)[0]["train_loss"] / 5
+    assert rows(folder)[-1]["samples_per_second"] > 0
+    both = torchrun(folder, 2, case.script, *case.args)
     assert "World size 2" in both and "Resuming from epoch 12 of snapshot.pt" in both and "Epoch 13/20" in both
     case.learnt(both)
-    assert [row["world_size"] for row in rows(tmp_path)] == [1] * 12 + [2] * 8
-    assert is_picture(tmp_path / "loss.png")
-    assert list(tmp_path.glob(".*partial")) == []
+    assert [row["world_size"] for row in rows(folder)] == [1] * 12 + [2] * 8
+    assert is_picture(folder / "loss.png")
+    assert list(folder.glob(".*partial")) == []
 
 
-def test_train_in_parts_in_half_precision_and_compiled(tmp_path: Path) -> None:
-    """The backend aot_eager needs no C++ compiler; float16 is for GPUs."""
-    script = WORKLOADS / "train.py"
-    options = ("--dataset", "digits", "--epochs", "8", "--batch-size", "16", "--accumulate", "4")
-    parts = done(tmp_path, script, *options, "--precision", "bfloat16", "--compile", "aot_eager")
-    assert rows(tmp_path)[-1]["test_accuracy"] > 0.9, parts
-    refused = python(tmp_path, script, "--dataset", "digits", "--precision", "float16")
-    assert refused.returncode == 2
-    assert refused.stderr == "train: --precision float16 needs a GPU: pass bfloat16 or float32\n"
+def test_train_in_parts_in_half_precision_and_compiled(alone: dict[str, Done]) -> None:
+    alone["parts"].well()
+    assert rows(alone["parts"].folder)[-1]["test_accuracy"] > 0.9
+    alone["compiled"].well()
+    assert alone["half"].codes == [2]
+    assert alone["half"].output == "train: --precision float16 needs a GPU: pass bfloat16 or float32\n"
+
+
+@pytest.fixture(scope="module")
+def on_several(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
+    """Two workloads on 1, 2 and 4 ranks, with batches of 64 over all."""
+    folder = tmp_path_factory.mktemp("several")
+    jobs = []
+    for name, more in {"train": ("--dataset", "digits"), "hello-ddp": ()}.items():
+        for ranks in (1, 2, 4):
+            args = ("--epochs", "2", "--batch-size", str(64 // ranks), "--snapshot", f"{name}{ranks}.pt", *more)
+            jobs.append(Job(f"{name}{ranks}", str(CASES[name].script), args, str(folder), ranks))
+    return forked.run(jobs)
 
 
 @pytest.mark.parametrize("name", ["train", "hello-ddp"])
-def test_one_two_and_four_ranks_learn_the_same(tmp_path: Path, name: str) -> None:
-    """The same steps on the same batches of 64: parameters agree within 1e-5, and are equal on all ranks."""
+def test_one_two_and_four_ranks_learn_the_same(on_several: dict[str, Done], name: str) -> None:
+    """The same steps on the same batches: parameters agree within 1e-5, and are equal on all ranks."""
     torch = pytest.importorskip("torch")
-    options = ["--epochs", "1", "--no-resume", *(["--dataset", "digits"] if name == "train" else [])]
     states = {}
     for ranks in (1, 2, 4):
-        words = torchrun(ranks) if ranks > 1 else ()
-        snapshot = f"{ranks}.pt"
-        output = done(
-            tmp_path,
-            *words,
-            CASES[name].script,
-            *options,
-            "--batch-size",
-            str(64 // ranks),
-            "--snapshot",
-            snapshot,
-        )
-        assert f"Parameters are the same on all {ranks} ranks" in output
-        states[ranks] = torch.load(tmp_path / snapshot)
+        done = on_several[f"{name}{ranks}"]
+        assert f"Parameters are the same on all {ranks} ranks" in done.well()
+        states[ranks] = torch.load(done.folder / f"{name}{ranks}.pt")
     for ranks in (2, 4):
-        assert states[ranks]["step"] == states[1]["step"] >= 23
+        assert states[ranks]["step"] == states[1]["step"] >= 46
         for key, value in states[1]["model"].items():
             assert (value - states[ranks]["model"][key]).abs().max() <= 1e-5, (ranks, key)
 
 
-def test_hello(tmp_path: Path) -> None:
-    CASES["hello"].learnt(done(tmp_path, CASES["hello"].script))
-    assert rows(tmp_path)[-1]["loss"] < rows(tmp_path)[0]["loss"] / 50
-    assert is_picture(tmp_path / "fit.png")
+def test_hello_alone_and_by_two_ranks(alone: dict[str, Done], tmp_path: Path) -> None:
+    case, folder = CASES["hello"], alone["hello"].folder
+    case.learnt(alone["hello"].well())
+    assert rows(folder)[-1]["loss"] < rows(folder)[0]["loss"] / 50
+    assert is_picture(folder / "fit.png")
+    case.learnt(torchrun(tmp_path, 2, case.script))
 
 
-def test_hello_ddp_alone_and_by_two_ranks(tmp_path: Path) -> None:
-    case = CASES["hello-ddp"]
-    case.learnt(done(tmp_path, case.script))
-    assert rows(tmp_path)[0] == {"epoch": 0, "eval_loss": rows(tmp_path)[0]["eval_loss"], "world_size": 1}
-    both = done(tmp_path, *torchrun(2), case.script, "--no-resume", "--hidden-size", "32")
+def test_hello_ddp_alone_and_by_two_ranks(alone: dict[str, Done], tmp_path: Path) -> None:
+    case, folder = CASES["hello-ddp"], alone["hello-ddp"].folder
+    case.learnt(alone["hello-ddp"].well())
+    assert [row["epoch"] for row in rows(folder)] == list(range(21))
+    assert is_picture(folder / "loss.png")
+    both = torchrun(tmp_path, 2, case.script, "--hidden-size", "32")
     case.learnt(both)
     assert "Parameters: epochs 20, batch_size 32, lr 0.05, data_size 4096, hidden_size 32, seed 0" in both
 
 
-def test_message_passing_alone_and_by_three_ranks(tmp_path: Path) -> None:
-    script = CASES["message-passing"].script
-    assert "is alone" in done(tmp_path, script)
-    three = done(tmp_path, *torchrun(3), script)
+def test_message_passing_alone_and_by_three_ranks(alone: dict[str, Done], tmp_path: Path) -> None:
+    case = CASES["message-passing"]
+    assert "is alone" in alone["message-passing"].well()
+    three = torchrun(tmp_path, 3, case.script)
     assert three.count("received 42.0 from rank 0") == 2
-    assert CASES["message-passing"].learnt(three).count(" ms") == 4
+    assert case.learnt(three).count(" ms") == 4
 
 
 def test_multinode_is_stopped_at_epoch_5_and_resumed_there_by_two_ranks(tmp_path: Path) -> None:
     script = CASES["multinode"].script
-    # Batches of one, so that an epoch takes its time; saving is due only at the end.
-    words = [sys.executable, str(script), "12", "100", "--batch-size", "1"]
+    # Small batches, so that an epoch takes its time; saving is due only at the end.
+    words = [sys.executable, str(script), "12", "100", "--batch-size", "2"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        words, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        words, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     output = heard(process, "Epoch 4 of 12")
     process.send_signal(signal.SIGTERM)
     output += rest(process)
     assert process.returncode == 128 + signal.SIGTERM, output
-    both = done(tmp_path, *torchrun(2), script, "12", "2", "--batch-size", "32")
+    both = torchrun(tmp_path, 2, script, "12", "2", "--batch-size", "32")
     assert any(f"Resuming training from snapshot at epoch {epoch}\n" in both for epoch in (5, 6)), both
     assert "Epoch 11 of 12" in both and "Epoch 4 of 12" not in both
     assert [row["epoch"] for row in rows(tmp_path)] == list(range(12))
     assert is_picture(tmp_path / "loss.png")
 
 
-def test_gpt_alone_then_resumed_by_two_ranks(tmp_path: Path) -> None:
-    case = CASES["gpt"]
-    output = done(tmp_path, case.script, *case.args)
-    case.learnt(output)
-    assert len(output.rpartition("characters/s\n")[2]) > 300
-    more = done(tmp_path, *torchrun(2), case.script, *case.args, "--steps", "310")
-    assert "Resuming at step 300" in more and "Step 310/310" in more
+def test_gpt_alone_then_resumed_by_two_ranks(alone: dict[str, Done]) -> None:
+    case, done = CASES["gpt"], alone["gpt"]
+    case.learnt(done.well())
+    assert len(done.output.rpartition("characters/s\n")[2]) > 300
+    more = torchrun(done.folder, 2, case.script, *case.args, "--steps", "250")
+    assert "Resuming at step 240" in more and "Step 250/250" in more
     case.learnt(more)
-    other = python(tmp_path, case.script, "--width", "48")
-    assert other.returncode == 2 and "is of another text or model" in other.stderr
 
 
-def test_finetune_alone_then_resumed_by_two_ranks(tmp_path: Path) -> None:
-    case = CASES["finetune"]
+def test_finetune_alone_and_by_two_ranks(alone: dict[str, Done], tmp_path: Path) -> None:
+    case, folder = CASES["finetune"], alone["finetune"].folder
+    case.learnt(alone["finetune"].well())
+    assert {path.name for path in (folder / "best-model").iterdir()} >= {"model.safetensors", "tokenizer.json"}
+    assert [row["epoch"] for row in rows(folder)] == [1, 2, 3, 4]
     made_csv(tmp_path / TEXTS)
-    case.learnt(done(tmp_path, case.script, *case.args))
-    assert {path.name for path in (tmp_path / "best-model").iterdir()} >= {"model.safetensors", "tokenizer.json"}
-    assert [row["epoch"] for row in rows(tmp_path)] == [1, 2, 3, 4]
-    more = done(tmp_path, *torchrun(2), case.script, *case.args[:-1], "6")
-    assert "Resuming from checkpoint-" in more and "Epoch 6/6" in more and "Epoch 3/6" not in more
-    case.learnt(more)
+    case.learnt(torchrun(tmp_path, 2, case.script, *case.args))
+    lines = {
+        "no-csv": "--csv absent.csv is not here: send it with orch sync --data absent.csv, or name one",
+        "no-label": "--csv no-label.csv: expected a header with the columns text and label",
+    }
+    for name, line in lines.items():
+        assert alone[name].codes == [2] and alone[name].output.startswith(f"finetune: {line}"), alone[name].output
 
 
-def test_finetune_refuses_what_it_cannot_use(tmp_path: Path) -> None:
-    script = CASES["finetune"].script
-    (tmp_path / "no-label.csv").write_text("text,kind\nx,y\n")
-    for name, line in {
-        "absent.csv": "--csv absent.csv is not here: send it with orch sync --data absent.csv, or name one",
-        "no-label.csv": "--csv no-label.csv: expected a header with the columns text and label",
-    }.items():
-        refused = python(tmp_path, script, "--csv", name)
-        assert refused.returncode == 2 and refused.stderr.startswith(f"finetune: {line}"), refused.stderr
+def test_finetune_goes_on_from_a_whole_checkpoint(alone: dict[str, Done]) -> None:
+    """One that lacks its mark was being written; and the Trainer can go on only on as many ranks."""
+    folder, script = alone["finetune"].folder, str(CASES["finetune"].script)
+    newest = max(folder.glob("checkpoints/*"), key=lambda path: int(path.name.partition("-")[2]))
+    (newest / "complete").unlink()
+    args = CASES["finetune"].args
+    done = forked.run(
+        [
+            Job("two", script, args, str(folder), 2),
+            Job("again", script, args, str(folder)),
+        ]
+    )
+    assert done["two"].codes == [2, 2] and "checkpoints are of 1 ranks" in done["two"].output
+    before = int(newest.name.partition("-")[2]) // 4 * 3
+    assert f"Resuming from checkpoint-{before}\n" in done["again"].well()
+    assert "Epoch 4/4" in done["again"].output and "Epoch 3/4" not in done["again"].output
 
 
-def test_allreduce_bench_alone_and_by_two_ranks(tmp_path: Path) -> None:
+def test_allreduce_bench_alone_and_by_two_ranks(alone: dict[str, Done], tmp_path: Path) -> None:
     case = CASES["allreduce-bench"]
-    case.learnt(done(tmp_path, case.script, *case.args))
-    both = done(tmp_path, *torchrun(2), case.script, *case.args)
-    case.learnt(both)
+    case.learnt(alone["allreduce-bench"].well())
+    case.learnt(torchrun(tmp_path, 2, case.script, *case.args))
     found = rows(tmp_path)
     assert [row["collective"] for row in found[::2]] == ["all-reduce", "broadcast", "all-gather", "pair"]
     for row in found[:6]:
@@ -195,40 +238,33 @@ def test_allreduce_bench_alone_and_by_two_ranks(tmp_path: Path) -> None:
     assert is_picture(tmp_path / "bandwidth.png")
 
 
-def test_elastic_alone_then_resumed_by_two_ranks(tmp_path: Path) -> None:
-    script = CASES["elastic"].script
-    done(tmp_path, script, "--steps", "50", "--step-time", "0")
-    both = done(tmp_path, *torchrun(2), script, "--steps", "60", "--step-time", "0")
+def test_elastic_alone_then_resumed_by_two_ranks(alone: dict[str, Done]) -> None:
+    alone["elastic"].well()
+    folder = alone["elastic"].folder
+    both = torchrun(folder, 2, CASES["elastic"].script, "--steps", "60", "--step-time", "0")
     assert "Resuming at step 50" in both and "Done after 60 steps on 2 ranks" in both
-    assert [row["step"] for row in rows(tmp_path)] == [10, 20, 30, 40, 50, 60]
+    assert [row["step"] for row in rows(folder)] == [10, 20, 30, 40, 50, 60]
+    refused = alone["not-a-snapshot"]
+    assert refused.codes == [2]
+    assert refused.output.splitlines()[1:] == [
+        "elastic: snapshot.pt is no snapshot of this program, or damaged: delete it or pass --no-resume"
+    ]
 
 
-def test_a_snapshot_of_something_else_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "snapshot.pt").write_bytes(b"not a snapshot")
-    for name, line in {
-        "elastic": "snapshot.pt is no snapshot of this program",
-        "hello-ddp": "snapshot.pt is no",
-    }.items():
-        refused = python(tmp_path, CASES[name].script)
-        assert refused.returncode == 2 and refused.stderr.count("\n") == 1, refused.stderr
-        assert line in refused.stderr
-
-
-def test_a_missing_data_set_is_one_line(tmp_path: Path) -> None:
-    result = python(tmp_path, WORKLOADS / "train.py", "--data-dir", "nowhere")
-    assert result.returncode == 2
-    assert result.stderr.startswith(
-        "train: MNIST is not in nowhere/MNIST/raw: send it with orch sync --data mnist, or"
+def test_a_missing_data_set_is_one_line(alone: dict[str, Done]) -> None:
+    done = alone["no-data"]
+    assert done.codes == [2]
+    assert done.output.startswith(
+        "train: MNIST is not in nowhere/MNIST/raw: send it with orch sync --data mnist, or "
     )
-    assert len(result.stderr.splitlines()) == 1
+    assert done.output.count("\n") == 1
 
 
-def test_each_workload_says_what_it_takes(tmp_path: Path) -> None:
-    """``--help`` needs no GPU, no data and no other rank."""
-    listed = python(tmp_path, "-m", "orchestrator", "workloads").stdout
-    names = [line.split()[0] for line in listed.splitlines()]
-    assert names == sorted({case.name for case in CASES.values()})
-    assert all(len(line.split(maxsplit=1)[1]) > 30 for line in listed.splitlines())
+def test_each_workload_is_listed_with_a_line() -> None:
+    words = [sys.executable, "-m", "orchestrator", "workloads"]
+    listed = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [line.split()[0] for line in listed] == sorted({case.name for case in CASES.values()})
+    assert all(len(line.split(maxsplit=1)[1]) > 30 for line in listed)
 
 
 def test_idx_files_are_read_packed_and_plain(tmp_path: Path) -> None:

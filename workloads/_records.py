@@ -65,9 +65,8 @@ class Snapshots:
             found["step"], found["workload"]
         except FileNotFoundError:
             return None
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError) as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            refuse(f"{self.path} is no snapshot of this program ({reason}): delete it or pass --no-resume")
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError):
+            refuse(f"{self.path} is no snapshot of this program, or damaged: delete it or pass --no-resume")
         return found
 
     def save(self, state: Mapping[str, Any]) -> None:

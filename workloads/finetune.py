@@ -39,7 +39,7 @@ except ImportError:
 EVALUATION_SHARE = 0.2
 VOCABULARY = 8000
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
-# Written into a checkpoint when all of it is there.
+# Written into a checkpoint when all of it is there, with the number of ranks.
 COMPLETE = "complete"
 
 
@@ -207,7 +207,7 @@ class Stopping(transformers.TrainerCallback):  # type: ignore[misc]
                 # transformers 5 writes the model by the first rank alone, whatever save_on_each_node says.
                 kwargs["model"].config.save_pretrained(folder)
                 save_model(kwargs["model"], str(folder / "model.safetensors"), metadata={"format": "pt"})
-            write_atomically(folder / COMPLETE, lambda partial: partial.write_text(""))
+            write_atomically(folder / COMPLETE, lambda partial: partial.write_text(str(self.ranks.world_size)))
         if self.agreed:
             raise SystemExit(128 + (self.signal or signal.SIGTERM))
 
@@ -278,12 +278,17 @@ class Finetuning:
 
     def newest_checkpoint(self) -> Path | None:
         """The newest one that is whole on every node; None if there is none."""
-        here = {path.parent.name for path in self.checkpoints.glob(f"checkpoint-*/{COMPLETE}")}
+        here = {path.parent.name: path.read_text() for path in self.checkpoints.glob(f"checkpoint-*/{COMPLETE}")}
         if self.options.no_resume:
-            here = set()
-        everywhere: set[str] = set.intersection(*self.ranks.gathered(here))
-        steps = sorted(int(name.rpartition("-")[2]) for name in everywhere)
-        return self.checkpoints / f"checkpoint-{steps[-1]}" if steps else None
+            here = {}
+        everywhere: set[tuple[str, str]] = set.intersection(*map(set, self.ranks.gathered(list(here.items()))))
+        if not everywhere:
+            return None
+        name, world_size = max(everywhere, key=lambda each: int(each[0].rpartition("-")[2]))
+        if int(world_size) != self.ranks.world_size:
+            # The Trainer counts steps, and an epoch has others on other numbers of ranks.
+            refuse(f"{self.checkpoints} are of {world_size} ranks: run on as many again, or pass --no-resume")
+        return Path(self.checkpoints, name)
 
     def keep_best(self) -> None:
         """The best model and its tokenizer in a folder that is whole or not there."""

@@ -65,8 +65,9 @@ class Ranks:
         gpus = torch.cuda.device_count() if backend != "gloo" else 0
         if backend == "nccl" and not gpus:
             refuse("--backend nccl needs a GPU, and torch sees none here: pass --backend gloo")
-        if gpus and self.local_rank >= gpus:
-            refuse(f"local rank {self.local_rank} has no GPU: there are {gpus}; pass --nproc {gpus}")
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if gpus and here > gpus:
+            refuse(f"{here} ranks on this node, and {gpus} GPUs: start as many ranks, or pass --backend gloo")
         self.backend = "nccl" if gpus else "gloo"
         self.device = torch.device("cuda", self.local_rank) if gpus else torch.device("cpu")
         if gpus:

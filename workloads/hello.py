@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from _ranks import Ranks, this_node
+from _ranks import Ranks, add_backend, this_node
 from _records import write_metrics
 from torch import Tensor, nn
 
@@ -24,9 +24,10 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--data-size", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    add_backend(parser)
     parser.add_argument("--output-dir", type=Path, default=Path(), help="for metrics.jsonl and fit.png")
     options = parser.parse_args()
-    ranks = Ranks()
+    ranks = Ranks(options.backend)
     torch.manual_seed(options.seed)
     x = torch.linspace(-2, 2, options.data_size).unsqueeze(1)
     y = SLOPE * x + INTERCEPT + NOISE * torch.randn_like(x)

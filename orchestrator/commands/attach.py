@@ -54,7 +54,10 @@ def attach(target: Target, run_id: str | None, runs_dir: Path, node_timeout: flo
 
 
 def find_members(opened: Session, run_id: str | None, display: Display) -> list[Member]:
-    """The nodes of a run's newest attempt, in node_rank order; raises UsageError, HostErrors."""
+    """The nodes of a run's newest attempt, in node_rank order, of an elastic run as many as answer.
+
+    Raises UsageError, HostErrors.
+    """
     with display.stage(f"looking on {len(opened.hosts)} hosts"):
         found, errors = ask_runs(opened, run_id, ended=run_id is not None)
     everywhere: dict[str, list[Member]] = {}
@@ -73,8 +76,8 @@ def find_members(opened: Session, run_id: str | None, display: Display) -> list[
     members = sorted(
         (each for each in members if each.run.attempt == newest), key=lambda each: each.run.node_rank or 0
     )
-    there = {each.run.node for each in members}
-    if absent := [name for name in members[0].run.nodes if name not in there]:
+    enough = members[0].run.min_nodes is not None and len(members) >= members[0].run.min_nodes
+    if (absent := absent_nodes(members)) and not enough:
         if errors:
             raise HostErrors(errors, len(opened.hosts))
         raise UsageError(
@@ -84,13 +87,21 @@ def find_members(opened: Session, run_id: str | None, display: Display) -> list[
     return members
 
 
+def absent_nodes(members: Sequence[Member]) -> list[str]:
+    """The nodes of a run that are not among its members."""
+    there = {each.run.node for each in members}
+    return [name for name in members[0].run.nodes if name not in there]
+
+
 def taken_up(folder: RunFolder, members: Sequence[Member]) -> Mapping[str, Mapping[str, int]]:
     """What is here already of a run's attempt; begins a record of it where there is none."""
-    names = [each.node.name for each in members]
-    attempt = members[0].run.attempt
+    run = members[0].run
     begun = [event.fields for event in folder.events if event.kind == "planned"]
-    if not begun or begun[-1].get("attempt", 1) != attempt:
-        folder.begin(names, attempt)
+    if not begun or begun[-1].get("attempt", 1) != run.attempt:
+        folder.begin(list(run.nodes), run.attempt, run.min_nodes)
+    for name in absent_nodes(members):
+        if name not in folder.result().lost:
+            folder.record(Event(time.time(), "node_lost", name, {"reason": "it does not answer orch attach"}))
     offsets = folder.offsets()
     folder.record(Event(time.time(), "attached", None, {}))
     return offsets

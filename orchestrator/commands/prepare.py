@@ -192,7 +192,7 @@ def start_requests(prepared: Prepared, options: RunOptions) -> dict[str, dict[st
             "env": dict(launch.env),
             "files": dict(launch.files),
             "first_rank": node.first_rank,
-            "elastic": made.min_nodes is not None,
+            "min_nodes": made.min_nodes,
             "nproc": node.nproc_per_node,
             "grace": GRACE,
             "on_disconnect": options.on_disconnect,

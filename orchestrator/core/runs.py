@@ -29,6 +29,7 @@ class NodeRun:
     duration: float | None
     exit_code: int | None
     last_line: str | None
+    min_nodes: int | None = None
 
     @classmethod
     def from_answer(cls, value: Mapping[str, Any], now: float, asked: str) -> NodeRun:
@@ -50,6 +51,7 @@ class NodeRun:
             duration=None if began is None or ended is None else ended - began,
             exit_code=value["exit_code"],
             last_line=value["last_line"],
+            min_nodes=value["min_nodes"],
         )
 
 

@@ -49,7 +49,8 @@ def parsed_time(text):
 
 def recorded_message(logs, local_rank):
     """The exception in the error file of a worker decorated with ``@record``, or None."""
-    for path in glob.glob(os.path.join(glob.escape(logs), "*", "attempt_0", str(local_rank), "error.json")):
+    found = glob.glob(os.path.join(glob.escape(logs), "*", "attempt_*", str(local_rank), "error.json"))
+    for path in sorted(found, key=os.path.getmtime, reverse=True):
         try:
             with open(path) as file:
                 message = json.load(file)["message"]

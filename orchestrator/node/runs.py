@@ -39,9 +39,8 @@ def describe(run_id, holder, left):
     except (OSError, ValueError):
         asked = {}
     events = journal.read(folder)
-    facts = {
-        key: asked.get(key) for key in ("workload", "owner", "node", "nodes", "node_rank", "first_rank", "nproc")
-    }
+    keys = ("workload", "owner", "node", "nodes", "node_rank", "first_rank", "nproc", "min_nodes")
+    facts = {key: asked.get(key) for key in keys}
     facts.update(run_id=run_id, attempt=attempt, leftovers=left, last_line=last_line(folder, events))
     facts.update(began=events[0]["time"] if events else None, ended=None, exit_code=None)
     running = holder.get("run_id") == run_id
@@ -60,9 +59,10 @@ def describe(run_id, holder, left):
 
 def last_line(folder, events):
     """The last line that a rank of this host printed, or None."""
-    for event in events:
-        if event["event"] == "worker":
-            text = failure.tail(os.path.join(folder, event["logs"], "stdout.log")).rstrip()
-            if text:
-                return text.splitlines()[-1][-500:]
+    workers = [event for event in events if event["event"] == "worker"]
+    # An elastic run's newest start first.
+    for event in sorted(workers, key=lambda each: (-each.get("restart", 0), each["local_rank"])):
+        text = failure.tail(os.path.join(folder, event["logs"], "stdout.log")).rstrip()
+        if text:
+            return text.splitlines()[-1][-500:]
     return None

@@ -87,7 +87,7 @@ class Supervisor:
 
     def look(self):
         """See what has changed since the last look."""
-        if self.request["elastic"] or not self.workers.complete:
+        if self.request["min_nodes"] or not self.workers.complete:
             self.workers.find(self.torchrun.pid)
         if self.stopped_by is None or self.term_at is not None:
             self.workers.find_failure()

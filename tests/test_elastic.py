@@ -29,7 +29,10 @@ def test_a_host_is_cut_off_and_the_others_go_on(orch: Orch, cluster: Cluster) ->
         cluster["node3"].restore()
         process.kill()
     assert attached.returncode == 0, output
-    assert re.findall(r"World size (\d) on (.*) \(", output) == [("3", "node1, node2, node3"), ("2", "node1, node2")]
+    assert re.findall(r"World size (\d) on (.*) \(", output) == [
+        ("3", "node1, node2, node3"),
+        ("2", "node1, node2"),
+    ]
     (step,) = re.findall(r"Resuming at step (\d+) ", output)
     assert int(step) >= 20
     steps = [int(number) for number in re.findall(r"Step (\d+)/120", output)]

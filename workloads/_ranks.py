@@ -147,6 +147,10 @@ class GlobalBatches(Sampler[Tensor]):
         for first in range(self.seen, self.samples, self.size):
             yield order[first : first + self.size][self.ranks.rank :: self.ranks.world_size]
 
+    def next_epoch(self) -> None:
+        """This one is done."""
+        self.epoch, self.seen = self.epoch + 1, 0
+
     def now(self) -> int:
         """How many samples the next batch has over all ranks."""
         return min(self.size, self.samples - self.seen)

@@ -5,6 +5,7 @@ Scripts beside it import it by its name; take it along when you copy one.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pickle
@@ -25,6 +26,13 @@ from _ranks import Ranks, refuse
 SIGNAL_DELAY = 1.0
 
 
+def add_records(parser: argparse.ArgumentParser) -> None:
+    """The options that say where things are kept."""
+    parser.add_argument("--snapshot", type=Path, default=Path("snapshot.pt"))
+    parser.add_argument("--no-resume", action="store_true", help="begin anew even if there is a snapshot")
+    parser.add_argument("--output-dir", type=Path, default=Path(), help="for metrics.jsonl and loss.png")
+
+
 class Snapshots:
     """The state of a run in a file on every node, whole or not there, also when a signal ends the run.
 
@@ -39,6 +47,9 @@ class Snapshots:
             signal.signal(number, self._note)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.signal is not None:
+            # A second Ctrl-C does not wait for the step to end.
+            raise KeyboardInterrupt
         self.signal = number
 
     def load(self, workload: str) -> dict[str, Any] | None:

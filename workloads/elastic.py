@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from _ranks import GlobalBatches, Ranks, add_backend, refuse
-from _records import Snapshots, plot_curves, write_metrics
+from _records import Snapshots, add_records, plot_curves, write_metrics
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -40,9 +39,7 @@ def main() -> None:
         "--timeout", type=float, default=15.0, metavar="SECONDS", help="for ranks that do not answer"
     )
     add_backend(parser)
-    parser.add_argument("--snapshot", type=Path, default=Path("snapshot.pt"))
-    parser.add_argument("--no-resume", action="store_true", help="begin anew even if there is a snapshot")
-    parser.add_argument("--output-dir", type=Path, default=Path(), help="for metrics.jsonl and loss.png")
+    add_records(parser)
     options = parser.parse_args()
     if options.save_every < 1:
         refuse(f"--save-every {options.save_every}: expected a number from 1 on")
@@ -81,7 +78,7 @@ class Training:
         with self.snapshots.guarding(self.state):
             while self.step < self.options.steps:
                 self.train(parallel)
-                self.batches.epoch, self.batches.seen = self.batches.epoch + 1, 0
+                self.batches.next_epoch()
         self.ranks.say(f"Done after {self.step} steps on {self.ranks.world_size} ranks")
         if self.ranks.rank == 0 and self.rows:
             plot_curves(self.options.output_dir / "loss.png", self.rows, "step", {"Mean squared error": ["loss"]})

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from _ranks import Ranks, add_backend, data_file, refuse
-from _records import Snapshots, plot_curves, write_metrics
+from _records import Snapshots, add_records, plot_curves, write_metrics
 from torch import Tensor, nn
 
 
@@ -59,9 +59,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--sample", type=int, default=300, help="characters to write at the end")
     parser.add_argument("--seed", type=int, default=0)
     add_backend(parser)
-    parser.add_argument("--snapshot", type=Path, default=Path("snapshot.pt"))
-    parser.add_argument("--no-resume", action="store_true", help="begin anew even if there is a snapshot")
-    parser.add_argument("--output-dir", type=Path, default=Path(), help="for metrics.jsonl and loss.png")
+    add_records(parser)
     options = parser.parse_args()
     if options.width % options.heads:
         refuse(f"--width {options.width} is no multiple of --heads {options.heads}")

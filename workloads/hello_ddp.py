@@ -7,13 +7,12 @@ Runs under ``orch run hello-ddp``, under plain ``torchrun``, and as a single pro
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from _ranks import GlobalBatches, Ranks, add_backend
-from _records import Snapshots, plot_curves, write_metrics
+from _records import Snapshots, add_records, plot_curves, write_metrics
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -30,9 +29,7 @@ def main() -> None:
     parser.add_argument("--hidden-size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     add_backend(parser)
-    parser.add_argument("--snapshot", type=Path, default=Path("snapshot.pt"))
-    parser.add_argument("--no-resume", action="store_true", help="begin anew even if there is a snapshot")
-    parser.add_argument("--output-dir", type=Path, default=Path(), help="for metrics.jsonl and loss.png")
+    add_records(parser)
     options = parser.parse_args()
     with Ranks(options.backend) as ranks:
         Training(options, ranks).run()
@@ -116,7 +113,7 @@ class Training:
             f"evaluation loss {row['eval_loss']:.5f}"
         )
         self.rows.append(row)
-        self.batches.epoch, self.batches.seen = self.batches.epoch + 1, 0
+        self.batches.next_epoch()
         self.trained.zero_()
         self.snapshots.save(self.state())
         if self.ranks.rank == 0:

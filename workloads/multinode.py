@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import copy
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from _ranks import Ranks, add_backend, refuse
-from _records import Snapshots, plot_curves, write_metrics
+from _records import Snapshots, add_records, plot_curves, write_metrics
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, TensorDataset
 
@@ -29,9 +28,7 @@ def main() -> None:
     parser.add_argument("save_every", type=int, metavar="SAVE_EVERY", help="epochs between two snapshots")
     parser.add_argument("--batch-size", type=int, default=32, help="per rank")
     add_backend(parser)
-    parser.add_argument("--snapshot", type=Path, default=Path("snapshot.pt"))
-    parser.add_argument("--no-resume", action="store_true", help="begin anew even if there is a snapshot")
-    parser.add_argument("--output-dir", type=Path, default=Path(), help="for metrics.jsonl and loss.png")
+    add_records(parser)
     options = parser.parse_args()
     if options.save_every < 1 or options.batch_size < 1:
         refuse("SAVE_EVERY and --batch-size: expected numbers from 1 on")

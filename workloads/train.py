@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from _ranks import GlobalBatches, Ranks, add_backend, refuse
-from _records import Snapshots, plot_curves, write_metrics
+from _records import Snapshots, add_records, plot_curves, write_metrics
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
@@ -85,9 +85,7 @@ def parse_options() -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=0)
     add_backend(parser)
-    parser.add_argument("--snapshot", type=Path, default=Path("snapshot.pt"))
-    parser.add_argument("--no-resume", action="store_true", help="begin anew even if there is a snapshot")
-    parser.add_argument("--output-dir", type=Path, default=Path(), help="for metrics.jsonl and loss.png")
+    add_records(parser)
     options = parser.parse_args()
     options.epochs = EPOCHS[options.dataset] if options.epochs is None else options.epochs
     options.lr = LEARNING_RATE[options.dataset] if options.lr is None else options.lr
@@ -261,7 +259,7 @@ class Training:
             f"{seconds:.1f} s  {row['samples_per_second']:.0f} samples/s"
         )
         self.rows.append(row)
-        self.batches.epoch, self.batches.seen = self.batches.epoch + 1, 0
+        self.batches.next_epoch()
         self.trained.zero_()
         self.snapshots.save(self.state())
         if self.ranks.rank == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import Cluster, NodeHost
-from tests.conftest import Orch
+from tests.conftest import ROOT, Orch
 from tests.test_run import until
 
 pytestmark = pytest.mark.cluster
@@ -142,3 +143,34 @@ def test_what_is_not_there_is_said(orch: Orch, big: Path) -> None:
     ):
         done = orch("sync", *words)
         assert done.returncode == 2 and said in done.stderr
+
+
+FETCHER = """
+import os, pathlib
+
+class MNIST:
+    def __init__(self, root, download):
+        if "OFFLINE" in os.environ:
+            raise OSError("no way out")
+        folder = pathlib.Path(root, "MNIST", "raw")
+        folder.mkdir(parents=True)
+        (folder / "t10k-labels-idx1-ubyte").write_text("labels")
+"""
+
+
+def test_mnist_is_fetched_here_once_and_sent(orch: Orch, cluster: Cluster) -> None:
+    """By something in torchvision's place: the test needs no way out."""
+    (orch.folder / ".orchignore").write_text("*\n")
+    (orch.folder / "fetcher" / "torchvision").mkdir(parents=True)
+    (orch.folder / "fetcher" / "torchvision" / "__init__.py").touch()
+    (orch.folder / "fetcher" / "torchvision" / "datasets.py").write_text(FETCHER)
+    env = {"PYTHONPATH": f"{ROOT}:{orch.folder / 'fetcher'}", "XDG_CACHE_HOME": str(orch.folder / "cache")}
+    refused = orch("sync", "--data", "mnist", **env, OFFLINE="1")
+    assert refused.returncode == 5
+    assert "error: mnist could not be fetched by torchvision: OSError: no way out → get it to" in refused.stderr
+    for offline in ({}, {"OFFLINE": "1"}):
+        done = orch("sync", "--data", "mnist", **env, **offline)
+        assert done.returncode == 0 and "MNIST is on 3 hosts" in done.stdout, done.stderr
+    for host in cluster.hosts:
+        assert (there(host, "MNIST") / "raw" / "t10k-labels-idx1-ubyte").read_text() == "labels"
+        shutil.rmtree(there(host, "MNIST"))

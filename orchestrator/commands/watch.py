@@ -41,10 +41,11 @@ def watch(gang: Gang, folder: RunFolder, display: Display) -> None:
         else:
             folder.record(item)
             display.event(item)
-            result = folder.result()
-            if not stopping and item.kind in FATAL and result.failures and not result.bearable:
-                stopping = True
-                gang.stop(result.failures[0].describe(), FAILURE_GRACE)
+            if not stopping and item.kind in FATAL:
+                result = folder.result()
+                if result.failures and not result.bearable:
+                    stopping = True
+                    gang.stop(result.failures[0].describe(), FAILURE_GRACE)
 
 
 @contextmanager

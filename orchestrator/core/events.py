@@ -164,7 +164,7 @@ def fold(events: Iterable[Event]) -> RunResult:
         fields = event.fields
         if event.kind == "planned":
             attempt, min_nodes = fields.get("attempt", 1), fields.get("min_nodes")
-            nodes = {name: {} for name in fields["nodes"]}
+            nodes, restarts = {name: {} for name in fields["nodes"]}, {}
             failures, evidence, stop_reason, by_user = [], [], None, False
         elif event.kind == "stop_requested":
             stop_reason = stop_reason or fields["reason"]

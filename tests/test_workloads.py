@@ -166,7 +166,7 @@ def test_message_passing_alone_and_by_three_ranks(alone: dict[str, Done], tmp_pa
 def test_multinode_is_stopped_at_epoch_5_and_resumed_there_by_two_ranks(tmp_path: Path) -> None:
     script = CASES["multinode"].script
     # Small batches, so that an epoch takes its time; saving is due only at the end.
-    words = [sys.executable, str(script), "12", "100", "--batch-size", "2"]
+    words = [sys.executable, str(script), "12", "100", "--batch-size", "4"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         words, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

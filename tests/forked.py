@@ -1,6 +1,6 @@
 """Many short runs of the workloads, each forked from one process that has imported torch: the import is what costs.
 
-Run as a program it reads a list of jobs from stdin; ``run`` calls it.
+Run as a program it is that process, which ``Zygote`` talks to: a job a line on stdin, exit codes on stdout.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import runpy
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,23 +48,27 @@ class Done:
         return self.output
 
 
-def run(jobs: Sequence[Job]) -> dict[str, Done]:
-    """Run the jobs one after the other; name -> how it ended."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    request = json.dumps([asdict(job) for job in jobs])
-    words = [sys.executable, "-m", "tests.forked"]
-    done = subprocess.run(
-        words,
-        input=request,
-        env=env,
-        cwd=WORKLOADS.parent,
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=250,
-        check=True,
-    )
-    codes = json.loads(done.stdout.splitlines()[-1])
-    return {job.name: Done(job, codes[job.name], output_file(job).read_text()) for job in jobs}
+class Zygote:
+    """The process that all are forked from; a context, which ends it."""
+
+    def __enter__(self) -> Zygote:
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+        words = [sys.executable, "-m", "tests.forked"]
+        self.process = subprocess.Popen(
+            words, env=env, cwd=WORKLOADS.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.communicate()
+
+    def run(self, job: Job) -> Done:
+        """Run a job to its end."""
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(json.dumps(asdict(job)) + "\n")
+        self.process.stdin.flush()
+        codes = json.loads(self.process.stdout.readline())
+        return Done(job, codes, output_file(job).read_text())
 
 
 def output_file(job: Job) -> Path:
@@ -126,12 +129,13 @@ def main() -> None:
     assert sklearn.datasets and matplotlib.pyplot
 
     sys.path.insert(0, str(WORKLOADS))
-    codes = {}
-    for job in (Job(**{**fields, "args": tuple(fields["args"])}) for fields in json.load(sys.stdin)):
+    # Not by iteration over stdin, which reads ahead and would leave children a buffer of further jobs.
+    while line := sys.stdin.readline():
+        fields = json.loads(line)
+        job = Job(**{**fields, "args": tuple(fields["args"])})
         port = free_port()
         pids = [start(job, rank, port) for rank in range(job.ranks)]
-        codes[job.name] = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
-    print(json.dumps(codes), flush=True)
+        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]), flush=True)
 
 
 if __name__ == "__main__":

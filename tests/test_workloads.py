@@ -9,14 +9,14 @@ import signal
 import struct
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.workloads import CASES, TEXTS, made_csv
-from tests import forked
-from tests.forked import Done, Job
+from tests.forked import Done, Job, Zygote
 from tests.test_survival import heard, rest
 
 pytestmark = pytest.mark.torch
@@ -57,17 +57,27 @@ ALONE: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
-    """Each job of ALONE as one process, in a folder of its own."""
-    jobs = []
-    for name, (workload, args) in ALONE.items():
-        folder = tmp_path_factory.mktemp(name)
+def zygote() -> Iterator[Zygote]:
+    """What the processes of this file are forked from."""
+    with Zygote() as made:
+        yield made
+
+
+@pytest.fixture
+def alone(zygote: Zygote, tmp_path: Path) -> Callable[[str], Done]:
+    """Runs a job of ALONE as one process, in a folder of its own."""
+
+    def run(name: str) -> Done:
+        workload, args = ALONE[name]
+        folder = tmp_path / f"alone-{name}"
+        folder.mkdir()
         made_csv(folder / TEXTS)
         (folder / "no-label.csv").write_text("text,kind\nx,y\n")
         if name == "not-a-snapshot":
             (folder / "snapshot.pt").write_bytes(b"not a snapshot")
-        jobs.append(Job(name, str(CASES[workload].script), args, str(folder)))
-    return forked.run(jobs)
+        return zygote.run(Job(name, str(CASES[workload].script), args, str(folder)))
+
+    return run
 
 
 def torchrun(folder: Path, ranks: int, *words: str | Path) -> str:
@@ -88,9 +98,10 @@ def is_picture(path: Path) -> bool:
     return path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_train_alone_then_resumed_by_two_ranks(alone: dict[str, Done]) -> None:
-    case, folder = CASES["train"], alone["train"].folder
-    alone["train"].well()
+def test_train_alone_then_resumed_by_two_ranks(alone: Callable[[str], Done]) -> None:
+    case, done = CASES["train"], alone("train")
+    folder = done.folder
+    done.well()
     assert [row["epoch"] for row in rows(folder)] == list(range(1, 13))
     assert rows(folder)[-1]["train_loss"] < rows(folder)[0]["train_loss"] / 5
     assert rows(folder)[-1]["samples_per_second"] > 0
@@ -102,52 +113,47 @@ def test_train_alone_then_resumed_by_two_ranks(alone: dict[str, Done]) -> None:
     assert list(folder.glob(".*partial")) == []
 
 
-def test_train_in_parts_in_half_precision_and_compiled(alone: dict[str, Done]) -> None:
-    alone["parts"].well()
-    assert rows(alone["parts"].folder)[-1]["test_accuracy"] > 0.9
-    alone["compiled"].well()
-    assert alone["half"].codes == [2]
-    assert alone["half"].output == "train: --precision float16 needs a GPU: pass bfloat16 or float32\n"
+def test_train_in_parts_in_half_precision_and_compiled(alone: Callable[[str], Done]) -> None:
+    parts = alone("parts")
+    parts.well()
+    assert rows(parts.folder)[-1]["test_accuracy"] > 0.9
+    alone("compiled").well()
+    half = alone("half")
+    assert half.codes == [2]
+    assert half.output == "train: --precision float16 needs a GPU: pass bfloat16 or float32\n"
 
 
-@pytest.fixture(scope="module")
-def on_several(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
-    """Two workloads on 1, 2 and 4 ranks, with batches of 64 over all."""
-    folder = tmp_path_factory.mktemp("several")
-    jobs = []
-    for name, more in {"train": ("--dataset", "digits"), "hello-ddp": ()}.items():
-        for ranks in (1, 2, 4):
-            args = ("--epochs", "2", "--batch-size", str(64 // ranks), "--snapshot", f"{name}{ranks}.pt", *more)
-            jobs.append(Job(f"{name}{ranks}", str(CASES[name].script), args, str(folder), ranks))
-    return forked.run(jobs)
-
-
-@pytest.mark.parametrize("name", ["train", "hello-ddp"])
-def test_one_two_and_four_ranks_learn_the_same(on_several: dict[str, Done], name: str) -> None:
-    """The same steps on the same batches: parameters agree within 1e-5, and are equal on all ranks."""
+@pytest.mark.parametrize(("name", "more"), [("train", ("--dataset", "digits")), ("hello-ddp", ())])
+def test_one_two_and_four_ranks_learn_the_same(
+    zygote: Zygote, tmp_path: Path, name: str, more: tuple[str, ...]
+) -> None:
+    """The same steps on the same batches of 64: parameters agree within 1e-5, and are equal on all ranks."""
     torch = pytest.importorskip("torch")
     states = {}
     for ranks in (1, 2, 4):
-        done = on_several[f"{name}{ranks}"]
+        args = ("--epochs", "2", "--batch-size", str(64 // ranks), "--snapshot", f"{ranks}.pt", *more)
+        done = zygote.run(Job(f"on-{ranks}", str(CASES[name].script), args, str(tmp_path), ranks))
         assert f"Parameters are the same on all {ranks} ranks" in done.well()
-        states[ranks] = torch.load(done.folder / f"{name}{ranks}.pt")
+        states[ranks] = torch.load(tmp_path / f"{ranks}.pt")
     for ranks in (2, 4):
         assert states[ranks]["step"] == states[1]["step"] >= 46
         for key, value in states[1]["model"].items():
             assert (value - states[ranks]["model"][key]).abs().max() <= 1e-5, (ranks, key)
 
 
-def test_hello_alone_and_by_two_ranks(alone: dict[str, Done], tmp_path: Path) -> None:
-    case, folder = CASES["hello"], alone["hello"].folder
-    case.learnt(alone["hello"].well())
+def test_hello_alone_and_by_two_ranks(alone: Callable[[str], Done], tmp_path: Path) -> None:
+    case, done = CASES["hello"], alone("hello")
+    folder = done.folder
+    case.learnt(done.well())
     assert rows(folder)[-1]["loss"] < rows(folder)[0]["loss"] / 50
     assert is_picture(folder / "fit.png")
     case.learnt(torchrun(tmp_path, 2, case.script))
 
 
-def test_hello_ddp_alone_and_by_two_ranks(alone: dict[str, Done], tmp_path: Path) -> None:
-    case, folder = CASES["hello-ddp"], alone["hello-ddp"].folder
-    case.learnt(alone["hello-ddp"].well())
+def test_hello_ddp_alone_and_by_two_ranks(alone: Callable[[str], Done], tmp_path: Path) -> None:
+    case, done = CASES["hello-ddp"], alone("hello-ddp")
+    folder = done.folder
+    case.learnt(done.well())
     assert [row["epoch"] for row in rows(folder)] == list(range(21))
     assert is_picture(folder / "loss.png")
     both = torchrun(tmp_path, 2, case.script, "--hidden-size", "32")
@@ -155,9 +161,9 @@ def test_hello_ddp_alone_and_by_two_ranks(alone: dict[str, Done], tmp_path: Path
     assert "Parameters: epochs 20, batch_size 32, lr 0.05, data_size 4096, hidden_size 32, seed 0" in both
 
 
-def test_message_passing_alone_and_by_three_ranks(alone: dict[str, Done], tmp_path: Path) -> None:
+def test_message_passing_alone_and_by_three_ranks(alone: Callable[[str], Done], tmp_path: Path) -> None:
     case = CASES["message-passing"]
-    assert "is alone" in alone["message-passing"].well()
+    assert "is alone" in alone("message-passing").well()
     three = torchrun(tmp_path, 3, case.script)
     assert three.count("received 42.0 from rank 0") == 2
     assert case.learnt(three).count(" ms") == 4
@@ -182,8 +188,8 @@ def test_multinode_is_stopped_at_epoch_5_and_resumed_there_by_two_ranks(tmp_path
     assert is_picture(tmp_path / "loss.png")
 
 
-def test_gpt_alone_then_resumed_by_two_ranks(alone: dict[str, Done]) -> None:
-    case, done = CASES["gpt"], alone["gpt"]
+def test_gpt_alone_then_resumed_by_two_ranks(alone: Callable[[str], Done]) -> None:
+    case, done = CASES["gpt"], alone("gpt")
     case.learnt(done.well())
     assert len(done.output.rpartition("characters/s\n")[2]) > 300
     more = torchrun(done.folder, 2, case.script, *case.args, "--steps", "250")
@@ -191,9 +197,10 @@ def test_gpt_alone_then_resumed_by_two_ranks(alone: dict[str, Done]) -> None:
     case.learnt(more)
 
 
-def test_finetune_alone_and_by_two_ranks(alone: dict[str, Done], tmp_path: Path) -> None:
-    case, folder = CASES["finetune"], alone["finetune"].folder
-    case.learnt(alone["finetune"].well())
+def test_finetune_alone_and_by_two_ranks(alone: Callable[[str], Done], zygote: Zygote, tmp_path: Path) -> None:
+    case, done = CASES["finetune"], alone("finetune")
+    folder = done.folder
+    case.learnt(done.well())
     assert {path.name for path in (folder / "best-model").iterdir()} >= {"model.safetensors", "tokenizer.json"}
     assert [row["epoch"] for row in rows(folder)] == [1, 2, 3, 4]
     made_csv(tmp_path / TEXTS)
@@ -203,30 +210,28 @@ def test_finetune_alone_and_by_two_ranks(alone: dict[str, Done], tmp_path: Path)
         "no-label": "--csv no-label.csv: expected a header with the columns text and label",
     }
     for name, line in lines.items():
-        assert alone[name].codes == [2] and alone[name].output.startswith(f"finetune: {line}"), alone[name].output
+        refused = alone(name)
+        assert refused.codes == [2] and refused.output.startswith(f"finetune: {line}"), refused.output
+    goes_on_from_a_whole_checkpoint(zygote, folder)
 
 
-def test_finetune_goes_on_from_a_whole_checkpoint(alone: dict[str, Done]) -> None:
+def goes_on_from_a_whole_checkpoint(zygote: Zygote, folder: Path) -> None:
     """One that lacks its mark was being written; and the Trainer can go on only on as many ranks."""
-    folder, script = alone["finetune"].folder, str(CASES["finetune"].script)
+    script = str(CASES["finetune"].script)
     newest = max(folder.glob("checkpoints/*"), key=lambda path: int(path.name.partition("-")[2]))
     (newest / "complete").unlink()
     args = CASES["finetune"].args
-    done = forked.run(
-        [
-            Job("two", script, args, str(folder), 2),
-            Job("again", script, args, str(folder)),
-        ]
-    )
-    assert done["two"].codes == [2, 2] and "checkpoints are of 1 ranks" in done["two"].output
+    two = zygote.run(Job("two", script, args, str(folder), 2))
+    assert two.codes == [2, 2] and "checkpoints are of 1 ranks" in two.output
+    again = zygote.run(Job("again", script, args, str(folder)))
     before = int(newest.name.partition("-")[2]) // 4 * 3
-    assert f"Resuming from checkpoint-{before}\n" in done["again"].well()
-    assert "Epoch 4/4" in done["again"].output and "Epoch 3/4" not in done["again"].output
+    assert f"Resuming from checkpoint-{before}\n" in again.well()
+    assert "Epoch 4/4" in again.output and "Epoch 3/4" not in again.output
 
 
-def test_allreduce_bench_alone_and_by_two_ranks(alone: dict[str, Done], tmp_path: Path) -> None:
+def test_allreduce_bench_alone_and_by_two_ranks(alone: Callable[[str], Done], tmp_path: Path) -> None:
     case = CASES["allreduce-bench"]
-    case.learnt(alone["allreduce-bench"].well())
+    case.learnt(alone("allreduce-bench").well())
     case.learnt(torchrun(tmp_path, 2, case.script, *case.args))
     found = rows(tmp_path)
     assert [row["collective"] for row in found[::2]] == ["all-reduce", "broadcast", "all-gather", "pair"]
@@ -238,21 +243,22 @@ def test_allreduce_bench_alone_and_by_two_ranks(alone: dict[str, Done], tmp_path
     assert is_picture(tmp_path / "bandwidth.png")
 
 
-def test_elastic_alone_then_resumed_by_two_ranks(alone: dict[str, Done]) -> None:
-    alone["elastic"].well()
-    folder = alone["elastic"].folder
+def test_elastic_alone_then_resumed_by_two_ranks(alone: Callable[[str], Done]) -> None:
+    done = alone("elastic")
+    done.well()
+    folder = done.folder
     both = torchrun(folder, 2, CASES["elastic"].script, "--steps", "60", "--step-time", "0")
     assert "Resuming at step 50" in both and "Done after 60 steps on 2 ranks" in both
     assert [row["step"] for row in rows(folder)] == [10, 20, 30, 40, 50, 60]
-    refused = alone["not-a-snapshot"]
+    refused = alone("not-a-snapshot")
     assert refused.codes == [2]
     assert refused.output.splitlines()[1:] == [
         "elastic: snapshot.pt is no snapshot of this program, or damaged: delete it or pass --no-resume"
     ]
 
 
-def test_a_missing_data_set_is_one_line(alone: dict[str, Done]) -> None:
-    done = alone["no-data"]
+def test_a_missing_data_set_is_one_line(alone: Callable[[str], Done]) -> None:
+    done = alone("no-data")
     assert done.codes == [2]
     assert done.output.startswith(
         "train: MNIST is not in nowhere/MNIST/raw: send it with orch sync --data mnist, or "

@@ -132,6 +132,11 @@ def test_a_run_ends_without_its_control_machine_if_that_was_asked_for(tmp_path: 
     assert lease.ended() == "no control machine for 0 s"
     touch(str(tmp_path))
     assert lease.ended() is None
+    # A note that is empty for a moment, or is not there, says nothing of the control machine.
+    (tmp_path / "contact").write_text("")
+    assert lease.ended() is None
+    (tmp_path / "contact").unlink()
+    assert lease.ended() is None
 
 
 def test_events_are_kept_until_the_disk_has_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

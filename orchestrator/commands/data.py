@@ -201,13 +201,13 @@ class Distribution:
     def linked(self, relays: Sequence[Relay], files: Sequence[tuple[int, int]]) -> list[Relay]:
         """Tell every node who comes before and after it; those that have to be fed from here."""
         tokens = [secrets.token_hex(16) for _ in relays]
+        places = self.listening(relays)
 
         def order(position: int) -> str | None:
             door = None
             if position + 1 < len(relays):
-                after = relays[position + 1]
-                addresses = doors(self.hosts[after.node.name], after.addresses)
-                door = {"addresses": addresses, "port": after.port, "token": tokens[position + 1]}
+                addresses, port = places[position + 1]
+                door = {"addresses": addresses, "port": port, "token": tokens[position + 1]}
             return relays[position].order(tokens[position], door, files)
 
         answers = on_all(range(len(relays)), order, limit=len(relays))
@@ -222,6 +222,18 @@ class Distribution:
                 )
                 heads.append(after)
         return heads
+
+    def listening(self, relays: Sequence[Relay]) -> list[tuple[list[str], int]]:
+        """Where each node listens for the one before it: addresses and port."""
+
+        def listen(relay: Relay) -> tuple[list[str], int]:
+            others = [each.addresses for each in relays if each is not relay]
+            at = doors(self.hosts[relay.node.name], relay.addresses, others)
+            return at, relay.listen(at)
+
+        found = on_all(relays, listen, limit=len(relays))
+        self.note(failures(found))
+        return [([], 0) if isinstance(each, OrchError) else each for each in found]
 
     def reachable(self, nodes: Sequence[Node]) -> list[Node]:
         """Those with a connection, a new one where it broke."""

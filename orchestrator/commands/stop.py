@@ -14,11 +14,16 @@ from orchestrator.remote.ssh import Connection
 
 @dataclass(frozen=True)
 class Ended:
-    """What a host had to end: runs by id, and how many processes without a supervisor were among them."""
+    """What a host had to end: runs by id, and how many processes without a supervisor were among them.
+
+    ``alive`` are those that could not be ended, in words; ``held_by`` is whose lock it is, if another user's.
+    """
 
     host: str
     runs: tuple[str, ...]
     leftovers: int
+    alive: tuple[str, ...] = ()
+    held_by: str | None = None
 
 
 def stop(target: Target, run_id: str | None, grace: float, display: Display) -> int:
@@ -34,29 +39,40 @@ def stop(target: Target, run_id: str | None, grace: float, display: Display) -> 
             return Ended(node.name, (), 0)
         answer = node.stop(run_id, grace)
         refused = answer["refused"]
-        if refused and "denied" in refused:
-            raise PreflightError(
-                f"run {refused['run_id']} belongs to {refused['denied']}",
-                remedy="ask its owner, or stop it as root",
-                host=node.name,
-            )
-        if refused:
+        if refused and "foreign" not in refused:
             raise PreflightError(refused["error"], host=node.name)
-        return Ended(node.name, tuple(answer["ended"]), answer["killed"])
+        held_by = refused["owner"] if refused else None
+        return Ended(node.name, tuple(answer["ended"]), answer["killed"], tuple(answer["alive"]), held_by)
 
     with session(target, spares_too=True) as opened:
         outcomes = on_all(opened.links, ask, limit=opened.fanout)
     ended: dict[str, list[str]] = {}
+    refusals: list[OrchError] = []
     for outcome in outcomes:
         if isinstance(outcome, Ended):
             for each in outcome.runs:
                 ended.setdefault(each, []).append(outcome.host)
             if outcome.leftovers:
                 display.note(f"{outcome.host}: ended {outcome.leftovers} processes that no supervisor watched")
+            refusals += _refusals(outcome, run_id, display)
     for each, hosts in ended.items():
         display.write(f"stopped {each} on {', '.join(hosts)}\n")
+    if errors := [*failures(outcomes), *refusals]:
+        raise HostErrors(errors, len(opened.links))
     if not ended:
         display.write("nothing to stop\n")
-    if errors := failures([outcome for outcome in outcomes if isinstance(outcome, OrchError)]):
-        raise HostErrors(errors, len(opened.links))
     return 0
+
+
+def _refusals(outcome: Ended, run_id: str | None, display: Display) -> list[OrchError]:
+    """What a host could not end."""
+    found: list[OrchError] = []
+    if outcome.alive:
+        what = f"could not end {', '.join(outcome.alive)}"
+        found.append(PreflightError(what, remedy="end it as that user, or as root, there", host=outcome.host))
+    if outcome.held_by and run_id is None:
+        what = f"the lock is held by {outcome.held_by}"
+        found.append(PreflightError(what, remedy="only that user, or root there, can end it", host=outcome.host))
+    elif outcome.held_by:
+        display.note(f"{outcome.host}: the lock is held by {outcome.held_by}; no run of yours is there")
+    return found

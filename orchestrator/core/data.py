@@ -7,6 +7,7 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from orchestrator.core.facts import Address
 from orchestrator.core.inventory import DataSource, Host
 from orchestrator.core.snapshot import Entry
 
@@ -51,15 +52,23 @@ def to_send(lacking: Sequence[Lacking], entries: Sequence[Entry]) -> list[tuple[
     return sorted(found.items())
 
 
-def doors(host: Host, addresses: Sequence[str | None]) -> list[str]:
-    """The addresses to try for a node, the likeliest first: the named one, the one that SSH uses, its others."""
-    usable = [host.fabric_address, *addresses]
+def doors(host: Host, addresses: Sequence[Address], others: Sequence[Sequence[Address]]) -> list[str]:
+    """Where a node is to be dialled, and so to listen, the likeliest first.
+
+    That is ``fabric_address``, or the address that SSH came in on (the first of ``addresses``) and those in a
+    network that one of the ``others`` is in, too.
+    """
+    if host.fabric_address is not None:
+        return [host.fabric_address]
+    there = {_network(each) for other in others for each in other}
     kept = []
-    for position, address in enumerate(usable):
-        if address is None or ":" in address.removeprefix("::ffff:"):
-            continue
-        plain = address.removeprefix("::ffff:")
+    for position, each in enumerate(addresses):
         # Of hosts on one machine SSH's loopback address is the right one, any other leads a node to itself.
-        if position < 2 or not ipaddress.ip_address(plain).is_loopback:
-            kept.append(plain)
+        usable = ":" not in each.address and not ipaddress.ip_address(each.address).is_loopback
+        if position == 0 or (usable and _network(each) in there):
+            kept.append(each.address)
     return list(dict.fromkeys(kept))
+
+
+def _network(each: Address) -> object:
+    return ipaddress.ip_network(f"{each.address}/{each.prefix}", strict=False)

@@ -28,7 +28,8 @@ class Interpreter:
 
 @dataclass(frozen=True)
 class Running:
-    """The run that holds a node's lock; ``age`` in seconds."""
+    """The run that holds a node's lock; ``age`` in seconds. Whose it is alone is known of another user's: then
+    ``run_id`` is empty."""
 
     run_id: str
     owner: str
@@ -73,8 +74,8 @@ class Facts:
         running = None
         if held is not None:
             running = Running(
-                held.get("run_id", "?"),
-                held.get("owner", "?"),
+                held.get("run_id", ""),
+                held.get("owner", "a supervisor that does not answer"),
                 held.get("workload", "?"),
                 held.get("age", 0.0),
             )

@@ -70,6 +70,9 @@ def busy(examined: Examined) -> Iterator[Finding]:
 
 
 def _held(node: str, running: Running, seconds: float) -> Finding:
+    if not running.run_id:
+        remedy = "that user, or root there, can end it: orch stop --all"
+        return fail(node, f"its lock is held by {running.owner}", remedy)
     what = f"is busy with run {running.run_id} ({running.workload}) of {running.owner}, for {age(seconds)}"
     remedy = f"wait, watch it: orch attach {running.run_id}, or end it: orch stop {running.run_id}"
     return fail(node, what, remedy)

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 
-from . import wire
+from . import processes, wire
 from .refusal import Refused
 
 # Each verb's module is imported only when called: a zipapp is compiled anew at every start.
@@ -29,6 +29,8 @@ VERBS = {
 
 def main():
     """Read the request, answer with frames; a failure is a frame too: ``{"error", "kind", "details"}``."""
+    # Whatever is kept here is this user's alone; what ranks and users' data may be is the user's own choice.
+    processes.login_umask = os.umask(0o077)
     # Frames own the real stdout; anything that prints by accident goes to stderr instead.
     out = os.dup(1)
     os.dup2(2, 1)

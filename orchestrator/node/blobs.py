@@ -79,6 +79,7 @@ class Blobs:
     @contextlib.contextmanager
     def held(self, alone=False):
         """Keep others from removing blobs; ``alone``: from adding any, too. Raises Refused if they do just now."""
+        paths.private(self.home)
         os.makedirs(self.folder, exist_ok=True)
         with open(os.path.join(self.home, "lock"), "a") as file:
             try:

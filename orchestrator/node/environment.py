@@ -57,6 +57,7 @@ def answer(request, out):
     if frame is None:
         return
     wheels = json.loads(frame[1].decode("ascii"))["wheels"]
+    paths.private(os.path.dirname(base))
     os.makedirs(base, exist_ok=True)
     with open(folder + ".lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

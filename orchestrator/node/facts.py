@@ -4,7 +4,7 @@ Request: ``{"python": path or null, "workdir", "master_port": first port to try 
 "trees": [[workdir, project, tree id], ...], "parts": [name, ...], "names": [to look up], "packages": [names],
 "project": name or null, "probe": bool}``. The first frame is the node's
 clock, the second the facts; a part that hangs or breaks is ``{"error": why}`` and holds no other up. With
-``probe`` the node then listens for others and waits for orders, see ``probe.py``.
+``probe`` the node then waits for orders, see ``probe.py``.
 """
 
 import array
@@ -67,7 +67,6 @@ def answer(request, out):
     if "packages" in versions:
         interpreter.update(version=versions["version"], torch=versions["packages"].get("torch"))
     master_port = free_port(request.get("master_port"), request.get("port_fixed", False))
-    listener = probe.Listener(request["nonce"]) if request.get("probe") else None
     wire.write_all(
         out,
         wire.json_frame(
@@ -87,12 +86,11 @@ def answer(request, out):
                 "running": lock.holder(),
                 "leftovers": sorted({run_id for run_id, _ in sweep.leftovers().values()}),
                 "parts": parts,
-                "probe": listener.ports(master_port) if listener else None,
             }
         ),
     )
-    if listener is not None:
-        probe.obey(out)
+    if request.get("probe"):
+        probe.obey(request["nonce"], out)
 
 
 def gpu_count():

@@ -134,7 +134,7 @@ class Follower:
         """Whether the attempt's supervisor is alive."""
         held = lock.holder()
         return held is not None and (
-            "error" in held or (held["run_id"], held["attempt"]) == (self.run_id, self.attempt)
+            "error" in held or (held.get("run_id"), held.get("attempt")) == (self.run_id, self.attempt)
         )
 
     def send_events(self):

@@ -23,7 +23,7 @@ class Lease:
         self.path = os.path.join(folder, CONTACT)
         self.on_disconnect = on_disconnect
         self.cut_off = cut_off
-        self.began = time.monotonic()
+        self.heard = time.monotonic()
         self.prober = None
         self.probed_at = 0.0
         self.alone = 0
@@ -32,7 +32,9 @@ class Lease:
         """Why the run should end: a short text, or None if it may go on."""
         if self.on_disconnect is None and self.cut_off is None:
             return None
-        silence = time.monotonic() - max(self.began, contact(self.path))
+        # It only grows: a note that cannot be read now takes nothing back.
+        self.heard = max(self.heard, contact(self.path))
+        silence = time.monotonic() - self.heard
         if self.on_disconnect is not None and silence > self.on_disconnect:
             return "no control machine for %d s" % self.on_disconnect
         if self.cut_off is None or silence < self.cut_off["after"]:
@@ -56,9 +58,15 @@ class Lease:
 
 
 def touch(folder):
-    """Note that the control machine has been heard, by the clock that all processes of a host share."""
-    with open(os.path.join(folder, CONTACT), "w") as file:
-        file.write(repr(time.monotonic()))
+    """Note that the control machine has been heard, by the clock that all processes of a host share.
+
+    One write over the old note, of the same length: a reader finds one of the two, and a full disk has room.
+    """
+    handle = os.open(os.path.join(folder, CONTACT), os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        os.pwrite(handle, b"%020.6f" % time.monotonic(), 0)
+    finally:
+        os.close(handle)
 
 
 def contact(path):

@@ -6,7 +6,12 @@ State lives in ``~/.orch/<hostname>/`` and not in ``~/.orch/``, because a home m
 import glob
 import os
 import re
+import secrets
 import socket
+import stat
+import tempfile
+
+from .refusal import Refused
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 TREE_ID = re.compile(r"[0-9a-f]{32}\Z")
@@ -35,10 +40,10 @@ def attempt_dir(run_id, attempt):
 
 
 def attempts(run_id):
-    """The numbers of the attempts that this host had a part in, in order."""
+    """The numbers of the attempts that this host had a part in, in order; none of what can be no run."""
     try:
         names = os.listdir(run_dir(run_id))
-    except OSError:
+    except (OSError, ValueError):
         return []
     return sorted(int(name[7:]) for name in names if name.startswith("attempt") and name[7:].isdigit())
 
@@ -54,6 +59,51 @@ def run_ids():
 def work_dir(workdir, run_id):
     """The working folder of one run, on the disk the user chose for such things."""
     return os.path.join(os.path.expanduser(workdir), "runs", hostname(), run_id)
+
+
+def private(folder):
+    """Make a folder that only this user writes to, and return it; raises Refused if others could, too.
+
+    A workdir may lie where every user may make folders: one that somebody else made there first is not used.
+    """
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    for status in (os.lstat(folder), os.stat(folder)):
+        if not is_ours(status, folder):
+            what = "%s belongs to another user (uid %d): choose another workdir" % (folder, status.st_uid)
+            raise Refused(what, "tree")
+    if status.st_mode & 0o022:
+        os.chmod(folder, status.st_mode & 0o755)
+    above = os.stat(os.path.dirname(folder))
+    if above.st_mode & 0o002 and not above.st_mode & stat.S_ISVTX:
+        what = "every user may rename what is in %s: choose another workdir" % os.path.dirname(folder)
+        raise Refused(what, "tree")
+    return folder
+
+
+def is_ours(status, path):
+    """Whether a file is this user's, as its disk has it: a server may write root's files down as another's."""
+    if status.st_uid == os.geteuid():
+        return True
+    if os.geteuid() != 0 or status.st_uid < 60000:
+        return False
+    try:
+        with tempfile.TemporaryFile(dir=os.path.dirname(path)) as file:
+            return os.fstat(file.fileno()).st_uid == status.st_uid
+    except OSError:
+        return False
+
+
+def secret():
+    """This user's random bytes on this host, the same every time: 32 of them."""
+    path = os.path.join(state_dir(), "secret")
+    if not os.path.exists(path):
+        os.makedirs(state_dir(), mode=0o700, exist_ok=True)
+        aside = "%s.%s" % (path, secrets.token_hex(8))
+        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(32))
+        os.replace(aside, path)
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def own_dir(workdir):

@@ -18,7 +18,7 @@ TOKEN = re.compile(r"[0-9a-f]{16}\Z")
 def of(workdir):
     """The id of the folder that holds what is synced: nodes that share a disk have the same."""
     home = paths.own_dir(workdir)
-    os.makedirs(home, exist_ok=True)
+    paths.private(home)
     target = os.path.join(home, "id")
     if not os.path.exists(target):
         partial = os.path.join(home, blobs.partial_name())

@@ -1,9 +1,11 @@
 """Can the nodes talk to each other the way a run does? Every node listens, then all dial.
 
-It goes with ``facts``: that answer says where this node listens, ``{"port", "udp_port", "master": "ok", why not,
-or null}``. Then the control side sends ``{"targets": [{"node", "addresses", "port", "udp_port", "master_port",
-"nonce", "streams"}], "seconds", "thorough", "logins": targets of mesh.py}``, gets ``{"results": {node: ...},
-"logins": {node: ...}}``, and hangs up when all nodes have answered: until then this one can be dialled.
+It goes with ``facts``. After them the control side sends ``{"listen": [addresses of this node], "master_port":
+port or null}`` and gets ``{"port", "udp_port", "master": "ok", why not, or null}``: this node then listens there
+and nowhere else. Then come ``{"targets": [{"node", "addresses", "port", "udp_port", "master_port", "nonce",
+"streams"}], "seconds", "thorough", "logins": targets of mesh.py}``; the answer is ``{"results": {node: ...},
+"logins": {node: ...}}``, and the control side hangs up when all nodes have answered: until then this one can be
+dialled.
 """
 
 import errno
@@ -22,12 +24,19 @@ BULK = 512 * 1024
 BULK_LIMIT = 2.5
 DATAGRAMS, DATAGRAM_INTERVAL, DATAGRAM_WAIT = 30, 0.01, 1.0
 GREETING = 16
+PORT_TRIES = 10
 # How long the nodes only count datagrams, in seconds.
 QUIET = DATAGRAMS * DATAGRAM_INTERVAL + 0.5
 
 
-def obey(out):
-    """Dial as ordered, report, and stay until the end of stdin."""
+def obey(nonce, out):
+    """Listen where that is ordered, dial as ordered, report, and stay until the end of stdin."""
+    frame = wire.read_frame(0)
+    if frame is None:
+        return
+    where = json.loads(frame[1].decode("ascii"))
+    listener = Listener(nonce, own(where["listen"]))
+    wire.write_all(out, wire.json_frame(listener.ports(where["master_port"])))
     frame = wire.read_frame(0)
     if frame is None:
         return
@@ -47,41 +56,37 @@ def obey(out):
 
 
 class Listener:
-    """Sockets that greet with this node's nonce and then echo, in the background."""
+    """Sockets at these addresses that greet with this node's nonce and then echo, in the background."""
 
-    def __init__(self, nonce):
+    def __init__(self, nonce, addresses):
         self.greeting = nonce.encode("ascii").ljust(GREETING)[:GREETING]
-        self.port = self.serve(self.bound(0))
-        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        datagrams.bind(("0.0.0.0", 0))
-        self.udp_port = datagrams.getsockname()[1]
-        threading.Thread(target=self.echo_datagrams, args=(datagrams,), daemon=True).start()
+        self.addresses = addresses
+        streams = opened(addresses, socket.SOCK_STREAM, 0)
+        self.port = streams[0].getsockname()[1]
+        for sock in streams:
+            self.serve(sock)
+        datagrams = opened(addresses, socket.SOCK_DGRAM, 0)
+        self.udp_port = datagrams[0].getsockname()[1]
+        for sock in datagrams:
+            threading.Thread(target=self.echo_datagrams, args=(sock,), daemon=True).start()
 
     def ports(self, master_port):
         """Where it listens, at ``master_port`` too unless that is None."""
         master = None if master_port is None else self.listen_at(master_port)
         return {"port": self.port, "udp_port": self.udp_port, "master": master}
 
-    def bound(self, port):
-        """A listening socket."""
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("0.0.0.0", port))
-        sock.listen(256)
-        return sock
-
     def listen_at(self, port):
         """Serve a port that was asked for; ``ok``, or why it cannot be."""
         try:
-            self.serve(self.bound(port))
+            for sock in opened(self.addresses, socket.SOCK_STREAM, port):
+                self.serve(sock)
             return "ok"
         except OSError as error:
             return "in use" if error.errno == errno.EADDRINUSE else str(error.strerror)
 
     def serve(self, sock):
-        """Accept in the background; returns the port."""
+        """Accept in the background."""
         threading.Thread(target=self.accept, args=(sock,), daemon=True).start()
-        return sock.getsockname()[1]
 
     def accept(self, sock):
         """A thread for each that dials."""
@@ -112,6 +117,41 @@ class Listener:
                 sock.sendto(data, sender)
             except OSError:
                 continue
+
+
+def own(addresses):
+    """Those of the addresses that are this machine's; for one that is translated on its way, SSH's own."""
+    found = []
+    for address in addresses:
+        try:
+            with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as sock:
+                sock.bind((address, 0))
+        except OSError:
+            address = (os.environ.get("SSH_CONNECTION", "").split()[2:3] or ["127.0.0.1"])[0]
+        if address not in found:
+            found.append(address)
+    return found
+
+
+def opened(addresses, kind, port):
+    """A socket at each of the addresses, all at one port: ``port``, or for 0 any that is free at all of them."""
+    for _ in range(PORT_TRIES):
+        found = []
+        try:
+            for address in addresses:
+                sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
+                found.append(sock)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(kind == socket.SOCK_STREAM))
+                sock.bind((address, port or (found[0].getsockname()[1] if len(found) > 1 else 0)))
+                if kind == socket.SOCK_STREAM:
+                    sock.listen(256)
+            return found
+        except OSError as error:
+            for sock in found:
+                sock.close()
+            if port or error.errno != errno.EADDRINUSE:
+                raise
+    raise OSError(errno.EADDRINUSE, "no port is free at %s" % ", ".join(addresses))
 
 
 def dial(target, orders, began, results):

@@ -2,9 +2,12 @@
 
 import ctypes
 import os
+import pwd
 import signal
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+# The umask that this user's programs have on this host; orch's own files get a stricter one.
+login_umask = 0o022
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -16,7 +19,8 @@ def become_subreaper():
 
 
 def die_with_parent(parent):
-    """In a new child: get SIGTERM when ``parent`` dies, also if it has died already."""
+    """In a new child of the user's: get SIGTERM when ``parent`` dies, also if it has died already."""
+    os.umask(login_umask)
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -81,18 +85,48 @@ def descendants(pid):
 
 
 def marks():
-    """The live processes of runs on this host: ``{pid: (run id, attempt)}``, by the marks in their environment.
+    """The live processes of this user's runs on this host: ``{pid: (run id, attempt)}``, by their environment.
 
-    Hosts of a sandbox share a kernel; there ORCH_HOSTNAME says whose a process is.
+    Anybody can start a process with such a mark, and root could read it: only this user's count. Hosts of a
+    sandbox share a kernel; there ORCH_HOSTNAME says whose a process is.
     """
     here = os.environ.get("ORCH_HOSTNAME", "").encode()
     found = {}
     for pid in pids():
         values = dict(entry.partition(b"=")[::2] for entry in environment(pid) if entry.startswith(b"ORCH_"))
         run_id = values.get(b"ORCH_RUN_ID")
-        if run_id and values.get(b"ORCH_HOSTNAME", b"") == here and alive(pid):
+        if run_id and values.get(b"ORCH_HOSTNAME", b"") == here and alive(pid) and user(pid) == os.getuid():
             attempt = values.get(b"ORCH_ATTEMPT", b"1")
             found[pid] = (run_id.decode("utf-8", "replace"), int(attempt) if attempt.isdigit() else 1)
+    return found
+
+
+def user(pid):
+    """The real user id of a process, or None if it is gone (proc_pid_status(5))."""
+    try:
+        with open("/proc/%d/status" % pid, "rb") as lines:
+            for line in lines:
+                if line.startswith(b"Uid:"):
+                    return int(line.split()[1])
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def described(targets):
+    """Processes in words: ``["pid 412 (python3) of alice", ...]``."""
+    found = []
+    for pid in targets:
+        try:
+            with open("/proc/%d/comm" % pid, "rb") as file:
+                name = file.read().decode("utf-8", "replace").strip()
+            uid = user(pid)
+            owner = pwd.getpwuid(uid).pw_name
+        except (OSError, TypeError):
+            continue
+        except KeyError:
+            owner = "uid %d" % uid
+        found.append("pid %d (%s) of %s" % (pid, name, owner))
     return found
 
 
@@ -110,9 +144,9 @@ def of_run(run_id, attempt):
 
 
 def send(signal_number, targets):
-    """Signal each process; one that is gone is no error."""
+    """Signal each process; one that is gone is no error, nor one that is not ours to signal."""
     for pid in targets:
         try:
             os.kill(pid, signal_number)
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):
             continue

@@ -2,29 +2,32 @@
 
 A conversation. Request: ``{"workdir", "root": folder on this node, "look": bool}``, then the entries as a data
 frame of deflated JSON, as ``store.py`` has them. When what is here already has been looked through, the answer:
-``{"place", "port", "addresses": [of this node], "lacking": [[index of an entry, bytes of it that are here],
-...]}``; with ``look`` that is all, and nothing was written. Then an order ``{"token": of whom to let in, "next":
-{"addresses", "port", "token"} or null, "files": [[index, first byte], ...]}``; answer ``{"next": "ok", null, or
-why not}``. The data are those files from those bytes on, one after the other; they come from the node that knows
-the token, or as data frames on stdin. Meanwhile comes ``{"at": bytes}`` now and then, at the end ``{"done":
-true, "complete": bool, "damaged": [paths], "next": ...}``.
+``{"place", "addresses": [[interface, address, prefix length], ...] of this node, SSH's first, "lacking": [[index
+of an entry, bytes of it that are here], ...]}``; with ``look`` that is all, and nothing was written. Then
+``{"listen": [addresses]}``, answer ``{"port"}``: this node listens there and nowhere else. Then an order
+``{"token": of whom to let in, "next": {"addresses", "port", "token"} or null, "files": [[index, first byte],
+...]}``; answer ``{"next": "ok", null, or why not}``. The data are those files from those bytes on, one after the
+other; they come from the node that knows the token, or as data frames on stdin. Meanwhile comes ``{"at": bytes}``
+now and then, at the end ``{"done": true, "complete": bool, "damaged": [paths], "next": ...}``.
 
-A file is complete or not there; its part is ``.orch-<hash>-<host>.part`` beside it, and stays for the next
-attempt.
+A file is complete or not there; its part is ``.orch-<code>-<host>.part`` beside it and stays for the next attempt.
+The code is one that nobody else can work out, for others may be allowed to write there.
 """
 
 import contextlib
+import errno
 import hashlib
 import hmac
 import json
 import os
 import select
 import socket
+import stat
 import threading
 import time
 import zlib
 
-from . import blobs, facts, paths, place, store, tidy, wire
+from . import blobs, facts, paths, place, probe, processes, store, tidy, wire
 from .refusal import Refused
 
 LINK_LIMIT, STALL_LIMIT = 3.0, 30.0
@@ -34,6 +37,7 @@ PIECE = 256 * 1024
 
 def answer(request, out):
     """Look, receive, pass on."""
+    os.umask(processes.login_umask)
     root = os.path.realpath(os.path.expanduser(request["root"]))
     entries = json.loads(zlib.decompress(wire.read_frame(0)[1]).decode("ascii"))
     for entry in entries:
@@ -42,7 +46,7 @@ def answer(request, out):
     here = {index: Part(root, entry, records) for index, entry in enumerate(entries) if entry[1] == "file"}
     if request["look"]:
         lacking = [[index, 0] for index, part in here.items() if not part.whole()]
-        first = {"place": None, "port": 0, "addresses": [], "lacking": lacking}
+        first = {"place": None, "addresses": [], "lacking": lacking}
         wire.write_all(out, wire.json_frame(first))
         return
     tidy.remove_abandoned(request["workdir"])
@@ -50,20 +54,24 @@ def answer(request, out):
     for entry in entries:
         if entry[1] != "file":
             make(root, entry)
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.bind(("0.0.0.0", 0))
-    listener.listen(8)
     first = {
         "place": place.of(request["workdir"]) if inside(root, request["workdir"]) else None,
-        "port": listener.getsockname()[1],
-        "addresses": [facts.ssh_address()] + [address for _, address, _ in facts.addresses()],
+        "addresses": addresses(),
         "lacking": [[index, part.have] for index, part in lacking.items()],
     }
     wire.write_all(out, wire.json_frame(first))
     try:
-        pass_on(entries, lacking, listener, out)
+        pass_on(entries, lacking, out)
     finally:
         records.save()
+
+
+def addresses():
+    """This node's addresses, the one that SSH came in on first."""
+    ssh = (facts.ssh_address() or "127.0.0.1").replace("::ffff:", "")
+    known = facts.addresses()
+    first = [entry for entry in known if entry[1] == ssh] or [["", ssh, 128 if ":" in ssh else 32]]
+    return first[:1] + [entry for entry in known if entry[1] != ssh]
 
 
 def inside(root, workdir):
@@ -71,13 +79,18 @@ def inside(root, workdir):
     return root.startswith(os.path.join(os.path.realpath(os.path.expanduser(workdir)), ""))
 
 
-def pass_on(entries, lacking, listener, out):
+def pass_on(entries, lacking, out):
     """Obey an order: take the files in from where it says, and send them on."""
     frame = wire.read_frame(0)
     if frame is None:
         return
+    listeners = probe.opened(probe.own(json.loads(frame[1].decode("ascii"))["listen"]), socket.SOCK_STREAM, 0)
+    wire.write_all(out, wire.json_frame({"port": listeners[0].getsockname()[1]}))
+    frame = wire.read_frame(0)
+    if frame is None:
+        return
     order = json.loads(frame[1].decode("ascii"))
-    admitted = Admission(listener, order["token"])
+    admitted = Admission(listeners, order["token"])
     follower = Follower(order["next"]) if order["next"] else None
     wire.write_all(out, wire.json_frame({"next": follower.state if follower else None}))
     ready, _, _ = select.select([0, admitted.woken], [], [], STALL_LIMIT)
@@ -125,7 +138,7 @@ class Part:
         if os.path.realpath(folder) != root and not os.path.realpath(folder).startswith(root.rstrip("/") + "/"):
             raise Refused("%r leads out of %s there" % (self.path, root), "path")
         # With the host's name: others may have the same folder, and write to it at the same time.
-        self.partial = os.path.join(folder, ".orch-%s-%s.part" % (self.sha[:24], paths.hostname()))
+        self.partial = os.path.join(folder, ".orch-%s-%s.part" % (code(self.target, self.sha), paths.hostname()))
         self.records = records
         self.have = 0
         self.digest = hashlib.sha256()
@@ -150,42 +163,52 @@ class Part:
         """Whether the file is here, whole; if not, look at what there is of it."""
         if self.whole():
             return True
-        if not self.size:
+        if os.path.lexists(self.partial):
             self.open()
-            return self.finish()
-        try:
-            self.have = min(os.lstat(self.partial).st_size, self.size)
-            file_hash(self.partial, self.digest)
-        except OSError:
-            self.have = 0
-        if self.have == self.size:
-            self.open()
-            return self.finish()
-        return False
+            self.have = min(os.fstat(self.file).st_size, self.size)
+            digest_of(self.file, self.digest, self.have)
+            self.close()
+        return self.finish() if self.have == self.size else False
 
     def open(self):
-        """Begin or go on with the part."""
-        if self.file is None:
-            os.makedirs(os.path.dirname(self.partial), exist_ok=True)
-            self.file = open(self.partial, "ab")  # noqa: SIM115
+        """Begin or go on with the part; raises Refused if what stands there is not a file of this user's alone."""
+        if self.file is not None:
+            return
+        os.makedirs(os.path.dirname(self.partial), exist_ok=True)
+        try:
+            self.file = os.open(self.partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise Refused("%r: somebody put a link where its part belongs" % self.path, "path") from None
+        status = os.fstat(self.file)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1 or not paths.is_ours(status, self.partial):
+            self.close()
+            raise Refused("%r: somebody put a file of theirs where its part belongs" % self.path, "path")
 
     def write(self, position, piece):
         """Take a piece that begins at byte ``position``; what is here already is passed over."""
         piece = piece[max(0, self.have - position) :]
-        if piece:
-            self.open()
-            self.file.write(piece)
-            self.digest.update(piece)
-            self.have += len(piece)
+        if not piece:
+            return
+        self.open()
+        end = self.have + len(piece)
+        while self.have < end:
+            self.have += os.pwrite(self.file, piece[len(piece) - (end - self.have) :], self.have)
+        # Of what stands in the file, not of what was sent.
+        self.digest.update(os.pread(self.file, len(piece), end - len(piece)))
 
     def finish(self):
         """Put the file in place; False, and nothing of it stays, if it is not what it should be."""
-        self.close()
-        if self.have != self.size or self.digest.hexdigest() != self.sha:
+        self.open()
+        size = os.fstat(self.file).st_size
+        if self.have != self.size or size != self.size or self.digest.hexdigest() != self.sha:
+            self.close()
             os.unlink(self.partial)
             self.have, self.digest = 0, hashlib.sha256()
             return False
-        os.chmod(self.partial, self.mode)
+        os.fchmod(self.file, self.mode)
+        self.close()
         os.rename(self.partial, self.target)
         self.records.note(self.path, os.lstat(self.target), self.sha)
         return True
@@ -193,8 +216,13 @@ class Part:
     def close(self):
         """Leave the part as it is."""
         if self.file is not None:
-            self.file.close()
+            os.close(self.file)
             self.file = None
+
+
+def code(target, sha):
+    """What a part is called by: always the same for a file, and known to this user alone."""
+    return hmac.new(paths.secret(), os.fsencode(target) + b"\0" + sha.encode("ascii"), "sha256").hexdigest()[:24]
 
 
 class Records:
@@ -222,6 +250,7 @@ class Records:
         """Keep them."""
         # Without them files are read again, no more.
         with contextlib.suppress(OSError):
+            paths.private(os.path.dirname(os.path.dirname(self.path)))
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
             with blobs.written(self.path) as file:
                 json.dump(self.known, file)
@@ -268,15 +297,17 @@ class Admission:
     ``woken`` is readable from then on, ``stream`` what it sends.
     """
 
-    def __init__(self, listener, token):
+    def __init__(self, listeners, token):
         self.stream = None
         self.woken, self.wake = os.pipe()
-        threading.Thread(target=self.wait, args=(listener, token.encode("ascii")), daemon=True).start()
+        self.listeners = listeners
+        threading.Thread(target=self.wait, args=(token.encode("ascii"),), daemon=True).start()
 
-    def wait(self, listener, token):
+    def wait(self, token):
         """Until it is there."""
         while self.stream is None:
-            sock, _ = listener.accept()
+            ready, _, _ = select.select(self.listeners, [], [])
+            sock, _ = ready[0].accept()
             sock.settimeout(LINK_LIMIT)
             try:
                 said = b""
@@ -350,3 +381,14 @@ def file_hash(path, digest):
             if not piece:
                 return digest
             digest.update(piece)
+
+
+def digest_of(handle, digest, size):
+    """Add the first ``size`` bytes of an open file to ``digest``."""
+    at = 0
+    while at < size:
+        piece = os.pread(handle, min(1024 * 1024, size - at), at)
+        if not piece:
+            return
+        digest.update(piece)
+        at += len(piece)

@@ -42,7 +42,9 @@ def make_work_dir(request):
     work = paths.work_dir(request["workdir"], request["run_id"])
     listing = os.path.join(paths.run_dir(request["run_id"]), "before.json")
     if not os.path.exists(listing):
+        # The folder of all runs of this user may be another's to write to; this run's is not.
         os.makedirs(os.path.dirname(work), exist_ok=True)
+        paths.private(work)
         copy_tree(existing_tree(request, request["tree"]), work)
         with open(listing + ".part", "w") as file:
             json.dump(outputs.listing(work), file)
@@ -67,6 +69,8 @@ def existing_tree(request, tree_id):
     tree = paths.tree_dir(request["workdir"], request["project"], tree_id)
     if not os.path.isdir(tree):
         raise Refused("tree %s is not on this node" % tree_id, "tree")
+    paths.private(os.path.dirname(tree))
+    paths.private(tree)
     return tree
 
 

@@ -86,7 +86,7 @@ def receive(store, entries, out):
 def build(store, entries, target):
     """The tree, aside, then in place. Links come last, so that nothing is ever written through one."""
     parent = os.path.dirname(target)
-    os.makedirs(parent, exist_ok=True)
+    paths.private(parent)
     building = os.path.join(parent, blobs.partial_name())
     os.mkdir(building, 0o755)
     try:

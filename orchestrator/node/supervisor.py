@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 
-from . import lock, processes
+from . import door, processes
 from .journal import Journal
 from .lease import Lease
 from .sample import Sampler
@@ -25,6 +25,8 @@ DISCOVERY_INTERVAL = 0.05
 IDLE_INTERVAL = 0.25
 # How long what torchrun leaves behind may take to end by itself before it is killed, in seconds.
 SURVIVOR_GRACE = 2.0
+# What is left so long after SIGKILL cannot be ended: it belongs to another user, or sleeps in the kernel.
+UNENDED_AFTER = 3.0
 # How long torchrun may take to notice a worker's end before a stop hides how it ended, in seconds.
 NOTICE_TIME = 1.0
 
@@ -49,7 +51,7 @@ class Supervisor:
         self.request = request
         self.folder = folder
         self.work = work
-        self.listener = listener
+        self.door = door.Door(listener)
         self.logs = os.path.join(folder, "logs")
         self.journal = Journal(folder)
         self.workers = Workers(request, folder, work, self.journal.record)
@@ -62,6 +64,8 @@ class Supervisor:
         self.stopped_by = None
         self.term_at = None
         self.kill_at = None
+        # When SIGKILL was sent for the first time.
+        self.killed_at = None
         self.askers = []
 
     def supervise(self):
@@ -72,18 +76,23 @@ class Supervisor:
             self.start_torchrun()
         except OSError as error:
             self.journal.record("failed_to_start", error=str(error))
-            self.finish(127, 0)
+            self.finish(127, 0, [])
             return
-        while self.torchrun.poll() is None:
+        while self.torchrun.poll() is None and not self.unended():
             self.wait(wake, IDLE_INTERVAL if self.workers.complete else DISCOVERY_INTERVAL)
-            self.look()
+            try:
+                self.look()
+            except OSError:
+                # A log that somebody removed, say: what is recorded suffers, the run goes on.
+                traceback.print_exc()
             self.end_if_due()
         self.workers.find_logs()
-        if self.torchrun.returncode != 0 and self.stopped_by is None:
+        if self.torchrun.returncode and self.stopped_by is None:
             self.workers.find_summary()
         self.sampler.close()
-        killed = self.clear(wake)
-        self.finish(self.torchrun.returncode, killed)
+        killed, alive = self.clear(wake)
+        code = self.torchrun.returncode
+        self.finish(-signal.SIGKILL if code is None else code, killed, alive)
 
     def look(self):
         """See what has changed since the last look."""
@@ -97,19 +106,20 @@ class Supervisor:
         if reason is not None:
             self.stop(reason, self.request["grace"])
 
-    def finish(self, code, killed):
-        """Record how it ended, and tell those who wait for it."""
+    def finish(self, code, killed, alive):
+        """Record how it ended, and tell those who wait for it. ``alive`` describes what could not be ended."""
         self.journal.record(
             "finished",
             exit_code=code if code >= 0 else None,
             signal=-code if code < 0 else None,
             stopped=self.stopped_by is not None,
             killed=killed,
+            alive=alive,
             oom_kills=oom_kills() - self.oom_kills,
         )
         self.journal.close()
         for asker in self.askers:
-            self.reply(asker, {"run_id": self.request["run_id"], "gone": True})
+            door.reply(asker, {"run_id": self.request["run_id"], "gone": True, "alive": alive})
 
     def note_sizes(self):
         """Keep how long each log was by now: lines have no time of their own, ``logs --since`` needs one."""
@@ -153,35 +163,21 @@ class Supervisor:
         for due in (self.term_at, self.kill_at):
             if due is not None:
                 seconds = min(seconds, max(0.0, due - time.monotonic()))
-        ready, _, _ = select.select([wake, self.listener], [], [], seconds)
+        ready, _, _ = select.select([wake] + self.door.sockets(), [], [], seconds)
         if wake in ready:
             os.read(wake, 4096)
-        if self.listener in ready:
-            self.serve()
+        for asker, question in self.door.questions(ready):
+            self.answer(asker, question)
 
-    def serve(self):
-        """Answer one question at the lock's door; a stop is answered when the run is gone."""
-        asker, _ = self.listener.accept()
-        asker.settimeout(5.0)
-        try:
-            question = json.loads(asker.makefile("rb").readline().decode("ascii"))
-            if question["op"] == "status":
-                self.reply(asker, self.status())
-            elif question["run_id"] not in (None, self.request["run_id"]):
-                self.reply(asker, {"run_id": self.request["run_id"], "other": True})
-            elif not lock.may_stop(lock.peer_uid(asker)):
-                self.reply(asker, {"run_id": self.request["run_id"], "denied": self.request["owner"]})
-            else:
-                self.stop("stop", float(question["grace"]))
-                self.askers.append(asker)
-        except (OSError, ValueError, KeyError):
-            asker.close()
-
-    def reply(self, asker, value):
-        """Answer and hang up; an asker that has gone is no error."""
-        with contextlib.suppress(OSError):
-            asker.sendall(json.dumps(value).encode("ascii") + b"\n")
-        asker.close()
+    def answer(self, asker, question):
+        """Answer one question; a stop is answered when the run is gone."""
+        if question["op"] == "status":
+            door.reply(asker, self.status())
+        elif question["run_id"] not in (None, self.request["run_id"]):
+            door.reply(asker, {"run_id": self.request["run_id"], "other": True})
+        else:
+            self.stop("stop", float(question["grace"]))
+            self.askers.append(asker)
 
     def status(self):
         """The facts of this run."""
@@ -208,20 +204,27 @@ class Supervisor:
         if self.kill_at is not None and now >= self.kill_at:
             processes.send(signal.SIGKILL, self.survivors())
             self.kill_at = now + 1.0
+            self.killed_at = self.killed_at or now
+
+    def unended(self):
+        """Whether torchrun itself cannot be ended, not even by SIGKILL."""
+        return self.killed_at is not None and time.monotonic() > self.killed_at + UNENDED_AFTER
 
     def survivors(self):
         """The live processes of this attempt, other than the supervisor."""
         return processes.of_run(self.request["run_id"], self.request["attempt"])
 
     def clear(self, wake):
-        """End what torchrun left behind; returns how many processes had to be killed."""
+        """End what torchrun left behind: how many processes had to be killed, and what could not be, in words."""
         killed = 0
         left = self.survivors()
         processes.send(signal.SIGTERM, left)
         deadline = time.monotonic() + SURVIVOR_GRACE
-        while left:
+        given_up = deadline + UNENDED_AFTER
+        while left and time.monotonic() < given_up:
             if self.kill_at is not None:
                 deadline = min(deadline, self.kill_at)
+                given_up = min(given_up, deadline + UNENDED_AFTER)
             self.term_at = self.kill_at = None
             if time.monotonic() >= deadline:
                 processes.send(signal.SIGKILL, left)
@@ -230,7 +233,7 @@ class Supervisor:
             self.reap()
             left = self.survivors()
         self.reap()
-        return killed
+        return killed - len(left) if killed else 0, processes.described(left)
 
     def reap(self):
         """Collect the orphans that became children of this subreaper."""

@@ -91,9 +91,9 @@ def install_command() -> str:
 
 
 def has_tree_command(workdir: str, project: str, tree_id: str) -> str:
-    """The command line that asks for a tree, and touches its list as ``node/store.py`` does."""
-    tree = in_home(f"{workdir}/{project}/{tree_id}")
-    return f"test -d {tree} && touch -c {tree}.json && exit {THERE_CODE}"
+    """The command line that asks for a tree of this user's, and touches its list as ``node/store.py`` does."""
+    tree, parent = in_home(f"{workdir}/{project}/{tree_id}"), in_home(f"{workdir}/{project}")
+    return f"test -O {parent} && test -d {tree} && test -O {tree} && touch -c {tree}.json && exit {THERE_CODE}"
 
 
 def in_home(path: str) -> str:

@@ -1,6 +1,6 @@
 """Ask nodes what they are, and let them dial each other the way the ranks of a run do.
 
-One call a node serves both: it answers with its facts, listens meanwhile, and dials when it is told whom.
+One call a node serves both: it answers with its facts, listens where it is told to, and dials whom it is told.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ FACTS_TIMEOUT, PROBE_TIMEOUT, LOGIN_TIMEOUT = 60.0, 30.0, 60.0
 
 @dataclass(frozen=True)
 class Answer:
-    """A node's facts and, where it listens, the call that it waits on for orders; ``ports`` is where."""
+    """A node's facts, and the call that it waits on for orders."""
 
     facts: Facts
     call: Call
-    ports: Mapping[str, Any] | None
 
 
 def ask(
@@ -47,7 +46,7 @@ def ask(
             call.channel.close()
             raise
         noise = call.noise.decode("utf-8", "replace")
-        return Answer(Facts.from_answer(node.name, value, offset, noise), call, value["probe"])
+        return Answer(Facts.from_answer(node.name, value, offset, noise), call)
 
     outcomes = on_all(nodes, ask_one, limit=limit)
     answers = {outcome.facts.node: outcome for outcome in outcomes if isinstance(outcome, Answer)}
@@ -91,13 +90,23 @@ def probe(
     moment. Not ``thorough``: only whether connections can be made. A node that does not answer is left out.
     With ``ssh_ports`` they log in to each other, too; the second answer is how that ended.
     """
-    taking = [name for name, answer in answers.items() if addresses.get(name) and answer.ports is not None]
-    if len(taking) < 2:
+    asked = [name for name in answers if addresses.get(name)]
+    if len(asked) < 2:
         return {}, {}
+
+    def listen(name: str) -> dict[str, Any]:
+        call = answers[name].call
+        master = master_port if name == next(iter(answers)) else None
+        call.channel.write(wire.json_frame({"listen": list(addresses[name]), "master_port": master}))
+        return call.answer(PROBE_TIMEOUT)
+
+    heard = on_all(asked, listen, limit=len(asked))
+    open_at = {name: each for name, each in zip(asked, heard, strict=True) if not isinstance(each, OrchError)}
+    taking = list(open_at)
     whom = partners(taking)
 
     def target(other: str, streams: bool) -> dict[str, Any]:
-        ports = answers[other].ports or {}
+        ports = open_at[other]
         return {
             "node": other,
             "streams": streams,

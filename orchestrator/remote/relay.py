@@ -12,6 +12,7 @@ from typing import Any
 
 from orchestrator import errors
 from orchestrator.core.data import Lacking
+from orchestrator.core.facts import Address
 from orchestrator.core.snapshot import Entry, Snapshot
 from orchestrator.node import wire
 from orchestrator.remote.node import Node
@@ -47,9 +48,14 @@ class Relay:
             self.close()
             raise as_sync_error(error) from None
         self.place: str | None = answer["place"]
-        self.port: int = answer["port"]
-        self.addresses: list[str | None] = answer["addresses"]
+        self.addresses = tuple(Address(*entry) for entry in answer["addresses"])
         self.lacking = Lacking(dict(answer["lacking"]))
+
+    def listen(self, addresses: Sequence[str]) -> int:
+        """Let it listen at these addresses and no others; the port."""
+        self._call.channel.write(wire.json_frame({"listen": list(addresses)}))
+        port: int = self._call.answer(FLOWING)["port"]
+        return port
 
     def order(self, token: str, door: Mapping[str, Any] | None, files: Sequence[tuple[int, int]]) -> str | None:
         """Say whom to let in, whom to pass on to, and what will come; how the node after it answered."""

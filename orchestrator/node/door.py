@@ -1,0 +1,99 @@
+"""The supervisor's side of the host's lock: questions come in, and nothing that comes in holds it up or ends it.
+
+Only this user's processes and root's are heard; anybody else is hung up on before a byte is read. A question is
+one line of at most ``MOST_QUESTION`` bytes, and has to be there within ``QUESTION_LIMIT`` seconds.
+"""
+
+import contextlib
+import json
+import math
+import os
+import time
+
+from . import lock
+
+MOST_QUESTION = 4096
+QUESTION_LIMIT = 2.0
+# How many may be taken in at one time, and how many may wait to be heard.
+MOST_AT_ONCE, MOST_WAITING = 64, 64
+LONGEST_GRACE = 7 * 86400.0
+
+
+class Door:
+    """The listening socket that is the lock, and those who have connected to it."""
+
+    def __init__(self, listener):
+        self.listener = listener
+        listener.setblocking(False)
+        # Again, by this process: the kernel names whoever did it last as the holder.
+        listener.listen(lock.BACKLOG)
+        self.waiting = {}
+
+    def sockets(self):
+        """What to wait for."""
+        return [self.listener] + list(self.waiting)
+
+    def questions(self, ready):
+        """The questions that are whole by now: ``[(connection, question)]``; the connections are the caller's."""
+        if self.listener in ready:
+            self.admit()
+        found = []
+        for asker in [asker for asker in self.waiting if asker in ready]:
+            said, _ = self.waiting[asker]
+            try:
+                piece = asker.recv(MOST_QUESTION)
+            except OSError:
+                piece = b""
+            said.extend(piece)
+            if said.endswith(b"\n") or not piece or len(said) > MOST_QUESTION:
+                del self.waiting[asker]
+                question = parsed(bytes(said))
+                if question is None:
+                    asker.close()
+                else:
+                    found.append((asker, question))
+        now = time.monotonic()
+        for asker in [asker for asker, (_, until) in self.waiting.items() if now > until]:
+            del self.waiting[asker]
+            asker.close()
+        return found
+
+    def admit(self):
+        """Take in those who may ask; the others are sent away."""
+        for _ in range(MOST_AT_ONCE):
+            try:
+                asker, _ = self.listener.accept()
+            except OSError:
+                return
+            try:
+                welcome = lock.peer(asker)[0] in (0, os.getuid()) and len(self.waiting) < MOST_WAITING
+                asker.setblocking(False)
+            except OSError:
+                welcome = False
+            if welcome:
+                self.waiting[asker] = bytearray(), time.monotonic() + QUESTION_LIMIT
+            else:
+                asker.close()
+
+
+def parsed(line):
+    """A question, or None for what is none."""
+    try:
+        question = json.loads(line.decode("ascii"))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(question, dict):
+        return None
+    if question.get("op") == "status":
+        return question
+    grace = question.get("grace")
+    number = isinstance(grace, (int, float)) and not isinstance(grace, bool) and math.isfinite(grace)
+    known = question.get("op") == "stop" and isinstance(question.get("run_id"), (str, type(None)))
+    return question if known and number and 0 <= grace <= LONGEST_GRACE else None
+
+
+def reply(asker, value):
+    """Answer and hang up; an asker that has gone, or does not listen, is no error."""
+    with contextlib.suppress(OSError):
+        asker.send(json.dumps(value).encode("ascii") + b"\n")
+    asker.close()

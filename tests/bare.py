@@ -1,0 +1,70 @@
+"""A run of any program on one node, started as ``orch run`` does but without torchrun: torch takes seconds."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from orchestrator.core.inventory import Host
+from orchestrator.core.snapshot import take
+from orchestrator.remote.node import Call, Node
+from orchestrator.remote.ssh import Settings, connections
+from orchestrator.remote.store import Push
+from tests.cluster import Cluster
+
+PROJECT = "bare"
+
+
+@contextmanager
+def connected(cluster: Cluster, position: int = 0, settings: Settings | None = None) -> Iterator[Node]:
+    """A connection to one of the hosts; HOME has to be the cluster's."""
+    name = f"node{position + 1}"
+    host = Host(name, cluster.hosts[position].address, user="root", identity_file=str(cluster.identity_file))
+    link = connections([host], settings or Settings())[0]
+    link.open()
+    try:
+        yield Node(link)
+    finally:
+        link.close()
+
+
+def request(node: Node, project: Path, argv: Sequence[str], **changes: Any) -> dict[str, Any]:
+    """What starts ``argv`` on a node in a copy of the folder ``project``, which is synced for it."""
+    tree = take(project)
+    pushed = Push(node, "~/orch-work", PROJECT, tree)
+    pushed.close() if pushed.have else pushed.send()
+    run_id = f"bare-{secrets.token_hex(4)}"
+    return {
+        "run_id": run_id,
+        "attempt": 1,
+        "node": node.name,
+        "nodes": [node.name],
+        "node_rank": 0,
+        "owner": "root@here",
+        "workload": "bare",
+        "workdir": "~/orch-work",
+        "project": PROJECT,
+        "tree": tree.tree_id,
+        "overlays": [],
+        "cwd": ".",
+        "argv": list(argv),
+        "env": {"ORCH_RUN_ID": run_id, "ORCH_ATTEMPT": "1"},
+        "files": {},
+        "first_rank": 0,
+        "min_nodes": None,
+        "nproc": 1,
+        "grace": 5.0,
+        "on_disconnect": None,
+        "cut_off": None,
+        **changes,
+    }
+
+
+def start(node: Node, asked: dict[str, Any]) -> Call:
+    """Start it; the call goes on to follow it."""
+    call = node.call("start", asked)
+    call.answer(20.0)
+    return call

@@ -34,7 +34,7 @@ def execute(target: Target, argv: Sequence[str], display: Display) -> int:
         channel = link.command(line)
         channel.end_input()
         out, err = channel.output()
-        return Answer(channel.exit_code(), out, err)
+        return Answer(channel.exit_code(None), out, err)
 
     with session(target) as opened:
         outcomes = on_all(opened.links, ask, limit=opened.fanout)

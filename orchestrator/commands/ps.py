@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.commands.session import Session, Target, session
+from orchestrator.core.messages import RUNS
 from orchestrator.core.runs import NodeRun, joined
 from orchestrator.display import Display
 from orchestrator.errors import HostErrors, OrchError
@@ -33,7 +34,7 @@ def ask_runs(
         node = Node(link)
         if not ended and node.idle():
             return node, []
-        answer = node.ask("runs", {"run_id": run_id, "ended": ended}, silence=ANSWER_TIMEOUT)
+        answer = node.ask("runs", {"run_id": run_id, "ended": ended}, RUNS, ANSWER_TIMEOUT, scale=16)
         return node, [NodeRun.from_answer(each, answer["time"], node.name) for each in answer["runs"]]
 
     outcomes = on_all(opened.links, ask, limit=opened.fanout)

@@ -11,6 +11,7 @@ from pathlib import Path
 from orchestrator.commands.session import Session
 from orchestrator.core.events import Event, RunResult
 from orchestrator.core.inventory import Host
+from orchestrator.core.messages import RUNS
 from orchestrator.core.snapshot import Snapshot, take
 from orchestrator.display import Display
 from orchestrator.errors import OrchError
@@ -42,7 +43,7 @@ def next_lineup(opened: Session, before: Lineup, result: RunResult, display: Dis
         node = Node(link)
         try:
             link.open()
-            held = node.ask("runs", {"run_id": None, "ended": False}, silence=20.0)["runs"]
+            held = node.ask("runs", {"run_id": None, "ended": False}, RUNS, 20.0)["runs"]
         except OrchError as error:
             opened.given_up.add(host.name)
             display.note(f"spare {error}")

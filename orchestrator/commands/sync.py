@@ -18,6 +18,7 @@ from orchestrator.commands.workload import project_name, project_of
 from orchestrator.core.data import parse_data
 from orchestrator.core.hostrange import folded
 from orchestrator.core.inventory import DataSource
+from orchestrator.core.messages import PRUNED, USED, VERIFIED
 from orchestrator.core.snapshot import Difference, Snapshot, difference, take
 from orchestrator.display import Display
 from orchestrator.errors import HostErrors, OrchError, SyncError
@@ -122,7 +123,7 @@ def compare(
         if not options.check:
             return []
         request = {"workdir": workdir, "project": project, "tree": snapshot.tree_id}
-        return damaged(node.ask("verify", request, SILENCE))
+        return damaged(node.ask("verify", request, VERIFIED, SILENCE, scale=16))
 
     with display.stage(f"comparing {len(snapshot.entries)} files with {len(nodes)} hosts"):
         outcomes = on_all(nodes, look, limit=opened.fanout)
@@ -169,14 +170,15 @@ def prune(opened: Session, nodes: Sequence[Node], options: SyncOptions, display:
     """Remove what no run uses from every host; raises HostErrors."""
     workdirs = {host.name: host.workdir for host in opened.hosts}
 
-    asked = on_all(nodes, lambda node: node.ask("used", {}, SILENCE)["used"], limit=opened.fanout)
+    asked = on_all(nodes, lambda node: node.ask("used", {}, USED, SILENCE)["used"], limit=opened.fanout)
     if errors := failures(asked):
         raise HostErrors(errors, len(nodes))
     used = sorted({name for names in asked if not isinstance(names, OrchError) for name in names})
 
     def tidy(node: Node) -> dict[str, Any]:
         request = {"workdir": workdirs[node.name], "keep": options.keep, "runs": options.runs, "used": used}
-        return node.ask("prune", request, SILENCE)
+        removed: dict[str, Any] = node.ask("prune", request, PRUNED, SILENCE)
+        return removed
 
     outcomes = on_all(nodes, tidy, limit=opened.fanout)
     alike: dict[str, list[str]] = {}

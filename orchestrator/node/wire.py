@@ -14,6 +14,8 @@ LOG_HEAD = struct.Struct(">HQ")
 JSON, DATA, LOG = b"J", b"D", b"L"
 MAX_FRAME = 64 * 1024 * 1024
 CHUNK = 256 * 1024
+# The control side takes in less of what nodes send: lists are deflated, files and logs come in chunks.
+MOST_OF_NODES, MOST_OF_LOGS = 16 * 1024 * 1024, 4 * CHUNK
 # A login shell that prints more than this before the node program speaks is not waited for, in bytes.
 MOST_NOISE = 1024 * 1024
 
@@ -49,7 +51,7 @@ def log_frame(stream_id, offset, data):
 
 
 class Splitter:
-    """Bytes in any pieces -> whole frames. With a ``nonce``, everything before its preamble is ``noise``."""
+    """Bytes of a node in any pieces -> whole frames. With a ``nonce``, all before its preamble is ``noise``."""
 
     def __init__(self, nonce=None):
         self._buffer = bytearray()
@@ -83,7 +85,7 @@ class Splitter:
         at = 0
         while len(buffer) - at >= HEAD.size:
             kind, length = HEAD.unpack_from(buffer, at)
-            if kind not in (JSON, DATA, LOG) or length > MAX_FRAME:
+            if kind not in (JSON, DATA, LOG) or length > (MOST_OF_LOGS if kind == LOG else MOST_OF_NODES):
                 raise WireError("not a frame: %r" % bytes(buffer[at : at + 32]))
             end = at + HEAD.size + length
             if len(buffer) < end:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from orchestrator import errors
 from orchestrator.core.environment import Environment
+from orchestrator.core.messages import BUILDING, ENVIRONMENT
 from orchestrator.node import wire
 from orchestrator.remote.node import THERE_CODE, Node, in_home
 from orchestrator.remote.relay import as_sync_error
@@ -44,11 +45,13 @@ class Build:
         }
         self._call = node.call("environment", request)
         try:
-            answer = self._call.answer(SILENCE)
+            answer = self._call.answer(ENVIRONMENT, SILENCE)
         except errors.OrchError as error:
             self.close()
             raise as_sync_error(error) from None
         self.ready = answer["ready"] is not None
+        if not self.ready and "place" not in answer:
+            raise self._call.nonsense("neither an environment nor what it is to be built upon")
         self.place: str | None = None if self.ready else answer["place"]
         self.kind = ("", "", "") if self.ready else (answer["version"], answer["machine"], answer["libc"])
 
@@ -60,7 +63,7 @@ class Build:
         try:
             self._call.channel.write(wire.json_frame({"wheels": wheels}))
             while True:
-                answer = self._call.answer(SILENCE)
+                answer = self._call.answer(BUILDING, SILENCE)
                 if "ready" in answer:
                     return None
                 if "failed" in answer:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator import errors
 from orchestrator.core.events import Event
+from orchestrator.core.messages import FOLLOWED
+from orchestrator.core.shapes import MOST
 from orchestrator.node import wire
 from orchestrator.remote.node import Call, Node
 
@@ -27,7 +28,7 @@ class Output:
     """A piece of what a process printed. ``stream``: ``stdout``, ``stderr``, or ``torchrun`` for its own words.
 
     ``rank`` is None for torchrun, and where it is not known which rank a worker had. ``restart`` counts how often
-    an elastic torchrun started it again.
+    an elastic torchrun started it again. ``skipped``: so many bytes that came next are not to be had any more.
     """
 
     node: str
@@ -36,6 +37,7 @@ class Output:
     stream: str
     data: bytes
     restart: int = 0
+    skipped: int = 0
 
     @property
     def name(self) -> str:
@@ -45,6 +47,14 @@ class Output:
             if self.local_rank is None
             else wire.stream_name(self.local_rank, self.restart, self.stream)
         )
+
+
+@dataclass
+class _Stream:
+    """A log on the node, and how far it has come."""
+
+    output: Output
+    offset: int
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,7 @@ class Follower:
         self.over = False
         self.finished = False
         self._call: Call | None = None
-        self._streams: dict[int, dict[str, Any]] = {}
+        self._streams: dict[int, _Stream] = {}
         # Node clock minus this one's; the quickest frame tells it best.
         self._skew: float | None = None
 
@@ -113,11 +123,27 @@ class Follower:
             try:
                 self._hear(current)
                 break
-            except errors.OrchError as error:
+            except errors.ConnectionLost as error:
                 self.connected = False
                 current = self._reconnect(error)
+            except errors.OrchError as error:
+                self._give_up(error.message)
+                break
+            except Exception as error:
+                # Whatever it was that orch could not cope with: no run may wait for this thread for ever.
+                self._give_up(f"{type(error).__name__}: {error}")
+                break
         self.over = True
         self.put(Closed(self.name))
+
+    def _give_up(self, reason: str) -> None:
+        """Nothing that this node says helps any more: it counts as lost."""
+        self.connected = False
+        if self._call is not None:
+            self._call.channel.close()
+        self.put(Event(time.time(), "node_lost", self.name, {"reason": reason}))
+        if not self.passive:
+            threading.Thread(target=self._fence, daemon=True, name=f"fence-{self.name}").start()
 
     def ping(self) -> None:
         """Show the node that this side is there."""
@@ -135,29 +161,42 @@ class Follower:
         for kind, payload in call.frames(min(SILENCE, self.timeout / 2)):
             self.heard_at = time.monotonic()
             if kind == wire.LOG:
-                self._hear_log(payload)
-                continue
-            value = json.loads(payload)
-            if self._hear_value(value):
-                return
+                self._hear_log(call, payload)
+            elif kind == wire.JSON:
+                if self._hear_value(call.shaped(payload, FOLLOWED)):
+                    return
+            else:
+                raise call.nonsense("data that nobody asked for")
         raise errors.ConnectionLost("its follower ended", host=self.name)
 
-    def _hear_log(self, payload: bytes) -> None:
+    def _hear_log(self, call: Call, payload: bytes) -> None:
+        if len(payload) < wire.LOG_HEAD.size:
+            raise call.nonsense("a piece of a log without its head")
         stream_id, offset = wire.LOG_HEAD.unpack_from(payload)
-        about = self._streams[stream_id]
+        stream = self._streams.get(stream_id)
+        if stream is None or not stream.offset <= offset < MOST:
+            raise call.nonsense(f"a piece of log {stream_id} at byte {offset}")
         data = payload[wire.LOG_HEAD.size :]
-        name = about["name"]
-        self.offsets[name] = offset + len(data)
-        stream = name.rpartition(".")[2]
-        self.put(
-            Output(self.name, about.get("rank"), about.get("local_rank"), stream, data, about.get("restart", 0))
-        )
+        if offset > stream.offset:
+            self.put(replace(stream.output, skipped=offset - stream.offset))
+        stream.offset = offset + len(data)
+        self.offsets[stream.output.name] = stream.offset
+        self.put(replace(stream.output, data=data))
+
+    def _stream(self, value: dict[str, Any]) -> _Stream:
+        """The log that a node announces; its name is worked out here, whatever the node calls it."""
+        kind = value["name"].rpartition(".")[2]
+        if value["name"] == "torchrun" or kind not in ("stdout", "stderr") or "local_rank" not in value:
+            output = Output(self.name, None, None, "torchrun", b"")
+        else:
+            output = Output(self.name, value.get("rank"), value["local_rank"], kind, b"", value.get("restart", 0))
+        return _Stream(output, max(self.offsets.get(output.name, 0), value.get("first", 0)))
 
     def _hear_value(self, value: dict[str, Any]) -> bool:
         """Take one message; whether it was the last."""
         kind = value["type"]
         if kind == "stream":
-            self._streams[value["id"]] = value
+            self._streams[value["id"]] = self._stream(value)
         elif kind in ("beat", "following"):
             skew = value["time"] - time.time()
             self._skew = skew if self._skew is None else max(self._skew, skew)

@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator import errors
 from orchestrator.core.events import Event
+from orchestrator.core.messages import STARTED
 from orchestrator.remote.fanout import on_all
 from orchestrator.remote.follower import SILENCE, Closed, Follower, Item, Output, Sample
 from orchestrator.remote.node import Call, Node
@@ -50,7 +51,7 @@ class Gang:
 
         def start_one(node: Node) -> Call:
             call = node.call("start", requests[node.name])
-            call.answer(START_TIMEOUT)
+            call.answer(STARTED, START_TIMEOUT)
             return call
 
         return self._begin(start_one, {})

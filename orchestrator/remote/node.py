@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-import json
 import secrets
 import shlex
 import time
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import errors
+from orchestrator.core.messages import REFUSAL, STOPPED
+from orchestrator.core.shapes import MOST_BYTES, MOST_VALUES, Misshapen, Shape, decoded
 from orchestrator.node import wire
 from orchestrator.remote.ssh import Channel, Connection
 
@@ -49,6 +50,8 @@ os.replace(temporary, os.path.join(folder, name))
 IDLE_CODE = 86
 # How long the node program may take to speak, in seconds.
 START_TIMEOUT = 15.0
+# How long installing it may say nothing, in seconds.
+INSTALL_LIMIT = 60.0
 IDLE = (
     f"grep -qs @orch-host-lock: /proc/net/unix || grep -qs ORCH_RUN_ID= /proc/[0-9]*/environ || exit {IDLE_CODE}"
 )
@@ -119,29 +122,55 @@ class Call:
         """What a login shell printed before the node program spoke."""
         return bytes(self._splitter.noise)
 
-    def frames(self, silence: float | None = None) -> Iterator[tuple[bytes, bytes]]:
+    def frames(self, silence: float, deadline: float | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Frames until the node program ends; raises ConnectionLost, or what the node refused with.
 
-        ``silence``: how many seconds may pass without a byte before the connection counts as lost.
+        ``silence``: how many seconds may pass without a byte before the connection counts as lost; ``deadline``,
+        by the monotonic clock: until when it has to be over.
         """
         while True:
             while self._frames:
                 kind, payload = self._frames.pop(0)
-                if kind == wire.JSON:
+                if kind == wire.JSON and b'"error"' in payload and b'"kind"' in payload:
                     self._raise_refusal(payload)
                 yield kind, payload
-            piece = self.channel.read(silence)
+            left = silence if deadline is None else min(silence, deadline - time.monotonic())
+            if left <= 0:
+                raise errors.ConnectionSilent(f"no whole answer within {silence:g} s", host=self.host)
+            piece = self.channel.read(left)
             if not piece:
                 return
             self._take(piece)
 
-    def answer(self, silence: float | None = None) -> dict[str, Any]:
-        """The next frame, which must be a JSON object; raises NodeProgramError at the end of frames."""
-        for kind, payload in self.frames(silence):
-            if kind == wire.JSON:
-                value: dict[str, Any] = json.loads(payload)
-                return value
+    def answer(self, shape: Shape, limit: float, scale: int = 1) -> Any:
+        """The next frame, which must be JSON of a shape, within ``limit`` seconds; raises as ``frames`` does.
+
+        NodeProgramError if it is something else. ``scale``: how many times more than usual it may hold.
+        """
+        return self.shaped(self._next(wire.JSON, limit), shape, scale)
+
+    def data(self, limit: float) -> bytes:
+        """The next frame, which must be raw bytes, within ``limit`` seconds."""
+        return self._next(wire.DATA, limit)
+
+    def _next(self, wanted: bytes, limit: float) -> bytes:
+        for kind, payload in self.frames(limit, time.monotonic() + limit):
+            if kind == wanted:
+                return payload
+            raise self.nonsense("a frame that nobody asked for")
         raise self.ended()
+
+    def shaped(self, payload: bytes, shape: Shape, scale: int = 1) -> Any:
+        """A message of this shape; raises NodeProgramError for any other."""
+        try:
+            return shape(decoded(payload, scale * MOST_BYTES, scale * MOST_VALUES), "answer")
+        except Misshapen as error:
+            raise self.nonsense(str(error)) from None
+
+    def nonsense(self, what: str) -> errors.NodeProgramError:
+        """The node said what no node program says."""
+        remedy = "something there has replaced orch's node program: look into ~/.orch/lib"
+        return errors.NodeProgramError(f"spoke nonsense: {what}", remedy=remedy, host=self.host)
 
     def wait_for_preamble(self) -> bool:
         """Wait until the program speaks. False if it ends first: it is not there yet, or cannot start."""
@@ -163,7 +192,7 @@ class Call:
         try:
             self._frames += self._splitter.feed(piece)
         except wire.WireError as error:
-            raise errors.NodeProgramError(f"spoke nonsense: {error}", host=self.host) from None
+            raise self.nonsense(str(error)) from None
 
     def ended(self) -> errors.NodeProgramError:
         """Why there is nothing more: the exit code and the last words on stderr."""
@@ -172,10 +201,12 @@ class Call:
         return _cannot_start(self.host, code, said)
 
     def _raise_refusal(self, payload: bytes) -> None:
-        value = json.loads(payload)
-        if "error" in value and "kind" in value:
-            kind = REFUSALS.get(value["kind"], errors.NodeProgramError)
-            raise kind(value["error"], host=self.host)
+        try:
+            value = REFUSAL(decoded(payload), "answer")
+        except Misshapen:
+            return
+        kind = REFUSALS.get(value["kind"], errors.NodeProgramError)
+        raise kind(value["error"], host=self.host)
 
 
 class Node:
@@ -195,11 +226,11 @@ class Node:
                 raise call.ended()
         return call
 
-    def ask(self, verb: str, request: Mapping[str, Any], silence: float | None = None) -> dict[str, Any]:
-        """A verb with one answer; raises ConnectionLost if it does not come within ``silence`` seconds."""
+    def ask(self, verb: str, request: Mapping[str, Any], shape: Shape, limit: float, scale: int = 1) -> Any:
+        """A verb with one answer; raises ConnectionLost if it does not come within ``limit`` seconds."""
         call = self.call(verb, request)
         try:
-            return call.answer(silence)
+            return call.answer(shape, limit, scale)
         finally:
             call.channel.close()
 
@@ -212,7 +243,8 @@ class Node:
 
         Returns when no process of it is left; raises ConnectionLost if that is not heard in time.
         """
-        return self.ask("stop", {"run_id": run_id, "grace": grace}, silence=grace + STOP_MARGIN)
+        answer: dict[str, Any] = self.ask("stop", {"run_id": run_id, "grace": grace}, STOPPED, grace + STOP_MARGIN)
+        return answer
 
     def has_tree(self, workdir: str, project: str, tree_id: str) -> bool:
         """Whether a tree is there; it is then the one synced last. One round trip, and no Python on the node."""
@@ -241,7 +273,7 @@ class Node:
         channel = self.connection.command(install_command())
         channel.write(program()[1])
         channel.end_input()
-        _, err = channel.output()
+        _, err = channel.output(INSTALL_LIMIT)
         code = channel.exit_code()
         if code:
             raise _cannot_start(self.name, code, err.decode("utf-8", "replace").strip().splitlines())

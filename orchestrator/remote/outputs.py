@@ -12,6 +12,7 @@ from pathspec import GitIgnoreSpec
 
 from orchestrator import errors
 from orchestrator.core.inventory import Outputs
+from orchestrator.core.messages import OFFERED
 from orchestrator.node import wire
 from orchestrator.remote.node import Call, Node
 
@@ -63,7 +64,7 @@ def collect(node: Node, run_id: str, outputs: Outputs, into: Path) -> Collected:
     """
     call = node.call("collect", {"run_id": run_id})
     try:
-        offers = [Offer(*entry) for entry in call.answer(SILENCE)["files"]]
+        offers = [Offer(*entry) for entry in call.answer(OFFERED, SILENCE, 64)["files"]]
         chosen, left = choose(offers, outputs)
         wanted = [offer.path for offer in chosen if offer.target is None and not _there(offer, into)]
         call.channel.write(wire.json_frame({"paths": wanted}))

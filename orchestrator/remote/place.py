@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
+from orchestrator.core.messages import TOKEN
 from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
 
@@ -47,7 +48,7 @@ def _by_token(alike: Sequence[Asked]) -> list[list[Asked]]:
 
     def ask(asked: Asked, op: str) -> bool:
         request = {"workdir": asked.workdir, "token": token, "op": op}
-        return bool(asked.node.ask("token", request, SILENCE)["there"])
+        return bool(asked.node.ask("token", request, TOKEN, SILENCE)["there"])
 
     ask(first, "write")
     try:

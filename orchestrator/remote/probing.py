@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.core.facts import Facts
+from orchestrator.core.messages import CLOCK, FACTS, LISTENING, PROBED
 from orchestrator.errors import OrchError
 from orchestrator.node import wire
 from orchestrator.remote.fanout import failures, on_all
@@ -38,10 +39,10 @@ def ask(
     def ask_one(node: Node) -> Answer:
         call = node.call("facts", requests[node.name])
         try:
-            its_clock = float(call.answer(FACTS_TIMEOUT)["time"])
+            its_clock = float(call.answer(CLOCK, FACTS_TIMEOUT)["time"])
             # It is read once Python has started there: nearer to the end of the round trip than to its middle.
             offset = its_clock - (call.sent_at + 2 * time.time()) / 3
-            value = call.answer(FACTS_TIMEOUT)
+            value = call.answer(FACTS, FACTS_TIMEOUT)
         except OrchError:
             call.channel.close()
             raise
@@ -98,7 +99,8 @@ def probe(
         call = answers[name].call
         master = master_port if name == next(iter(answers)) else None
         call.channel.write(wire.json_frame({"listen": list(addresses[name]), "master_port": master}))
-        return call.answer(PROBE_TIMEOUT)
+        answer: dict[str, Any] = call.answer(LISTENING, PROBE_TIMEOUT)
+        return answer
 
     heard = on_all(asked, listen, limit=len(asked))
     open_at = {name: each for name, each in zip(asked, heard, strict=True) if not isinstance(each, OrchError)}
@@ -130,7 +132,9 @@ def probe(
             "logins": [door(other) for other in whom[name]] if ssh_ports else [],
         }
         call.channel.write(wire.json_frame(orders))
-        return call.answer(PROBE_TIMEOUT + 2 * (seconds or 0) + (LOGIN_TIMEOUT if ssh_ports else 0))
+        limit = PROBE_TIMEOUT + 2 * (seconds or 0) + (LOGIN_TIMEOUT if ssh_ports else 0)
+        answer: dict[str, Any] = call.answer(PROBED, limit)
+        return answer
 
     found = on_all(taking, dial, limit=len(taking))
     told = {name: each for name, each in zip(taking, found, strict=True) if not isinstance(each, OrchError)}

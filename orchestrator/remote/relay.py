@@ -13,6 +13,7 @@ from typing import Any
 from orchestrator import errors
 from orchestrator.core.data import Lacking
 from orchestrator.core.facts import Address
+from orchestrator.core.messages import DOOR, LACKING, NEXT, RELAYED
 from orchestrator.core.snapshot import Entry, Snapshot
 from orchestrator.node import wire
 from orchestrator.remote.node import Node
@@ -39,28 +40,33 @@ class Relay:
         """Ask the node; with ``look`` nothing will be sent, and nothing is written there."""
         self.node = node
         self.workdir = workdir
+        self._scale = scale_for(len(entries))
         self._call = node.call("relay", {"workdir": workdir, "root": root, "look": look})
         listing = json.dumps([astuple(entry) for entry in entries], separators=(",", ":"))
         try:
             self._call.channel.write(wire.data_frame(zlib.compress(listing.encode("ascii"))))
-            answer = self._call.answer(READING)
+            answer = self._call.answer(LACKING, READING, self._scale)
         except errors.OrchError as error:
             self.close()
             raise as_sync_error(error) from None
         self.place: str | None = answer["place"]
         self.addresses = tuple(Address(*entry) for entry in answer["addresses"])
-        self.lacking = Lacking(dict(answer["lacking"]))
+        lacking = {index: have for index, have in answer["lacking"] if index < len(entries)}
+        if any(entries[index].kind != "file" or have > entries[index].size for index, have in lacking.items()):
+            self.close()
+            raise self._call.nonsense("it lacks what was not offered")
+        self.lacking = Lacking(lacking)
 
     def listen(self, addresses: Sequence[str]) -> int:
         """Let it listen at these addresses and no others; the port."""
         self._call.channel.write(wire.json_frame({"listen": list(addresses)}))
-        port: int = self._call.answer(FLOWING)["port"]
+        port: int = self._call.answer(DOOR, FLOWING)["port"]
         return port
 
     def order(self, token: str, door: Mapping[str, Any] | None, files: Sequence[tuple[int, int]]) -> str | None:
         """Say whom to let in, whom to pass on to, and what will come; how the node after it answered."""
         self._call.channel.write(wire.json_frame({"token": token, "next": door, "files": list(files)}))
-        answer: str | None = self._call.answer(FLOWING)["next"]
+        answer: str | None = self._call.answer(NEXT, FLOWING)["next"]
         return answer
 
     def feed(self, pieces: Iterator[bytes]) -> None:
@@ -78,7 +84,7 @@ class Relay:
         """Wait for the end of the pass; raises SyncError, ConnectionLost."""
         try:
             while True:
-                answer = self._call.answer(FLOWING)
+                answer = self._call.answer(RELAYED, FLOWING, self._scale)
                 if "done" in answer:
                     return Received(answer["complete"], tuple(answer["damaged"]), answer["next"])
                 progress(answer["at"])
@@ -90,6 +96,11 @@ class Relay:
     def close(self) -> None:
         """Nothing more is wanted of it."""
         self._call.channel.close()
+
+
+def scale_for(entries: int) -> int:
+    """How many times more than usual an answer about so many files may hold."""
+    return 1 + entries // 1000
 
 
 def as_sync_error(error: errors.OrchError) -> errors.OrchError:

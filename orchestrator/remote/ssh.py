@@ -27,6 +27,10 @@ from orchestrator.core.inventory import Host
 from orchestrator.core.known_hosts import KnownHosts
 
 PIECE = 128 * 1024
+# How long a command may take in nothing of what is sent to it, and how long it may take to say how it ended.
+WRITE_LIMIT, EXIT_LIMIT = 120.0, 30.0
+# What a command may print that is kept whole, in bytes.
+MOST_OUTPUT = 64 * 1024 * 1024
 KEEPALIVE = 15
 # A server that is full drops connections before its banner; these are retried, refusals are not.
 BANNER_ATTEMPTS = 4
@@ -138,10 +142,23 @@ class Channel:
         self._channel = channel
 
     def write(self, data: bytes | memoryview) -> None:
-        """Send to the command's stdin; ``sent`` counts the bytes."""
+        """Send to the command's stdin; ``sent`` counts the bytes. ConnectionSilent if it takes in nothing."""
+        view = memoryview(data)
+        taken_at, pause = time.monotonic(), 0.001
         with _translated(self.host):
-            self._channel.sendall(bytes(data))
-        self.sent += len(data)
+            while view:
+                if not self._channel.send_ready() and not self._channel.closed:
+                    if time.monotonic() - taken_at > WRITE_LIMIT:
+                        raise errors.ConnectionSilent(f"it took in nothing for {WRITE_LIMIT:g} s")
+                    time.sleep(pause)
+                    pause = min(2 * pause, 0.05)
+                    continue
+                size = self._channel.send(bytes(view[:PIECE]))
+                if not size:
+                    raise EOFError("it reads no more")
+                view = view[size:]
+                self.sent += size
+                taken_at, pause = time.monotonic(), 0.001
 
     def end_input(self) -> None:
         """Close the command's stdin."""
@@ -166,25 +183,37 @@ class Channel:
             parts.append(self._channel.recv_stderr(PIECE))
         return b"".join(parts)
 
-    def output(self) -> tuple[bytes, bytes]:
-        """All of stdout and stderr, read side by side so that neither can block the other."""
+    def output(self, silence: float | None = None) -> tuple[bytes, bytes]:
+        """All of stdout and stderr, read side by side so that neither can block the other.
+
+        Raises ConnectionSilent as ``read`` does, and NodeProgramError for more than MOST_OUTPUT bytes.
+        """
         err: list[bytes] = []
 
         def drain() -> None:
+            size = 0
             with contextlib.suppress(OSError, paramiko.SSHException):
                 while piece := self._channel.recv_stderr(PIECE):
-                    err.append(piece)
+                    size += len(piece)
+                    if size <= MOST_OUTPUT:
+                        err.append(piece)
 
         reader = threading.Thread(target=drain, daemon=True)
         reader.start()
-        out = []
-        while piece := self.read():
+        out, size = [], 0
+        while piece := self.read(silence):
             out.append(piece)
-        reader.join()
+            size += len(piece)
+            if size > MOST_OUTPUT:
+                what = f"printed more than {MOST_OUTPUT >> 20} MiB"
+                raise errors.NodeProgramError(what, remedy="write it to a file there", host=self.host)
+        reader.join(EXIT_LIMIT)
         return b"".join(out), b"".join(err)
 
-    def exit_code(self) -> int:
-        """Wait for the command's end. Raises ConnectionLost if the connection broke first."""
+    def exit_code(self, limit: float | None = EXIT_LIMIT) -> int:
+        """Wait for the command's end, at most ``limit`` seconds. Raises ConnectionLost if it is not heard of."""
+        if not self._channel.status_event.wait(limit):
+            raise errors.ConnectionSilent(f"no exit code within {limit:g} s", host=self.host)
         with _translated(self.host):
             code = self._channel.recv_exit_status()
         if code == -1 and not self._channel.get_transport().is_active():

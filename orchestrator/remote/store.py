@@ -7,10 +7,12 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 
 from orchestrator import errors
+from orchestrator.core.messages import ENTRY, STORE, STORED, WANTED
+from orchestrator.core.shapes import Misshapen, decoded, inflated, many
 from orchestrator.core.snapshot import Difference, Entry, Snapshot, difference
 from orchestrator.node import wire
 from orchestrator.remote.node import Call, Node
-from orchestrator.remote.relay import as_sync_error, read
+from orchestrator.remote.relay import as_sync_error, read, scale_for
 
 # How long a node may take over one answer: it links and hashes at most a few hundred megabytes meanwhile.
 SILENCE = 120.0
@@ -27,10 +29,11 @@ class Push:
         request = {"workdir": workdir, "project": project, "tree": snapshot.tree_id, "look": look}
         self._call: Call = node.call("store", request)
         try:
-            answer = self._call.answer(SILENCE)
+            answer = self._call.answer(STORE, SILENCE)
             self.have: bool = answer["have"]
             self.place: str | None = answer["place"]
-            self.known = _entries(self._call) if answer["base"] is not None else ()
+            self._scale = scale_for(len(snapshot.entries))
+            self.known = self._entries() if answer["base"] is not None else ()
         except errors.OrchError as error:
             self.close()
             raise as_sync_error(error) from None
@@ -52,7 +55,7 @@ class Push:
             entries = [[each.path, each.kind, each.mode, each.size, each.about] for each in coming]
             listing = json.dumps({"removed": change.removed, "entries": entries}, separators=(",", ":"))
             channel.write(wire.data_frame(zlib.compress(listing.encode("ascii"))))
-            wanted = self._call.answer(SILENCE)["wanted"]
+            wanted = self._call.answer(WANTED, SILENCE, self._scale)["wanted"]
             try:
                 for piece in _pieces(self._files(wanted)):
                     channel.write(wire.data_frame(piece))
@@ -61,7 +64,7 @@ class Push:
                 # A node that refuses stops reading; its reason is worth more than the broken pipe.
                 if not self.node.connection.alive:
                     raise
-            self._call.answer(SILENCE)
+            self._call.answer(STORED, SILENCE)
         except errors.OrchError as error:
             raise as_sync_error(error) from None
         finally:
@@ -72,11 +75,23 @@ class Push:
         """Nothing more will be sent."""
         self._call.channel.close()
 
+    def _entries(self) -> tuple[Entry, ...]:
+        """The entries of the tree that the node goes by."""
+        try:
+            # Twice as many as the new tree has, or a hundred thousand: more is no project's earlier state.
+            most = 600_000 + 12_000 * self._scale
+            listing = decoded(inflated(self._call.data(SILENCE), 40 * most), 40 * most, most)
+            return tuple(Entry(*entry) for entry in many(ENTRY, most)(listing, "entries"))
+        except Misshapen as error:
+            raise self._call.nonsense(str(error)) from None
+
     def _files(self, wanted: Sequence[tuple[str, int, int]]) -> Iterator[bytes]:
         """The bytes of the files with these hashes and modes, in that order."""
         paths = {(entry.about, entry.mode): entry for entry in self.snapshot.entries if entry.kind == "file"}
         for sha, mode, _size in wanted:
-            entry = paths[sha, mode]
+            entry = paths.get((sha, mode))
+            if entry is None:
+                raise self._call.nonsense("it wants a file that was not offered")
             yield from read(self.snapshot.root / entry.path, entry)
 
 
@@ -92,10 +107,3 @@ def _pieces(parts: Iterator[bytes]) -> Iterator[bytes]:
             waiting, size = [], 0
     if waiting:
         yield b"".join(waiting)
-
-
-def _entries(call: Call) -> tuple[Entry, ...]:
-    for kind, payload in call.frames(SILENCE):
-        if kind == wire.DATA:
-            return tuple(Entry(*entry) for entry in json.loads(zlib.decompress(payload)))
-    raise call.ended()

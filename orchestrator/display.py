@@ -16,10 +16,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from orchestrator.console import Screen
+from orchestrator.core.escapes import harmless, visible
 from orchestrator.core.events import Event, RunResult
 from orchestrator.core.findings import Examined, Finding, merged
 from orchestrator.core.hostrange import folded
@@ -49,8 +50,8 @@ class Display:
     def __init__(self, *, as_json: bool = False, verbose: bool = False) -> None:
         self.as_json = as_json
         self.verbose = verbose
-        self.err = Console(stderr=True, quiet=as_json, highlight=False, soft_wrap=True)
-        self.out = Console(highlight=False, soft_wrap=True)
+        self.err = Screen(stderr=True, quiet=as_json)
+        self.out = Screen()
         self._terminal = sys.stdout.isatty()
         self._coloured = self._terminal and "NO_COLOR" not in os.environ
         self._assemblers: dict[tuple[str, str, str, int], LineAssembler] = {}
@@ -86,12 +87,12 @@ class Display:
         self.err.print(Text(text))
 
     def write(self, text: str) -> None:
-        """A command's result on stdout, as it is."""
-        self._write(text.encode("utf-8", "surrogateescape"))
+        """A command's result on stdout, its control characters written out."""
+        self._write(visible(text).encode("utf-8"))
 
     def error(self, error: OrchError) -> None:
         """An error; printed with ``--json`` too."""
-        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        console = Screen(stderr=True)
         for line in str(error).splitlines():
             console.print(Text.assemble(("error: ", "bold red"), line))
 
@@ -110,7 +111,7 @@ class Display:
         for host in examined.hosts:
             state = "see below" if host.name in accused else "ok"
             groups.setdefault(f"{state}  {machine(examined, host.name)}", []).append(host.name)
-        out = Console(highlight=False, soft_wrap=True, no_color=not self._coloured)
+        out = Screen(no_color=not self._coloured)
         for text, names in groups.items():
             style = "green" if text.startswith("ok") else "yellow"
             out.print(Text.assemble((folded(names), "bold"), ": ", (text, style)))
@@ -157,14 +158,17 @@ class Display:
             for note in plan.notes:
                 self.note(f"note: {note}")
         else:
-            self.write({"sh": as_sh, "ps1": as_ps1, "json": as_json}[form](plan))
+            # As it is: a control character in a word of the user's belongs to it.
+            self._write(
+                {"sh": as_sh, "ps1": as_ps1, "json": as_json}[form](plan).encode("utf-8", "surrogateescape")
+            )
 
     def answer(self, hosts: Sequence[str], exit_code: int, out: bytes, err: bytes) -> None:
         """What a command printed on hosts that all said the same."""
         heading = f"{', '.join(hosts)}{f': exit code {exit_code}' if exit_code else ''}"
         self.err.print(Text(heading, style="bold red" if exit_code else "bold"))
-        self._write(out)
-        sys.stderr.buffer.write(err)
+        self._write(harmless(out) if self._terminal else out)
+        sys.stderr.buffer.write(harmless(err) if sys.stderr.isatty() else err)
         sys.stderr.flush()
 
     def output(self, output: Output) -> None:
@@ -295,7 +299,7 @@ class Display:
         if self._terminal:
             self.out.print(table, soft_wrap=False)
             return
-        plain = Console(width=2000, color_system=None)
+        plain = Screen(width=2000, color_system=None)
         with plain.capture() as captured:
             plain.print(table)
         self.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
@@ -315,6 +319,8 @@ class Display:
         for node in result.nodes.values():
             for left in node.left:
                 self.note(f"{node.node}: left there: {left}")
+            for alive in node.alive:
+                self.note(f"{node.node}: could not be ended: {alive}")
         if found is not None:
             for line in last_lines:
                 self.err.print(Text(f"  {line}", style="dim"))
@@ -331,7 +337,10 @@ class Display:
 
     def _write_lines(self, lines: bytes, descriptor: int) -> None:
         """Lines of output: above the view if there is one on that terminal, else straight to the descriptor."""
-        if self._live is not None and os.isatty(descriptor):
+        terminal = os.isatty(descriptor)
+        if terminal:
+            lines = harmless(lines)
+        if self._live is not None and terminal:
             self.err.print(Block(lines.decode("utf-8", "replace")), end="", soft_wrap=True)
         else:
             self._write(lines, descriptor)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Collection, Mapping
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -42,7 +41,11 @@ class Transfers:
         if self._console.is_terminal and not self._console.quiet:
             columns = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
             self._progress = Progress(
-                TextColumn("{task.description}"), BarColumn(), *columns, console=self._console, transient=True
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                *columns,
+                console=self._console,
+                transient=True,
             )
             self._progress.start()
             names = [self.title, *(self.totals if 1 < len(self.totals) <= MOST_BARS else ())]
@@ -89,7 +92,7 @@ class Saying:
 
     def __enter__(self) -> Saying:
         if self._console.is_terminal and not self._console.quiet and 0 < len(self._nodes) <= MOST_BARS:
-            words = TextColumn("{task.description}")
+            words = TextColumn("{task.description}", markup=False)
             self._progress = Progress(SpinnerColumn(), words, console=self._console, transient=True)
             self._progress.start()
             self._bars = {name: self._progress.add_task(name, total=None) for name in self._nodes}
@@ -103,7 +106,7 @@ class Saying:
         """A node said something."""
         if self._progress is not None:
             room = max(20, self._console.width - len(node) - 8)
-            self._progress.update(self._bars[node], description=f"{node}: {escape(text.strip()[:room])}")
+            self._progress.update(self._bars[node], description=f"{node}: {text.strip()[:room]}")
 
     def done(self, node: str) -> None:
         """A node is done."""

@@ -12,6 +12,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.console import AsIs
 from orchestrator.core.events import Event, fold
 from orchestrator.remote.follower import Output, Sample
 
@@ -29,7 +30,7 @@ class Block:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """One segment, however many lines."""
-        yield Segment(self.text)
+        yield Segment(AsIs(self.text))
 
 
 @dataclass

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.core.inventory import Host
+from orchestrator.core.messages import STARTED
 from orchestrator.core.snapshot import take
 from orchestrator.remote.node import Call, Node
 from orchestrator.remote.ssh import Settings, connections
@@ -66,5 +67,5 @@ def request(node: Node, project: Path, argv: Sequence[str], **changes: Any) -> d
 def start(node: Node, asked: dict[str, Any]) -> Call:
     """Start it; the call goes on to follow it."""
     call = node.call("start", asked)
-    call.answer(20.0)
+    call.answer(STARTED, 20.0)
     return call

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.core.messages import CLOCK, FACTS, LISTENING, RUNS, STATUS
 from orchestrator.core.snapshot import take
 from orchestrator.errors import OrchError
 from orchestrator.node import paths, relay, wire
@@ -79,7 +80,7 @@ def parent_of(pid: int) -> int:
 
 
 def states(node: Node, run_id: str) -> list[str]:
-    answer = node.ask("runs", {"run_id": run_id, "ended": True}, 20.0)
+    answer = node.ask("runs", {"run_id": run_id, "ended": True}, RUNS, 20.0)
     return [run["state"] for run in answer["runs"]]
 
 
@@ -180,7 +181,7 @@ def test_a_stranger_who_holds_the_lock_is_named_and_not_believed(
         refused = orch("run", "--nodes", "node1", "hello")
         assert refused.returncode == 3
         assert "its lock is held by nobody (uid 65534, pid " in refused.stderr
-    until(lambda: node.ask("status", {}) == {"running": None}, 10)
+    until(lambda: node.ask("status", {}, STATUS, 10) == {"running": None}, 10)
     assert sleepers(host) == []
 
 
@@ -266,11 +267,11 @@ def test_nodes_listen_only_where_they_are_told_to(node: Node, cluster: Cluster, 
     receiver.close()
     until(lambda: listening(host) == before, 10)
     call = node.call("facts", {"parts": [], "probe": True})
-    call.answer(30)
-    call.answer(30)
+    call.answer(CLOCK, 30)
+    call.answer(FACTS, 30)
     assert listening(host) == before
     call.channel.write(wire.json_frame({"listen": [host.address], "master_port": 29400}))
-    assert call.answer(30)["master"] == "ok"
+    assert call.answer(LISTENING, 30)["master"] == "ok"
     assert {each.partition(":")[0] for each in listening(host) - before} == {here}
     call.channel.close()
 

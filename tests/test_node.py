@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.core.inventory import Host
+from orchestrator.core.messages import STATUS
 from orchestrator.core.snapshot import Entry, Snapshot, take, tree_id
 from orchestrator.errors import SyncError
 from orchestrator.node import blobs, wire
@@ -47,10 +48,10 @@ def test_the_program_is_shipped_once_and_noise_is_told_apart(node: Node, cluster
     profile.write_text("echo welcome to this machine\n")
     try:
         call = node.call("status", {})
-        assert call.answer() == {"running": None}
+        assert call.answer(STATUS, 10) == {"running": None}
         assert call.noise in (b"", b"welcome to this machine\n")
         written = installed.stat().st_mtime_ns
-        assert node.ask("status", {}) == {"running": None}
+        assert node.ask("status", {}, STATUS, 10) == {"running": None}
         assert installed.stat().st_mtime_ns == written
     finally:
         profile.unlink()
@@ -62,7 +63,7 @@ def test_a_log_can_be_followed_from_an_offset(node: Node, orch: Orch) -> None:
     request = {"run_id": orch.run_folder().name, "offsets": {"0.stdout": 90}}
     got = b""
     streams = {}
-    for kind, payload in node.call("follow", request).frames():
+    for kind, payload in node.call("follow", request).frames(30):
         if kind == wire.LOG:
             stream, offset = wire.LOG_HEAD.unpack_from(payload)
             if streams[stream] == "0.stdout":

@@ -90,11 +90,21 @@ def carried_outputs(
         sources = sorted({node for _, node in lacking.values()})
         folder.record(Event(time.time(), "carried", name, {"files": sorted(lacking), "from": sources}))
         display.note(f"{name}: gets {len(lacking)} files that {', '.join(sources)} wrote")
+    result = folder.result().nodes
     for node in before:
+        known = result[node]
         if node not in {host.name for host in lineup.hosts} and not _files(folder.node_folder(node)):
-            display.note(
-                f"{node} is gone with what it wrote; --collect-every SECONDS would have fetched it before"
+            why = (
+                f": {known.uncollected}"
+                if known.uncollected
+                else "; --collect-every SECONDS would have fetched it"
             )
+            display.note(f"{node} is gone with what it wrote{why}")
+        elif takers and known.lacking:
+            what = f"{known.lacking} of {node}, the newest snapshot: it is over outputs.max_size"
+            missing = f"{', '.join(takers)}: starts without {what}"
+            folder.record(Event(time.time(), "not_carried", takers[0], {"path": known.lacking, "from": node}))
+            display.note(missing)
     return trees
 
 

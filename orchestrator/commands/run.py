@@ -77,7 +77,7 @@ def attempt(opened: Session, options: RunOptions, prepared: Prepared, folder: Ru
             raise HostErrors(refusals, len(nodes))
         if options.detach:
             gang.leave()
-        with collector.every(options.collect_every), limited(gang, options.limit):
+        with collector.every(options.collect_every, display), limited(gang, options.limit):
             watch(gang, folder, display)
     if not gang.left:
         collector.finish(display)

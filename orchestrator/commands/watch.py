@@ -13,7 +13,7 @@ from orchestrator.core.diagnosis import Diagnosis, diagnose, scan
 from orchestrator.core.events import Event, RunResult
 from orchestrator.core.inventory import Outputs
 from orchestrator.display import Display
-from orchestrator.errors import Interrupted, NodeUnreachable, OrchError, WorkloadFailed
+from orchestrator.errors import Interrupted, NodeUnreachable, OrchError, SyncError, WorkloadFailed
 from orchestrator.remote.fanout import on_all
 from orchestrator.remote.follower import Output, Sample
 from orchestrator.remote.gang import FAILURE_GRACE, GRACE, Gang
@@ -84,15 +84,17 @@ class Collector:
         self.folder = folder
         self._one_at_a_time = threading.Lock()
         self._over = threading.Event()
+        # What was said of each node last, so that no interval repeats it.
+        self._said: dict[str, str] = {}
 
     @contextmanager
-    def every(self, seconds: float | None) -> Iterator[None]:
+    def every(self, seconds: float | None, display: Display) -> Iterator[None]:
         """Collect in the background meanwhile, so that the files of a node that is lost later are here."""
 
         def work() -> None:
             while not self._over.wait(seconds):
                 known = self.folder.result().nodes
-                self._collect([node for node in self.nodes if known[node.name].state == "running"])
+                self._collect([node for node in self.nodes if known[node.name].state == "running"], display)
 
         if seconds is not None:
             threading.Thread(target=work, daemon=True, name="collect").start()
@@ -106,22 +108,33 @@ class Collector:
         lost = self.folder.result().lost
         reachable = [node for node in self.nodes if node.name not in lost]
         with display.stage("collecting outputs") as stage:
-            size = 0
-            for node, outcome in zip(reachable, self._collect(reachable), strict=True):
-                if isinstance(outcome, OrchError):
-                    display.error(outcome)
-                    continue
-                size += outcome.size
-                fields = {"files": outcome.files, "bytes": outcome.size, "left": list(outcome.left)}
-                self.folder.record(Event(time.time(), "collected", node.name, fields))
+            size = self._collect(reachable, display)
             stage.result = f"{size / 1e6:.1f} MB"
 
-    def _collect(self, nodes: Sequence[Node]) -> list[Collected | OrchError]:
+    def _collect(self, nodes: Sequence[Node], display: Display) -> int:
+        """Fetch, record what came of it, and say once what did not come; the bytes that came."""
+
         def collect_from(node: Node) -> Collected:
             return collect(node, self.run_id, self.outputs, self.folder.node_folder(node.name))
 
+        size = 0
         with self._one_at_a_time:
-            return on_all(nodes, collect_from)
+            for node, outcome in zip(nodes, on_all(nodes, collect_from), strict=True):
+                if isinstance(outcome, OrchError):
+                    fields: dict[str, Any] = {"reason": outcome.message}
+                    event = Event(time.time(), "collect_failed", node.name, fields)
+                    said = f"its outputs could not be fetched: {outcome.message}"
+                else:
+                    size += outcome.size
+                    fields = {"files": outcome.files, "bytes": outcome.size, "left": list(outcome.left)}
+                    event = Event(time.time(), "collected", node.name, {**fields, "lacking": outcome.lacking})
+                    said = f"its newest snapshot stays there: {outcome.lacking} is over outputs.max_size"
+                    said = said if outcome.lacking else ""
+                self.folder.record(event)
+                if said and self._said.get(node.name) != said:
+                    display.note(f"{node.name}: {said}")
+                self._said[node.name] = said
+        return size
 
 
 def explain(folder: RunFolder) -> Diagnosis | None:
@@ -153,9 +166,9 @@ def conclude(folder: RunFolder, display: Display) -> int:
 
 
 def exit_code(result: RunResult, found: Diagnosis | None) -> int:
-    """0 done, 1 failed, 4 a node was lost, 130 interrupted."""
+    """0 done, 1 failed, 4 a node was lost, 5 done but its outputs could not be fetched, 130 interrupted."""
     if result.ok:
-        return 0
+        return SyncError.exit_code if any(node.uncollected for node in result.nodes.values()) else 0
     if found is None:
         return Interrupted.exit_code
     return NodeUnreachable.exit_code if found.node in result.lost else WorkloadFailed.exit_code

@@ -3,7 +3,7 @@
 Kinds that nodes report: ``torchrun_started``, ``worker``, ``rank_failed``, ``stopping``, ``failed_to_start``,
 ``finished``. Kinds of the control side: ``planned`` (an attempt begins), ``stop_requested``, ``reconnecting``,
 ``reconnected``, ``node_lost``, ``orphaned``, ``swept``, ``fenced``, ``evidence``, ``diagnosed``, ``collected``,
-``carried``, ``detached``, ``attached``, ``run_finished``.
+``collect_failed``, ``carried``, ``not_carried``, ``detached``, ``attached``, ``run_finished``.
 """
 
 from __future__ import annotations
@@ -83,7 +83,11 @@ class Evidence:
 
 @dataclass(frozen=True)
 class NodeResult:
-    """How one node's part stands: ``running``, ``reconnecting``, ``ok``, ``failed``, ``stopped`` or ``lost``."""
+    """How one node's part stands: ``running``, ``reconnecting``, ``ok``, ``failed``, ``stopped`` or ``lost``.
+
+    ``left`` are outputs that stayed there, ``lacking`` the newest snapshot if it is among them; ``uncollected``:
+    why none could be fetched. ``alive`` are processes that could not be ended.
+    """
 
     node: str
     state: str = "running"
@@ -95,6 +99,9 @@ class NodeResult:
     oom_kills: int = 0
     collected: int = 0
     left: tuple[str, ...] = ()
+    lacking: str | None = None
+    uncollected: str | None = None
+    alive: tuple[str, ...] = ()
     ranks: tuple[int, ...] = ()
 
     @property
@@ -206,6 +213,7 @@ def _changes(event: Event, state: str) -> dict[str, Any]:
             "signal": number,
             "killed": fields["killed"],
             "oom_kills": fields.get("oom_kills", 0),
+            "alive": tuple(fields.get("alive", ())),
             "ended": event.time,
         }
     if event.kind == "node_lost":
@@ -217,7 +225,10 @@ def _changes(event: Event, state: str) -> dict[str, Any]:
     if event.kind == "reconnected" and state == "reconnecting":
         return {"state": "running"}
     if event.kind == "collected":
-        return {"collected": fields["files"], "left": tuple(fields["left"])}
+        left, lacking = tuple(fields["left"]), fields.get("lacking")
+        return {"collected": fields["files"], "left": left, "lacking": lacking, "uncollected": None}
+    if event.kind == "collect_failed":
+        return {"uncollected": fields["reason"]}
     return {}
 
 

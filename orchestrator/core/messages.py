@@ -52,9 +52,15 @@ EVENT = tagged(
         ),
         "rank_failed": record(
             {
-                "time": TIME, "rank": maybe(RANK), "local_rank": LOCAL_RANK, "pid": maybe(whole()),
-                "exit_code": CODE, "signal": CODE, "failed_at": maybe(number()),
-                "message": maybe(text(1 << 18)), "full_disks": many(PATH, 16),
+                "time": TIME,
+                "rank": maybe(RANK),
+                "local_rank": LOCAL_RANK,
+                "pid": maybe(whole()),
+                "exit_code": CODE,
+                "signal": CODE,
+                "failed_at": maybe(number()),
+                "message": maybe(text(1 << 18)),
+                "full_disks": many(PATH, 16),
             }
         ),
         "stopping": record({"time": TIME, "by": text(), "grace": number(0, 1e7)}),
@@ -88,26 +94,34 @@ FOLLOWED = tagged(
 
 # stop, runs, status
 HELD = record({}, {"foreign": flag, "owner": text(256), "run_id": text(100), "error": text()})
+STATUS = record({"running": maybe(HELD)})
 STOPPED = record(
     {
-        "ended": many(text(256), 10_000), "refused": maybe(HELD),
-        "killed": whole(0, 1 << 22), "alive": many(text(), 4096),
+        "ended": many(text(256), 10_000),
+        "refused": maybe(HELD),
+        "killed": whole(0, 1 << 22),
+        "alive": many(text(), 4096),
     }
 )
 STATE = one_of("left over", "not answering", "lost", "failed", "stopping", "running", "stopped", "ok", "rebooted")
 RUN = record(
     {
-
-            "run_id": RUN_ID,
-            "attempt": ATTEMPT,
-            "state": STATE,
-            "workload": maybe(text()),
-            "owner": maybe(text(256))
-        ,
-        "node": maybe(NAME), "nodes": maybe(many(NAME, 10_000)), "node_rank": maybe(whole(0, 100_000)),
-        "first_rank": maybe(RANK), "nproc": maybe(whole(0, 100_000)), "min_nodes": maybe(whole(0, 100_000)),
-        "leftovers": whole(0, 1 << 22), "last_line": maybe(text(2048)), "began": maybe(TIME),
-        "ended": maybe(TIME), "exit_code": CODE,
+        "run_id": RUN_ID,
+        "attempt": ATTEMPT,
+        "state": STATE,
+        "workload": maybe(text()),
+        "owner": maybe(text(256)),
+        "node": maybe(NAME),
+        "nodes": maybe(many(NAME, 10_000)),
+        "node_rank": maybe(whole(0, 100_000)),
+        "first_rank": maybe(RANK),
+        "nproc": maybe(whole(0, 100_000)),
+        "min_nodes": maybe(whole(0, 100_000)),
+        "leftovers": whole(0, 1 << 22),
+        "last_line": maybe(text(2048)),
+        "began": maybe(TIME),
+        "ended": maybe(TIME),
+        "exit_code": CODE,
     }
 )
 RUNS = record({"runs": many(RUN, 20_000), "time": TIME})
@@ -117,16 +131,27 @@ CLOCK = record({"time": TIME})
 ADDRESSES = many(row(INTERFACE, ADDRESS, whole(0, 128)), 4096)
 DISK = record(
     {
-        "path": PATH, "there": flag, "free": BYTES, "size": BYTES, "inodes": maybe(BYTES),
-        "writable": flag, "noexec": flag, "kind": text(128),
+        "path": PATH,
+        "there": flag,
+        "free": BYTES,
+        "size": BYTES,
+        "inodes": maybe(BYTES),
+        "writable": flag,
+        "noexec": flag,
+        "kind": text(128),
     }
 )
 LIMIT = row(maybe(BYTES), maybe(BYTES))
 PARTS: dict[str, Shape] = {
     "system": record(
         {
-            "os": text(256), "kernel": text(256), "machine": text(64), "libc": text(64),
-            "firewall": maybe(text(64)), "boot_id": text(64), "root": flag,
+            "os": text(256),
+            "kernel": text(256),
+            "machine": text(64),
+            "libc": text(64),
+            "firewall": maybe(text(64)),
+            "boot_id": text(64),
+            "root": flag,
         }
     ),
     "own_name": record({"hostname": text(256), "addresses": many(ADDRESS)}, {"error": text()}),
@@ -139,7 +164,9 @@ PARTS: dict[str, Shape] = {
     "memory": record(
         {
             **dict.fromkeys(("total", "available", "swap", "swap_free"), BYTES),
-            "limit": maybe(BYTES), "cores": whole(1, 100_000), "load": number(0, 1e7),
+            "limit": maybe(BYTES),
+            "cores": whole(1, 100_000),
+            "load": number(0, 1e7),
         }
     ),
     "disks": table(DISK, 64),
@@ -164,8 +191,11 @@ PARTS: dict[str, Shape] = {
     "gpu_errors": many(row(text(64), whole(), text())),
     "versions": record(
         {
-            "executable": PATH, "version": text(64), "packages": table(text(256)),
-            "torchvision_wants": maybe(text(256)), "path": PATH,
+            "executable": PATH,
+            "version": text(64),
+            "packages": table(text(256)),
+            "torchvision_wants": maybe(text(256)),
+            "path": PATH,
         }
     ),
     "torch": record({}, {"cuda": maybe(text(64)), "devices": whole(0, 100_000), "backends": many(text(64), 64)}),
@@ -187,8 +217,11 @@ FACTS = record(
 LISTENING = record({"port": PORT, "udp_port": PORT, "master": maybe(text(256))})
 PROBE = record(
     {
-        "tcp": table(text(256), 256), "rtt": maybe(number(0, 1e6)), "loss": maybe(number(0, 1)),
-        "bulk": maybe(row(BYTES, number(0, 1e6))), "master": maybe(text(256)),
+        "tcp": table(text(256), 256),
+        "rtt": maybe(number(0, 1e6)),
+        "loss": maybe(number(0, 1)),
+        "bulk": maybe(row(BYTES, number(0, 1e6))),
+        "master": maybe(text(256)),
     }
 )
 PROBED = record({"results": table(PROBE, 10_000), "logins": table(text(), 10_000)})
@@ -212,7 +245,13 @@ ENVIRONMENT = either(
 BUILDING = either(
     record({"line": text()}), record({"ready": PATH}), record({"failed": many(text()), "offline": flag})
 )
-OFFERED = record({"work": PATH, "files": many(row(PATH, BYTES, whole(-(1 << 62), 1 << 62), maybe(PATH)), 1_000_000)})
+OFFER = row(PATH, BYTES, whole(-(1 << 62), 1 << 62), maybe(PATH))
+OFFERED = record({"work": PATH, "files": many(OFFER, 1_000_000)})
+SENT = either(
+    record({"path": PATH, "skipped": text(256)}),
+    record({"path": PATH, "size": BYTES, "mode": whole(0, 0o7777)}),
+    record({"done": one_of(True)}),
+)
 TOKEN = record({"there": flag})
 PATHS = many(PATH, 10_000_000)
 VERIFIED = record({"changed": PATHS, "missing": PATHS, "added": PATHS})

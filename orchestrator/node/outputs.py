@@ -1,7 +1,9 @@
 """The verb ``collect``: send back what a run wrote into its working folder.
 
-Request: ``{"run_id"}``. The node names what is new or changed, the control side answers with a JSON list of
-the paths it wants, and gets their bytes: a JSON frame each, then its data frames.
+Request: ``{"run_id"}``. The node names what is new or changed, the control side answers with ``{"files": [[path,
+size], ...]}``, and gets for each a JSON frame, ``{"path", "size", "mode"}`` and then as many bytes in data
+frames, or ``{"path", "skipped": why}``, which may also come in the middle of a file that became shorter; then
+``{"done"}``.
 """
 
 import json
@@ -35,13 +37,15 @@ def answer(request, out):
             before = json.load(file)
     except FileNotFoundError:
         raise Refused("there is no run %s on this node" % request["run_id"], "no-run") from None
-    offered = [offer(work, path, about) for path, about in listing(work).items() if before.get(path) != about]
+    now = listing(work)
+    offered = [offer(work, path, about) for path, about in now.items() if before.get(path) != about]
+    before_sending = {path: inode(os.path.join(work, path)) for path in now}
     wire.write_all(out, wire.json_frame({"work": work, "files": [entry for entry in offered if entry]}))
     chosen = wire.read_frame(0)
     if chosen is None:
         return
-    for path in json.loads(chosen[1].decode("ascii"))["paths"]:
-        send(os.path.join(work, path), path, out)
+    for path, size in json.loads(chosen[1].decode("ascii"))["files"]:
+        send(work, path, size, before_sending.get(path), out)
     wire.write_all(out, wire.json_frame({"done": True}))
 
 
@@ -53,15 +57,32 @@ def offer(work, path, about):
     return [path, about[0], about[1], None] if os.path.isfile(whole) else None
 
 
-def send(whole, path, out):
-    """Send one file as it is now, its size first."""
-    with open(whole, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        mode = os.fstat(file.fileno()).st_mode
-        wire.write_all(out, wire.json_frame({"path": path, "size": size, "mode": mode & 0o777}))
+def inode(path):
+    """Which file stands at a path: one that is replaced by another has another number."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def send(work, path, size, known, out):
+    """Send the first ``size`` bytes of a file; a log may have grown since it was offered."""
+    try:
+        file = open(os.path.join(work, path), "rb")  # noqa: SIM115
+    except OSError as error:
+        wire.write_all(out, wire.json_frame({"path": path, "skipped": "vanished: %s" % error.strerror}))
+        return
+    with file:
+        status = os.fstat(file.fileno())
+        if (status.st_dev, status.st_ino) != known or status.st_size < size:
+            wire.write_all(out, wire.json_frame({"path": path, "skipped": "changed while it was fetched"}))
+            return
+        wire.write_all(out, wire.json_frame({"path": path, "size": size, "mode": status.st_mode & 0o777}))
         while size:
             piece = file.read(min(size, wire.CHUNK))
             if not piece:
-                raise Refused("%r shrank while it was collected" % path, "changed")
+                wire.write_all(out, wire.json_frame({"path": path, "skipped": "changed while it was fetched"}))
+                return
             wire.write_all(out, wire.data_frame(piece))
             size -= len(piece)

@@ -2,81 +2,64 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-
-from pathspec import GitIgnoreSpec
+from pathlib import Path
+from typing import Any
 
 from orchestrator import errors
+from orchestrator.core.choice import Offer, choose
 from orchestrator.core.inventory import Outputs
-from orchestrator.core.messages import OFFERED
+from orchestrator.core.messages import OFFERED, SENT
+from orchestrator.landing import Landing, Misplaced, fault_of
 from orchestrator.node import wire
 from orchestrator.remote.node import Call, Node
 
 # How long a node may take over a file's next piece, in seconds.
 SILENCE = 20.0
-
-
-@dataclass(frozen=True)
-class Offer:
-    """A new or changed file on a node. ``target`` is set for a link."""
-
-    path: str
-    size: int
-    mtime_ns: int
-    target: str | None
+# How many times more than other messages an offer may hold: a million files.
+SCALE = 32
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What came back, and by name what stayed on the node and why; ``size`` in bytes."""
+    """What came back, and by name what stayed on the node and why; ``size`` in bytes.
+
+    ``lacking``: the newest snapshot, where it is among what stayed.
+    """
 
     files: int
     size: int
     left: tuple[str, ...]
-
-
-def choose(offers: Sequence[Offer], outputs: Outputs) -> tuple[list[Offer], list[str]]:
-    """What to fetch, and what stays because of the size limit. Small files first, so that logs always come."""
-    include, exclude = GitIgnoreSpec.from_lines(outputs.include), GitIgnoreSpec.from_lines(outputs.exclude)
-    chosen, left = [], []
-    room = outputs.max_bytes
-    for offer in sorted(offers, key=lambda offer: (offer.size, offer.path)):
-        if exclude.match_file(offer.path) or not include.match_file(offer.path):
-            continue
-        if offer.size > room:
-            left.append(f"{offer.path} ({offer.size} bytes: over outputs.max_size)")
-        elif not _safe(offer):
-            left.append(f"{offer.path!r} (leads out of the folder)")
-        else:
-            chosen.append(offer)
-            room -= offer.size
-    return chosen, left
+    lacking: str | None = None
 
 
 def collect(node: Node, run_id: str, outputs: Outputs, into: Path) -> Collected:
     """Fetch a node's outputs into a folder, those that are not there already. A file is complete or not there.
 
-    Raises ConnectionLost, NodeProgramError, or OrchError if this machine cannot write them.
+    One that vanished or changed meanwhile stays, and the others come. Raises ConnectionLost, NodeProgramError, or
+    OrchError if this machine cannot write them.
     """
     call = node.call("collect", {"run_id": run_id})
     try:
-        offers = [Offer(*entry) for entry in call.answer(OFFERED, SILENCE, 64)["files"]]
-        chosen, left = choose(offers, outputs)
-        wanted = [offer.path for offer in chosen if offer.target is None and not _there(offer, into)]
-        call.channel.write(wire.json_frame({"paths": wanted}))
-        into.mkdir(parents=True, exist_ok=True)
-        size = _receive(call, {offer.path: offer for offer in chosen}, into)
-        for offer in chosen:
-            if offer.target is not None:
-                link = into / offer.path
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.unlink(missing_ok=True)
-                link.symlink_to(offer.target)
-        return Collected(len(chosen), size, tuple(left))
+        offers = [Offer(*entry) for entry in call.answer(OFFERED, SILENCE, SCALE)["files"]]
+        odd = [f"{each.path!r} ({fault})" for each in offers if (fault := fault_of(each.path, each.target))]
+        sound = [each for each in offers if not fault_of(each.path, each.target)]
+        if len({each.path for each in sound}) < len(sound):
+            raise call.nonsense("it offers a file twice")
+        choice = choose(sound, outputs)
+        with Landing(into) as landing:
+            wanted = [each for each in choice.chosen if each.target is None and not _there(each, landing)]
+            call.channel.write(wire.json_frame({"files": [[each.path, each.size] for each in wanted]}))
+            missed = _receive(call, wanted, landing) | _linked(choice.chosen, landing)
+        came = [each for each in wanted if each.path not in missed]
+        stayed = tuple(f"{path} ({why})" for path, why in missed.items())
+        return Collected(
+            files=len(choice.chosen) - len(missed),
+            size=sum(each.size for each in came),
+            left=(*choice.left, *stayed, *odd),
+            lacking=choice.lacking,
+        )
     except OSError as error:
         raise errors.OrchError(
             f"cannot write {error.filename or into}: {error.strerror}",
@@ -87,45 +70,76 @@ def collect(node: Node, run_id: str, outputs: Outputs, into: Path) -> Collected:
         call.channel.close()
 
 
-def _receive(call: Call, offers: dict[str, Offer], into: Path) -> int:
-    """Write the files that arrive; returns their bytes."""
-    total = 0
+def _receive(call: Call, wanted: Sequence[Offer], landing: Landing) -> dict[str, str]:
+    """Write the files that arrive, in the order in which they were asked for; those that did not come, and why."""
+    missed: dict[str, str] = {}
     frames = call.frames(SILENCE)
-    for _, payload in frames:
-        about = json.loads(payload)
-        if about.get("done"):
-            return total
-        offer = offers[about["path"]]
-        there = into / offer.path
-        there.parent.mkdir(parents=True, exist_ok=True)
-        partial = there.with_name(there.name + ".part")
-        left = about["size"]
-        with partial.open("wb") as file:
-            while left:
-                _, piece = next(frames)
-                file.write(piece)
-                left -= len(piece)
-        partial.chmod(about["mode"] | 0o600)
-        os.utime(partial, ns=(offer.mtime_ns, offer.mtime_ns))
-        partial.replace(there)
-        total += about["size"]
+    for offer in wanted:
+        about = _about(call, frames)
+        pieces = _pieces(call, frames, offer)
+        if about.get("path") != offer.path:
+            raise call.nonsense(f"it sends {about.get('path', 'the end')!r} instead of {offer.path!r}")
+        if "skipped" in about:
+            missed[offer.path] = about["skipped"]
+            continue
+        if about["size"] != offer.size:
+            raise call.nonsense(f"{about['size']} bytes of {offer.path!r}, which it offered with {offer.size}")
+        try:
+            with landing.file(offer.path, about["mode"], offer.mtime_ns) as write:
+                for piece in pieces:
+                    write(piece)
+        except _Shrank:
+            missed[offer.path] = "changed while it was fetched"
+        except Misplaced as error:
+            missed[offer.path] = str(error)
+            for _ in pieces:
+                continue
+    if not _about(call, frames).get("done"):
+        raise call.nonsense("it sends more than was asked for")
+    return missed
+
+
+class _Shrank(Exception):
+    """A file has become shorter while it was sent."""
+
+
+def _about(call: Call, frames: Iterator[tuple[bytes, bytes]]) -> dict[str, Any]:
+    for kind, payload in frames:
+        if kind != wire.JSON:
+            raise call.nonsense("data that nobody asked for")
+        about: dict[str, Any] = call.shaped(payload, SENT)
+        return about
     raise call.ended()
 
 
-def _there(offer: Offer, folder: Path) -> bool:
+def _pieces(call: Call, frames: Iterator[tuple[bytes, bytes]], offer: Offer) -> Iterator[bytes]:
+    """The bytes of one file, exactly as many as were offered; raises _Shrank if the node has no more."""
+    left = offer.size
+    while left:
+        kind, piece = next(frames, (b"", b""))
+        if not kind:
+            raise call.ended()
+        if kind == wire.JSON and "skipped" in call.shaped(piece, SENT):
+            raise _Shrank
+        if kind != wire.DATA or len(piece) > left:
+            raise call.nonsense(f"more of {offer.path!r} than it offered")
+        left -= len(piece)
+        yield piece
+
+
+def _linked(chosen: Sequence[Offer], landing: Landing) -> dict[str, str]:
+    """Make the links; those that could not be made, and why."""
+    missed = {}
+    for offer in chosen:
+        if offer.target is not None:
+            try:
+                landing.link(offer.path, offer.target)
+            except Misplaced as error:
+                missed[offer.path] = str(error)
+    return missed
+
+
+def _there(offer: Offer, landing: Landing) -> bool:
     """Whether an earlier collection fetched this very version."""
-    try:
-        status = (folder / offer.path).lstat()
-    except OSError:
-        return False
-    return (status.st_size, status.st_mtime_ns) == (offer.size, offer.mtime_ns)
-
-
-def _safe(offer: Offer) -> bool:
-    """Whether a node's path, and a link's target, stay within the folder."""
-    path = PurePosixPath(offer.path)
-    if path.is_absolute() or ".." in path.parts:
-        return False
-    if offer.target is None:
-        return True
-    return not offer.target.startswith("/") and not os.path.normpath(path.parent / offer.target).startswith("..")
+    status = landing.status(offer.path)
+    return status is not None and (status.st_size, status.st_mtime_ns) == (offer.size, offer.mtime_ns)

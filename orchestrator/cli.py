@@ -139,7 +139,7 @@ def doctor(
     def agree(question: str) -> bool:
         if yes:
             display.note(question)
-        return yes or click.confirm(question, err=True)
+        return yes or display.confirm(question)
 
     asked = DoctorOptions(backend, port, deep, html, mesh, agree if fix else None)
     return command(target(options), asked, display)
@@ -165,6 +165,7 @@ def doctor(
     "--keep", type=click.IntRange(min=1), default=3, show_default=True, help="With --prune: how many stay."
 )
 @click.option("--runs", is_flag=True, help="With --prune: the working folders of ended runs, too.")
+@click.option("--yes", is_flag=True, help="Send what data: names outside the project folder without asking.")
 def sync(
     project: Path | None,
     data: tuple[str, ...],
@@ -176,6 +177,7 @@ def sync(
     prune: bool,
     keep: int,
     runs: bool,
+    yes: bool,
     **options: Any,
 ) -> int:
     """Push the project folder to every host, verified by hash, build env:, and pass data on."""
@@ -186,8 +188,17 @@ def sync(
     if sum([check, dry_run, watch, prune]) > 1:
         raise UsageError("--check, --dry-run, --watch and --prune exclude each other")
     speed = size(rate) if rate else None
-    asked = SyncOptions(project, check, dry_run, watch, prune, keep, runs, data, speed, offline)
-    return command(target(options), asked, Display())
+
+    display = Display()
+
+    def agree(question: str) -> bool:
+        return yes or display.confirm(question)
+
+    able = yes or sys.stdin.isatty()
+    asked = SyncOptions(
+        project, check, dry_run, watch, prune, keep, runs, data, speed, offline, agree if able else None
+    )
+    return command(target(options), asked, display)
 
 
 @cli.command()

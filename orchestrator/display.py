@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 from rich.live import Live
 from rich.text import Text
 
@@ -27,7 +28,8 @@ from orchestrator.core.hostrange import folded
 from orchestrator.core.lines import LineAssembler
 from orchestrator.core.plan import LaunchPlan
 from orchestrator.core.runs import Run
-from orchestrator.core.torchrun import as_json, as_ps1, as_sh, commands, redacted
+from orchestrator.core.secret import masked_words, redacted
+from orchestrator.core.torchrun import as_json, as_ps1, as_sh, commands
 from orchestrator.errors import OrchError
 from orchestrator.progress import Saying, Transfers
 from orchestrator.remote.follower import Output, Sample
@@ -85,6 +87,10 @@ class Display:
     def note(self, text: str) -> None:
         """A line of orch's own on stderr."""
         self.err.print(Text(text))
+
+    def confirm(self, question: str) -> bool:
+        """Ask on stderr; raises click.Abort at the end of stdin."""
+        return click.confirm(visible(question), err=True)
 
     def write(self, text: str) -> None:
         """A command's result on stdout, its control characters written out."""
@@ -149,7 +155,7 @@ class Display:
                 self.out.print(Text(f"\n{each.node}: cd {each.cwd}", style="bold"))
                 for name, value in redacted(each.env).items():
                     self.out.print(Text(f"  {name}={value}", style="dim"))
-                self.out.print(Text(f"  {shlex.join(each.argv)}"))
+                self.out.print(Text(f"  {shlex.join(masked_words(each.argv))}"))
                 for path, text in each.files.items():
                     self.out.print(Text(f"  {path}:", style="dim"))
                     self.out.print(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import click
 
 from orchestrator.core.accelerate import MIXED_PRECISIONS
 from orchestrator.core.reading import parse_size
+from orchestrator.core.secret import masked
 from orchestrator.errors import UsageError
 
 
@@ -86,7 +88,13 @@ launch_options = stack(
         help="With --launcher accelerate: what its config says.",
     ),
     click.option("--single-node", is_flag=True, help="Only on the first of the hosts: the same as --nodes 1."),
-    click.option("--env", "env", multiple=True, metavar="K=V", help="A variable for every rank; repeatable."),
+    click.option(
+        "--env",
+        "env",
+        multiple=True,
+        metavar="K[=V]",
+        help="A variable for every rank, K alone with its value here; repeatable.",
+    ),
     click.option("--port", type=click.IntRange(1, 65535), help="The master port; by default a free one."),
     click.option("--rdzv-backend", type=click.Choice(["static", "c10d"]), help="How torchruns find each other."),
     click.option("--rdzv-id", metavar="ID", help="c10d: the rendezvous id; by default the run's."),
@@ -253,6 +261,8 @@ def size(value: str) -> int:
 
 def _variable(entry: str) -> tuple[str, str]:
     name, equals, value = entry.partition("=")
-    if not equals or not name.isidentifier() or not name.isascii():
-        raise UsageError(f"--env {entry!r}: expected NAME=VALUE")
-    return name, value
+    if not name.isidentifier() or not name.isascii():
+        raise UsageError(f"--env {masked(entry)!r}: expected NAME=VALUE, or NAME for its value here")
+    if not equals and name not in os.environ:
+        raise UsageError(f"--env {name}: it is not set here", remedy=f"export {name}, or give {name}=VALUE")
+    return name, value if equals else os.environ[name]

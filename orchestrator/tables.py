@@ -14,7 +14,8 @@ from orchestrator.core.hostrange import folded
 from orchestrator.core.node_checks import age
 from orchestrator.core.plan import LaunchPlan
 from orchestrator.core.runs import Run
-from orchestrator.core.torchrun import commands, redacted
+from orchestrator.core.secret import masked_words, redacted
+from orchestrator.core.torchrun import commands
 
 STATE_STYLES = {
     "ok": "green",
@@ -52,7 +53,7 @@ def _rendezvous(plan: LaunchPlan) -> str:
 def short_command(plan: LaunchPlan) -> str:
     """A node's command without what differs from node to node and what only orch cares for."""
     shown = []
-    for word in commands(plan)[0].argv:
+    for word in masked_words(commands(plan)[0].argv):
         if word.startswith("--node_rank="):
             word = "--node_rank=<node_rank>"
         if not word.startswith(("--log_dir", "--redirects")):
@@ -65,7 +66,7 @@ def settings_grid(plan: LaunchPlan, environments: Sequence[str]) -> Table:
     spec = plan.spec
     head = [
         ("run", plan.run_id),
-        ("workload", " ".join([spec.workload.name, *spec.args])),
+        ("workload", " ".join([spec.workload.name, *masked_words(spec.args)])),
         ("backend", plan.backend),
         ("nnodes", plan.nnodes),
         ("world_size", str(plan.world_size)),

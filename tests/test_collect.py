@@ -18,8 +18,8 @@ from orchestrator.core.inventory import Outputs
 from orchestrator.core.messages import OFFERED, SENT
 from orchestrator.display import Display
 from orchestrator.errors import OrchError
-from orchestrator.landing import Landing, Misplaced
 from orchestrator.node import wire
+from orchestrator.remote.landing import Landing, Misplaced
 from orchestrator.remote.node import Node, program
 from orchestrator.remote.outputs import collect
 from orchestrator.rundir import RunFolder

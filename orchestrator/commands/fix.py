@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +15,7 @@ from orchestrator.core.addresses import candidates
 from orchestrator.core.edit import set_host_key
 from orchestrator.core.findings import Examined, Finding
 from orchestrator.core.inventory import Host
+from orchestrator.core.reading import INTERFACE
 from orchestrator.display import Display
 from orchestrator.errors import AuthenticationFailed, HostKeyUnknown, OrchError, PreflightError
 from orchestrator.remote.keys import install_key
@@ -96,6 +99,8 @@ def _of_findings(
             if better is None:
                 continue
             on = next(each.interface for each in examined.facts[name].addresses if each.address == better)
+            if not INTERFACE.match(on):
+                continue
             key, value = ("fabric_address", better) if "fabric_address" in finding.what else ("interface", on)
             yield Mend(f"{hosts_file}: set hosts.{name}.{key} to {value}?", _edit(hosts_file, name, key, value))
 
@@ -112,9 +117,10 @@ def _make_folder(link: Connection, folder: str) -> None:
 def _edit(hosts_file: Path, name: str, key: str, value: str) -> Callable[[], object]:
     def do() -> None:
         changed = set_host_key(hosts_file.read_text(encoding="utf-8"), name, key, value)
-        new = hosts_file.with_name(hosts_file.name + ".partial")
-        new.write_text(changed, encoding="utf-8")
-        new.chmod(hosts_file.stat().st_mode)
-        new.replace(hosts_file)
+        handle, new = tempfile.mkstemp(dir=hosts_file.parent, prefix=f".{hosts_file.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(changed)
+        Path(new).chmod(hosts_file.stat().st_mode)
+        Path(new).replace(hosts_file)
 
     return do

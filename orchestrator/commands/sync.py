@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from orchestrator.commands.consent import Agree, agreed_to, outside
 from orchestrator.commands.data import missing_data, send_data
 from orchestrator.commands.environment import ensure, lacking
 from orchestrator.commands.push import connected_with, push_tree
@@ -20,6 +21,7 @@ from orchestrator.core.hostrange import folded
 from orchestrator.core.inventory import DataSource
 from orchestrator.core.messages import PRUNED, USED, VERIFIED
 from orchestrator.core.snapshot import Difference, Snapshot, difference, take
+from orchestrator.datasets import KNOWN
 from orchestrator.display import Display
 from orchestrator.errors import HostErrors, OrchError, SyncError
 from orchestrator.remote.fanout import failures, on_all
@@ -33,6 +35,7 @@ class SyncOptions:
 
     ``data``: ``PATH[:PATH on the nodes]`` beside what the inventory names, at most ``rate`` bytes a second.
     ``offline``: the nodes get the wheels of their environments from here without being asked what they reach.
+    ``agree`` is asked before data from outside the project go; None: nobody can be.
     """
 
     project: Path | None = None
@@ -45,6 +48,7 @@ class SyncOptions:
     data: tuple[str, ...] = ()
     rate: float | None = None
     offline: bool = False
+    agree: Agree | None = None
 
 
 def sync(target: Target, options: SyncOptions, display: Display) -> int:
@@ -73,8 +77,10 @@ def sync(target: Target, options: SyncOptions, display: Display) -> int:
 def wanted_data(opened: Session, beside: Path, options: SyncOptions) -> list[DataSource]:
     """What the inventory names, by paths relative to its file, and what the command line does."""
     of_inventory = [
-        replace(each, path=str(beside / Path(each.path).expanduser())) for each in opened.inventory.data
+        each if each.path in KNOWN else replace(each, path=str(beside / Path(each.path).expanduser()))
+        for each in opened.inventory.data
     ]
+    agreed_to(outside(beside, of_inventory), beside / opened.inventory.source, options.agree)
     return [*of_inventory, *(parse_data(text, Path(text).exists()) for text in options.data)]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.core import strictyaml
 from orchestrator.core.hostrange import RangeError, expand
-from orchestrator.core.reading import NAME, Reader, listed, nearest
+from orchestrator.core.reading import HOP, LOGIN, MACHINE, NAME, Reader, listed, nearest
 from orchestrator.errors import InventoryError, UsageError
 
 REACHING = ("address", "user", "port", "identity_file", "jump", "host_key")
@@ -169,7 +169,7 @@ class _InventoryReader(Reader):
     def host_keys(self, value: Any, path: str, *, defaults: bool = False) -> dict[str, Any]:
         """The keys of one host, or of ``defaults``, read; absent ones are absent."""
         readers: dict[str, Callable[[Any, str], Any]] = {
-            "user": self.word,
+            "user": self.dialled(LOGIN, "a user's name"),
             "port": self.integer(1, 65535),
             "identity_file": self.text,
             "jump": self.jump,
@@ -182,7 +182,11 @@ class _InventoryReader(Reader):
             "env": self.variables_or_environment,
         }
         if not defaults:
-            own = {"address": self.word, "host_key": self.host_key, "fabric_address": self.address}
+            own = {
+                "address": self.dialled(MACHINE, "a host's name or address"),
+                "host_key": self.host_key,
+                "fabric_address": self.address,
+            }
             readers = {**own, **readers}
         body = self.mapping(value, path, tuple(readers))
         read = {key: self.take(body, key, path, readers[key]) for key in body}
@@ -312,7 +316,7 @@ class _InventoryReader(Reader):
             "port": self.integer(1, 65535),
             "interface": self.interface,
             "id": self.name,
-            "endpoint": self.word,
+            "endpoint": self.dialled(HOP, "host[:port]"),
         }
         body = self.mapping(value, "rendezvous", tuple(readers))
         read = {key: self.take(body, key, "rendezvous", readers[key]) for key in body}

@@ -14,16 +14,31 @@ class KnownHosts:
     """The lines of known_hosts files. Parsing keys is left to the caller, for the few lines that match."""
 
     def __init__(self, lines: Iterable[str]) -> None:
-        self._lines: list[tuple[str, str]] = []
+        # By their mark, which most lines do not have.
+        self._lines: dict[str, list[tuple[str, str]]] = {"": [], "@revoked": [], "@cert-authority": []}
         for line in lines:
-            names, _, key = line.strip().partition(" ")
-            # "@revoked" and "@cert-authority" lines never make a plain key trusted.
-            if key and not names.startswith(("#", "@")):
-                self._lines.append((names, key.strip()))
+            mark, _, rest = (
+                line.strip().partition(" ") if line.lstrip().startswith("@") else ("", "", line.strip())
+            )
+            names, _, key = rest.strip().partition(" ")
+            if key and not names.startswith("#") and mark in self._lines:
+                self._lines[mark].append((names, " ".join(key.split()[:2])))
 
     def lookup(self, name: str) -> tuple[str, ...]:
-        """The recorded keys of ``host`` (or ``[host]:port``), each as ``type base64``."""
-        return tuple(key for names, key in self._lines if _names(names, name))
+        """The recorded keys of ``host`` (or ``[host]:port``), each as ``type base64``, less those revoked."""
+        revoked = self.revoked(name)
+        return tuple(key for key in self._of("", name) if key not in revoked)
+
+    def revoked(self, name: str) -> tuple[str, ...]:
+        """The keys that must not be trusted for a host, whatever else is recorded."""
+        return self._of("@revoked", name)
+
+    def certified(self, name: str) -> bool:
+        """Whether an authority's signature would make a host's key trusted."""
+        return bool(self._of("@cert-authority", name))
+
+    def _of(self, mark: str, name: str) -> tuple[str, ...]:
+        return tuple(key for names, key in self._lines[mark] if _names(names, name))
 
 
 def _names(field: str, name: str) -> bool:

@@ -13,6 +13,14 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\Z", re.IGNORECASE)
 REFERENCE = re.compile(r"\$(?:\$|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})")
 HOST_KEY = re.compile(r"(SHA256:[A-Za-z0-9+/]{43}|(?:ssh-|ecdsa-|sk-)[a-z0-9@.-]+ [A-Za-z0-9+/]+={0,2})\Z")
+# Names and addresses, an IPv6 one with its zone; users as POSIX, directories and clouds have them.
+_HOST = r"(?:[A-Za-z0-9_](?:[A-Za-z0-9._-]*)|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[A-Za-z0-9_.-]+)?)"
+_USER = r"[A-Za-z0-9_](?:[A-Za-z0-9._+@\\-]*)"
+MACHINE = re.compile(rf"{_HOST}\Z")
+LOGIN = re.compile(rf"{_USER}\Z")
+HOP = re.compile(rf"(?:{_USER}@)?(?:{_HOST}|\[[0-9A-Fa-f:.%A-Za-z0-9]+\])(?::[0-9]{{1,5}})?\Z")
+# What Linux takes, less what means something to a shell or to YAML.
+INTERFACE = re.compile(r"[A-Za-z0-9_.@:+=-]{1,40}\Z")
 # torchrun and orch set these themselves.
 RESERVED = frozenset(
     (
@@ -100,6 +108,21 @@ class Reader:
             return None
         return text
 
+    def dialled(self, shape: re.Pattern[str], expected: str) -> Callable[[Any, str], str | None]:
+        """A reader of what SSH is told: nothing that a shell of ``~/.ssh/config`` could take for its own.
+
+        No ``${VAR}``: name servers hear of names that are dialled.
+        """
+
+        def read(value: Any, path: str) -> str | None:
+            if not isinstance(value, str) or len(value) > 255 or not shape.match(value):
+                expand = "; ${VAR} is not expanded here" if isinstance(value, str) and "$" in value else ""
+                self.problem(path, value, expected + expand + ("" if isinstance(value, str) else " (quote it)"))
+                return None
+            return value
+
+        return read
+
     def name(self, value: Any, path: str) -> str | None:
         """A name of a cluster, or of a rendezvous."""
         text = self.text(value, path, "a name")
@@ -149,12 +172,16 @@ class Reader:
     def interface(self, value: Any, path: str) -> str | None:
         """An interface's name; ``auto`` reads as absent."""
         text = self.word(value, path)
+        if text is not None and not INTERFACE.match(text):
+            self.problem(path, value, "an interface's name such as eth0")
+            return None
         return None if text == "auto" else text
 
     def jump(self, value: Any, path: str) -> tuple[str, ...] | None:
         """A hop or a list of hops, the outermost first."""
         entries = value if isinstance(value, list) else [value]
-        hops = [self.word(entry, path) for entry in entries]
+        read = self.dialled(HOP, "[user@]host[:port]")
+        hops = [read(entry, path) for entry in entries]
         return tuple(hop for hop in hops if hop)
 
     def host_key(self, value: Any, path: str) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.core.facts import Address, Facts, Interpreter, Running
 from orchestrator.core.findings import Examined, Finding
 from orchestrator.core.inventory import Host
-from orchestrator.core.torchrun import redacted
+from orchestrator.core.secret import redacted
 from orchestrator.errors import OrchError
 
 STYLE = """

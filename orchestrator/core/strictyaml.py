@@ -11,8 +11,18 @@ class StrictYamlError(ValueError):
     """The text is not the YAML we read; the message is one line."""
 
 
+# What a document may amount to once its aliases are written out. A host is a dozen values.
+MOST_VALUES = 200_000
+
+
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, and a mapping that contains itself."""
+    """SafeLoader that refuses a key given twice, a mapping that contains itself, and aliases without end."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None and _size(node, {}, set()) > MOST_VALUES:
+            raise _located(f"with its aliases written out it has more than {MOST_VALUES} values", node)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -34,7 +44,6 @@ def load(text: str) -> Any:
     """The document's value; raises StrictYamlError for anything that is not one plain YAML document."""
     try:
         value = yaml.load(text, Loader=_Loader)
-        _check_finite(value, ())
     except StrictYamlError:
         raise
     except yaml.MarkedYAMLError as error:
@@ -49,13 +58,20 @@ def load(text: str) -> Any:
     return value
 
 
-def _check_finite(value: Any, above: tuple[int, ...]) -> None:
-    """Raises StrictYamlError for a value that contains itself through an anchor."""
-    if isinstance(value, (dict, list)):
-        if id(value) in above:
-            raise StrictYamlError("an anchor contains itself")
-        for inner in value.values() if isinstance(value, dict) else value:
-            _check_finite(inner, (*above, id(value)))
+def _size(node: yaml.Node, known: dict[int, int], above: set[int]) -> int:
+    """How many values a node amounts to, each alias counted as often as it is used."""
+    if id(node) in above:
+        raise _located("an anchor contains itself", node)
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        above.add(id(node))
+        inner = (
+            [each for pair in node.value for each in pair] if isinstance(node, yaml.MappingNode) else node.value
+        )
+        known[id(node)] = 1 + sum(_size(each, known, above) for each in inner)
+        above.discard(id(node))
+    return known[id(node)]
 
 
 def _located(problem: str, node: yaml.Node) -> StrictYamlError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -11,8 +10,8 @@ from typing import Any
 
 from orchestrator.core import accelerate
 from orchestrator.core.plan import LaunchPlan, NodePlan
+from orchestrator.core.secret import VARIABLE, masked, masked_words, redacted
 
-SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|PRIVATE|API_?KEY|_KEY$", re.IGNORECASE)
 OUTPUT_FOLDER = "orch-output"
 # How long the nodes of an elastic run wait for further ones once enough have met, in seconds.
 LAST_CALL = 15
@@ -113,20 +112,15 @@ def _environment(plan: LaunchPlan, node: NodePlan) -> dict[str, str]:
     return env
 
 
-def redacted(env: Mapping[str, str]) -> dict[str, str]:
-    """An environment that may be shown: values of names that look secret are replaced by ``***``."""
-    return {name: "***" if SECRET.search(name) else value for name, value in env.items()}
-
-
 def as_sh(plan: LaunchPlan) -> str:
-    """POSIX shell, one command a node. A secret is left to the reader's own environment."""
+    """POSIX shell, one command a node. A secret is left to the reader: variables to the environment."""
     blocks = []
     for each in commands(plan):
         lines = [f"# {each.node} (node_rank {each.node_rank})", f"cd {_sh_path(each.cwd)} && env \\"]
         for name, value in each.env.items():
-            secret = SECRET.search(name)
-            lines.append(f'  {name}="${{{name}}}" \\' if secret else f"  {name}={_sh_path(value)} \\")
-        lines.append("  " + " ".join(_sh_path(word) for word in each.argv))
+            secret = VARIABLE.search(name)
+            lines.append(f'  {name}="${{{name}}}" \\' if secret else f"  {name}={_sh_path(masked(value))} \\")
+        lines.append("  " + " ".join(_sh_path(word) for word in masked_words(each.argv)))
         for path, text in each.files.items():
             folder = _sh_path(path.rpartition("/")[0])
             lines.insert(1, f"mkdir -p {folder} && printf %s {shlex.quote(text)} > {_sh_path(path)}")
@@ -140,18 +134,18 @@ def as_ps1(plan: LaunchPlan) -> str:
     for each in commands(plan):
         lines = [f"# {each.node} (node_rank {each.node_rank})", f"Set-Location -LiteralPath {_ps1(each.cwd)}"]
         for name, value in each.env.items():
-            if not SECRET.search(name):
-                lines.append(f"$env:{name} = {_ps1(value)}")
+            if not VARIABLE.search(name):
+                lines.append(f"$env:{name} = {_ps1(masked(value))}")
         for path, text in each.files.items():
             lines.append(f"New-Item -Force -ItemType File -Path {_ps1(path)} -Value {_ps1(text)} | Out-Null")
-        lines.append("& " + " ".join(_ps1(word) for word in each.argv))
+        lines.append("& " + " ".join(_ps1(word) for word in masked_words(each.argv)))
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 
 
 def as_dict(plan: LaunchPlan) -> dict[str, Any]:
     """The plan as JSON has it, with secrets replaced."""
-    settings = {**asdict(plan.spec), "env": redacted(plan.spec.env)}
+    settings = {**asdict(plan.spec), "env": redacted(plan.spec.env), "args": masked_words(plan.spec.args)}
     return {
         "run_id": plan.run_id,
         "attempt": plan.attempt,
@@ -174,7 +168,7 @@ def as_dict(plan: LaunchPlan) -> dict[str, Any]:
                 "interface": node.interface,
                 "address": node.address,
                 "cwd": each.cwd,
-                "argv": list(each.argv),
+                "argv": masked_words(each.argv),
                 "env": redacted(each.env),
                 "files": dict(each.files),
             }

@@ -11,8 +11,8 @@ from orchestrator import errors
 from orchestrator.core.choice import Offer, choose
 from orchestrator.core.inventory import Outputs
 from orchestrator.core.messages import OFFERED, SENT
-from orchestrator.landing import Landing, Misplaced, fault_of
 from orchestrator.node import wire
+from orchestrator.remote.landing import Landing, Misplaced, fault_of
 from orchestrator.remote.node import Call, Node
 
 # How long a node may take over a file's next piece, in seconds.

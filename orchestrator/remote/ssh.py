@@ -25,6 +25,7 @@ from paramiko.hostkeys import HostKeyEntry
 from orchestrator import errors
 from orchestrator.core.inventory import Host
 from orchestrator.core.known_hosts import KnownHosts
+from orchestrator.remote.sshconfig import with_included
 
 PIECE = 128 * 1024
 # How long a command may take in nothing of what is sent to it, and how long it may take to say how it ended.
@@ -71,6 +72,14 @@ class Keyring:
                     found.append(entry.key)
         return found
 
+    def revokes(self, name: str, key: paramiko.PKey) -> bool:
+        """Whether a key must not be trusted for a host, whatever else says so."""
+        return f"{key.get_name()} {key.get_base64()}" in self._known.revoked(name)
+
+    def certifies(self, name: str) -> bool:
+        """Whether known_hosts would trust a certificate of the host, which orch does not check."""
+        return self._known.certified(name)
+
     def key_at(self, path: Path) -> paramiko.PKey:
         """The private key in a file, read once however many hosts take it; raises what paramiko raises."""
         with self._lock:
@@ -99,11 +108,23 @@ class _HostKeyPolicy(paramiko.MissingHostKeyPolicy):
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
         seen = fingerprint(key)
+        if self.keyring.revokes(hostname, key):
+            raise errors.HostKeyChanged(
+                f"host key of {hostname} is REVOKED in known_hosts ({key.get_name()} {seen})",
+                remedy="do not log in there; whoever runs it has to give it a new key",
+                host=self.host,
+            )
         if self.pinned_fingerprint:
             if seen != self.pinned_fingerprint:
                 raise _changed(self.host, seen, self.pinned_fingerprint, "host_key: in the inventory")
         elif self.keyring.accept_new:
             self.keyring.learn(hostname, key)
+        elif self.keyring.certifies(hostname):
+            raise errors.HostKeyUnknown(
+                f"host key of {hostname} is only vouched for by a certificate (@cert-authority): orch checks none",
+                remedy=f"pin it: host_key: {seen}",
+                host=self.host,
+            )
         else:
             raise errors.HostKeyUnknown(
                 f"host key of {hostname} is not known ({key.get_name()} {seen})",
@@ -243,13 +264,14 @@ class Connection:
         config = fabric.Config(ssh_config=self._ssh_config, lazy=True)
         gateway: fabric.Connection | None = None
         for hop in host.jump:
-            gateway = self._secured(fabric.Connection(hop, config=config, gateway=gateway), None)
+            gateway = fabric.Connection(hop, config=config, gateway=gateway)
         connection = fabric.Connection(
             host.address, user=host.user, port=host.port, config=config, gateway=gateway
         )
-        # Hops that ~/.ssh/config names are made by Fabric, with its own idea of host keys.
+        # All the way out: ~/.ssh/config may put further hops before any of these, and Fabric makes those with its
+        # own idea of host keys.
         outer = connection.gateway
-        while isinstance(outer, fabric.Connection) and gateway is None:
+        while isinstance(outer, fabric.Connection):
             self._secured(outer, None)
             outer = outer.gateway
         return self._secured(connection, host.host_key)
@@ -281,7 +303,8 @@ class Connection:
             entry = HostKeyEntry.from_line(f"{name} {pinned}")
             if entry is None:
                 raise errors.HostKeyUnknown("host_key: in the inventory is not a public key")
-            client.get_host_keys().add(name, entry.key.get_name(), entry.key)
+            if not self.keyring.revokes(name, entry.key):
+                client.get_host_keys().add(name, entry.key.get_name(), entry.key)
         client.set_missing_host_key_policy(_HostKeyPolicy(self.host.name, self.keyring, wanted))
         return connection
 
@@ -393,7 +416,7 @@ def connections(hosts: Sequence[Host], settings: Settings) -> list[Connection]:
     for path in (home / ".ssh" / "config", Path("/etc/ssh/ssh_config")):
         if path.is_file():
             try:
-                ssh_config.parse(path.read_text().splitlines())
+                ssh_config.parse(with_included(path, path.parent))
             except (OSError, ValueError, paramiko.SSHException) as error:
                 raise errors.UsageError(f"{path} cannot be read: {error}", remedy="correct it") from None
     return [Connection(host, settings, keyring, ssh_config) for host in hosts]

@@ -380,7 +380,8 @@ def _told(event: Event) -> str | None:
         "reconnecting": f"{event.node}: connection lost ({fields.get('reason')}); trying again",
         "reconnected": f"{event.node}: connected again",
         "node_lost": f"{event.node}: lost, {fields.get('reason')}",
-        "orphaned": f"{event.node}: the run's supervisor was killed",
+        "orphaned": f"{event.node}: "
+        + ("the machine was started anew" if fields.get("rebooted") else "the run's supervisor was killed"),
         "swept": f"{event.node}: ended {fields.get('processes')} processes that were left over",
         "fenced": f"{event.node}: is back; what it still ran of this run was ended",
         "rank_failed": f"{event.node}: rank {fields.get('rank')} failed",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -164,16 +165,20 @@ def _of_worker(event: Event, stream: str) -> Output:
 
 
 def read_events(path: Path) -> list[Event]:
-    """The events recorded in a run's folder; raises ValueError or KeyError if they are damaged."""
+    """The events recorded in a run's folder; lines that a power cut damaged are passed over."""
     file = path / "events.jsonl"
     if not file.exists():
         return []
-    text = file.read_text()
+    text = file.read_text(errors="replace")
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
         # A killed orch left half a line; what is recorded next must not be joined to it.
         file.write_text(whole)
-    return [Event.from_json(line) for line in whole.splitlines()]
+    found = []
+    for line in whole.splitlines():
+        with suppress(ValueError, KeyError, TypeError, AttributeError):
+            found.append(Event.from_json(line.lstrip("\0")))
+    return found
 
 
 def _tail(path: Path) -> str:

@@ -25,6 +25,7 @@ STATE_STYLES = {
     "stopped": "yellow",
     "failed": "red",
     "lost": "red",
+    "rebooted": "red",
     "left over": "red",
     "not answering": "red",
 }

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.core.events import Evidence, Failure, RunResult
+from orchestrator.core.events import REBOOTED, Evidence, Failure, RunResult
 from orchestrator.core.signatures import BY_NAME, HARMLESS, SIGNATURES, Kind, Signature
 
 LONGEST_LINE = 400
@@ -97,6 +97,11 @@ ENDINGS: Mapping[str, Ending] = {
             "supervisor-killed",
             "orch's supervisor on the node was killed, so the run was ended there",
             "start it again; see who kills processes on that node",
+        ),
+        Ending(
+            "rebooted",
+            "the machine was started anew in the middle of the run",
+            "start the run again; last -x reboot and the kernel's log of the boot before say why",
         ),
         Ending(
             "node-lost",
@@ -228,6 +233,7 @@ def _ended(failure: Failure, result: RunResult) -> tuple[Kind, Diagnosis]:
         )
     if failure.reason is not None:
         name = "node-lost" if failure.node in result.lost else "supervisor-killed"
+        name = "rebooted" if failure.reason == REBOOTED else name
     elif failure.signal is not None:
         name = OF_SIGNAL.get(failure.signal, "signal")
         if name == "killed" and any(node.oom_kills for node in result.nodes.values() if node.node == failure.node):

@@ -44,6 +44,9 @@ class Event:
 OF_NODES = ("torchrun_started", "worker", "rank_failed", "stopping", "failed_to_start", "finished")
 
 
+REBOOTED = "was rebooted while the run was on"
+
+
 @dataclass(frozen=True)
 class Failure:
     """Something that went wrong on a node. ``rank`` is None where torchrun itself failed, not a worker.
@@ -252,7 +255,8 @@ def _failure(event: Event) -> Failure | None:
     if event.kind == "node_lost":
         return Failure(node, None, None, None, None, event.time, f"was lost: {fields['reason']}")
     if event.kind == "orphaned":
-        return Failure(node, None, None, None, None, event.time, "lost its supervisor, which was killed")
+        reason = REBOOTED if fields.get("rebooted") else "lost its supervisor, which was killed"
+        return Failure(node, None, None, None, None, event.time, reason)
     return None
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 # The worst first: what a run is called whose nodes differ.
-STATES = ("left over", "not answering", "lost", "failed", "stopping", "running", "stopped", "ok")
+STATES = ("left over", "not answering", "lost", "rebooted", "failed", "stopping", "running", "stopped", "ok")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import queue
 import threading
 import uuid
 
-from . import paths, wire
+from . import flock, paths, wire
 from .refusal import Refused
 
 # 2000-01-01: before any edit, and after 1980, which zip archives begin with.
@@ -81,9 +81,12 @@ class Blobs:
         """Keep others from removing blobs; ``alone``: from adding any, too. Raises Refused if they do just now."""
         paths.private(self.home)
         os.makedirs(self.folder, exist_ok=True)
-        with open(os.path.join(self.home, "lock"), "a") as file:
+        lock = flock.held(
+            os.path.join(self.home, "lock"), (fcntl.LOCK_EX | fcntl.LOCK_NB) if alone else fcntl.LOCK_SH
+        )
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(file, (fcntl.LOCK_EX | fcntl.LOCK_NB) if alone else fcntl.LOCK_SH)
+                stack.enter_context(lock)
             except BlockingIOError:
                 raise Refused("something is being synced there at this moment", "broken") from None
             yield

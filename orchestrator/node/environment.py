@@ -17,7 +17,7 @@ import signal
 import subprocess
 import threading
 
-from . import blobs, bounded, machine, paths, place, processes, wire
+from . import blobs, bounded, flock, machine, paths, place, processes, wire
 from .refusal import Refused
 
 READY = ".orch-ready"
@@ -59,8 +59,8 @@ def answer(request, out):
     wheels = json.loads(frame[1].decode("ascii"))["wheels"]
     paths.private(os.path.dirname(base))
     os.makedirs(base, exist_ok=True)
-    with open(folder + ".lock", "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    # The lock's file stays: whoever waits for it would otherwise hold one that the next builder does not see.
+    with flock.held(folder + ".lock", fcntl.LOCK_EX):
         said = Said(out)
         try:
             if not os.path.exists(os.path.join(folder, READY)):
@@ -72,7 +72,6 @@ def answer(request, out):
             built = os.path.exists(os.path.join(folder, READY))
             if not built:
                 shutil.rmtree(folder, ignore_errors=True)
-            os.unlink(folder + ".lock")
     if not built:
         wire.write_all(out, wire.json_frame({"failed": said.last[-LAST_WORDS:], "offline": said.offline}))
         return

@@ -121,7 +121,7 @@ class Follower:
                 if not self.supervised():
                     self.send_events()
                     if not self.finished:
-                        self.send({"type": "orphaned"})
+                        self.send({"type": "orphaned", "rebooted": paths.rebooted(self.run_id, self.attempt)})
                         return
             time.sleep(pause)
             pause = min(pause * 1.5, POLL_LONGEST)

@@ -35,7 +35,7 @@ def devices():
         values = [value.strip() for value in line.split(",")]
         if len(values) != len(FIELDS):
             raise bounded.Failed("nvidia-smi printed %r" % line[:100])
-        found.append({field: value for field, value in zip(FIELDS, values)})  # noqa: B905, C416
+        found.append({field: value for field, value in zip(FIELDS, values)})  # noqa: C416
     return found
 
 

@@ -57,17 +57,31 @@ class Journal:
 
 
 def events_from(path, offset):
-    """The whole events from byte ``offset`` of a file on, each with the offset behind it."""
+    """The whole events from byte ``offset`` of a file on, each with the offset behind it.
+
+    What a power cut left of a line, NULs say, is passed over.
+    """
     found = []
     try:
         with open(path, "rb") as file:
             file.seek(offset)
             for line in file.read().split(b"\n")[:-1]:
                 offset += len(line) + 1
-                found.append((json.loads(line.decode("ascii")), offset))
+                event = parsed(line)
+                if event is not None:
+                    found.append((event, offset))
     except FileNotFoundError:
         pass
     return found
+
+
+def parsed(line):
+    """The event of a line, or None."""
+    try:
+        event = json.loads(line.lstrip(b"\0").decode("ascii"))
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "event" in event and "time" in event else None
 
 
 def read(folder):

@@ -25,7 +25,7 @@ def system():
         "machine": os.uname().machine,
         "libc": libc(),
         "firewall": first_of(FIREWALLS),
-        "boot_id": read("/proc/sys/kernel/random/boot_id"),
+        "boot_id": paths.boot_id(),
         "root": os.getuid() == 0,
     }
 

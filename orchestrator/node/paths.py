@@ -4,6 +4,7 @@ State lives in ``~/.orch/<hostname>/`` and not in ``~/.orch/``, because a home m
 """
 
 import glob
+import json
 import os
 import re
 import secrets
@@ -46,6 +47,31 @@ def attempts(run_id):
     except (OSError, ValueError):
         return []
     return sorted(int(name[7:]) for name in names if name.startswith("attempt") and name[7:].isdigit())
+
+
+def asked(run_id, attempt):
+    """What an attempt was started with (``run.json``), or None if that is not there, or damaged."""
+    try:
+        with open(os.path.join(attempt_dir(run_id, attempt), "run.json")) as file:
+            found = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def rebooted(run_id, attempt):
+    """Whether this host was started anew since an attempt began."""
+    began_under = (asked(run_id, attempt) or {}).get("boot_id")
+    return began_under is not None and began_under != boot_id()
+
+
+def boot_id():
+    """A number that the kernel makes at each start (random(4)); empty where it does not."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def run_ids():

@@ -25,11 +25,17 @@ def of(workdir):
         try:
             with open(partial, "x") as file:
                 file.write(uuid.uuid4().hex)
-            with contextlib.suppress(FileExistsError):
+            try:
                 # A link, unlike a rename, leaves the one that another node made in the same moment.
                 os.link(partial, target)
+            except FileExistsError:
+                pass
+            except OSError:
+                # A disk without hard links: of two that do this at once the later one's stays for both.
+                os.rename(partial, target)
         finally:
-            os.unlink(partial)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(partial)
     with open(target) as file:
         return file.read()
 

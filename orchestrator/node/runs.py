@@ -3,7 +3,6 @@
 Request: ``{"run_id": id or null, "ended": bool}``; without ``ended`` only what has a process is named.
 """
 
-import json
 import os
 import time
 
@@ -33,11 +32,7 @@ def describe(run_id, holder, left):
     """One run, as its newest attempt here has it."""
     attempt = (paths.attempts(run_id) or [1])[-1]
     folder = paths.attempt_dir(run_id, attempt)
-    try:
-        with open(os.path.join(folder, "run.json")) as file:
-            asked = json.load(file)
-    except (OSError, ValueError):
-        asked = {}
+    asked = paths.asked(run_id, attempt) or {}
     events = journal.read(folder)
     keys = ("workload", "owner", "node", "nodes", "node_rank", "first_rank", "nproc", "min_nodes")
     facts = {key: asked.get(key) for key in keys}
@@ -45,6 +40,8 @@ def describe(run_id, holder, left):
     facts.update(began=events[0]["time"] if events else None, ended=None, exit_code=None)
     running = holder.get("run_id") == run_id
     facts["state"] = "stopping" if running and holder.get("stopping") else "running" if running else "lost"
+    if facts["state"] == "lost" and paths.rebooted(run_id, attempt):
+        facts["state"] = "rebooted"
     for event in events:
         if event["event"] == "finished":
             ok = event["exit_code"] == 0

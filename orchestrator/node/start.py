@@ -25,7 +25,8 @@ def answer(request, out):
         with open(os.path.join(folder, "run.json"), "w") as file:
             # Not the environment, nor the script's words: they may hold secrets, and this file stays.
             kept = {key: value for key, value in request.items() if key not in ("env", "nonce", "files")}
-            json.dump(dict(kept, work=work, argv=request["argv"][:1]), file)
+            about = {"work": work, "argv": request["argv"][:1], "boot_id": paths.boot_id()}
+            json.dump(dict(kept, **about), file)
         leave_supervisor(request, folder, work, listener)
     finally:
         # The supervisor has its own copy of the lock; ours must not outlive it.

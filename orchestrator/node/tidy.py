@@ -43,11 +43,8 @@ def in_use():
     used = set()
     for run_id in living - {None}:
         for attempt in paths.attempts(run_id):
-            with (
-                contextlib.suppress(OSError, ValueError),
-                open(os.path.join(paths.attempt_dir(run_id, attempt), "run.json")) as file,
-            ):
-                asked = json.load(file)
+            asked = paths.asked(run_id, attempt)
+            if asked is not None:
                 used.update([asked["tree"]] + asked["overlays"])
                 used.update(part for word in asked["argv"][:1] for part in word.split("/"))
     return used, living
@@ -95,6 +92,8 @@ def prune_environments(workdir, keep, used, removed):
     for path in found[keep:]:
         removed["bytes"] += size_of(path)
         shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.unlink(path + ".lock")
         removed["environments"] += 1
     requests = os.path.join(base, "by-request")
     for name in listed(requests):

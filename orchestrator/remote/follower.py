@@ -210,7 +210,8 @@ class Follower:
             self.finished = self.finished or event.kind == "finished"
             self.put(Event(event.time - (self._skew or 0.0), event.kind, event.node, event.fields))
         elif kind == "orphaned":
-            self.put(Event(time.time(), "orphaned", self.name, {}))
+            rebooted = value.get("rebooted", False)
+            self.put(Event(time.time(), "orphaned", self.name, {"rebooted": rebooted}))
             if not self.passive:
                 self._sweep()
             return True

@@ -23,9 +23,10 @@ PACKAGE = "orch_node"
 # A stop may take its grace and this many seconds more before the connection counts as lost.
 STOP_MARGIN = 20.0
 MAIN = f"import sys\nfrom {PACKAGE}.__main__ import main\nsys.exit(main())\n"
-# Receives the program: verified, compiled (else it would be at every start), put in place with one rename.
+# Receives the program: verified, compiled (else it would be at every start), put in place with one rename. Those
+# that nobody has sent for a month go.
 INSTALL = """
-import hashlib, io, os, py_compile, sys, tempfile, zipfile
+import hashlib, io, os, py_compile, sys, tempfile, time, zipfile
 name, wanted = sys.argv[1:3]
 data = sys.stdin.buffer.read()
 if hashlib.sha256(data).hexdigest() != wanted:
@@ -33,18 +34,26 @@ if hashlib.sha256(data).hexdigest() != wanted:
 folder = os.path.join(os.path.expanduser("~"), ".orch", "lib")
 os.makedirs(folder, mode=0o700, exist_ok=True)
 handle, temporary = tempfile.mkstemp(dir=folder)
-sent = zipfile.ZipFile(io.BytesIO(data))
-with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as kept:
-    with tempfile.TemporaryDirectory() as made:
-        for entry in sent.namelist():
-            source, compiled = os.path.join(made, "source"), os.path.join(made, "compiled")
-            with open(source, "wb") as text:
-                text.write(sent.read(entry))
-            mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
-            py_compile.compile(source, compiled, entry, True, invalidation_mode=mode)
-            kept.write(source, entry)
-            kept.write(compiled, entry + "c")
-os.replace(temporary, os.path.join(folder, name))
+try:
+    sent = zipfile.ZipFile(io.BytesIO(data))
+    with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as kept:
+        with tempfile.TemporaryDirectory() as made:
+            for entry in sent.namelist():
+                source, compiled = os.path.join(made, "source"), os.path.join(made, "compiled")
+                with open(source, "wb") as text:
+                    text.write(sent.read(entry))
+                mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+                py_compile.compile(source, compiled, entry, True, invalidation_mode=mode)
+                kept.write(source, entry)
+                kept.write(compiled, entry + "c")
+    os.replace(temporary, os.path.join(folder, name))
+finally:
+    if os.path.exists(temporary):
+        os.unlink(temporary)
+for old in os.listdir(folder):
+    path = os.path.join(folder, old)
+    if old != name and time.time() - os.stat(path).st_mtime > 30 * 86400:
+        os.unlink(path)
 """
 # No abstract socket of a run, and no process that bears a run's mark (in the environments that we may read).
 IDLE_CODE = 86
@@ -283,10 +292,10 @@ def _cannot_start(host: str, code: int, said: Sequence[str]) -> errors.NodeProgr
     last = said[-1] if said else "it said nothing"
     if code == 127:
         return errors.NodeProgramError(
-            "python3 is not on this node's PATH", remedy="install Python 3.8 or later there", host=host
+            "python3 is not on this node's PATH", remedy="install Python 3.7 or later there", host=host
         )
     return errors.NodeProgramError(
         f"the node program ended with exit code {code}: {last}",
-        remedy="it needs python3 >= 3.8 there",
+        remedy="it needs python3 >= 3.7 there",
         host=host,
     )

@@ -1,0 +1,38 @@
+"""Locks on files, where the disk has any; NFSv4 wants a shared one on a file that can be read."""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+
+from . import paths
+
+# What a disk without locks answers.
+NONE = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+
+
+@contextlib.contextmanager
+def held(path, how):
+    """Hold a lock (fcntl.LOCK_SH, LOCK_EX, with LOCK_NB or not) on a file; raises BlockingIOError if it is taken.
+
+    On a disk without locks it is one of this host's own disk: others that share the disk do not see it.
+    """
+    for each in (path, _beside(path)):
+        with open(each, "a+") as file:
+            try:
+                fcntl.flock(file, how)
+            except OSError as error:
+                if error.errno not in NONE:
+                    raise
+                continue
+            yield
+            return
+    yield
+
+
+def _beside(path):
+    """A file of this host's state in the place of one on another disk."""
+    folder = os.path.join(paths.state_dir(), "locks")
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    return os.path.join(folder, hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:32])

@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from orchestrator.errors import Interrupted, OrchError, UsageError
 from orchestrator.options import (
     age,
     format_option,
+    grace_option,
     hosts_option,
     launch,
     launch_options,
@@ -28,6 +30,8 @@ from orchestrator.options import (
 )
 
 BUG = 70
+# What macOS lets a process have, whatever the hard limit says (OPEN_MAX).
+MOST_FILES = 10240
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
@@ -50,6 +54,7 @@ def cli() -> None:
     show_default=True,
     help="What a host does without this machine.",
 )
+@grace_option
 @click.option("--collect-every", type=seconds, metavar="SECONDS", help="Fetch outputs while it runs, too.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop: the same as orch plan.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON event a line on stdout, nothing else.")
@@ -266,8 +271,8 @@ def attach(
 @target_options
 @click.argument("run_id", required=False, metavar="RUN")
 @click.option("--all", "everything", is_flag=True, help="Whatever runs on the hosts.")
-@click.option("--grace", type=click.FloatRange(min=0), default=5.0, show_default=True, metavar="SECONDS")
-def stop(run_id: str | None, everything: bool, grace: float, **options: Any) -> int:
+@grace_option
+def stop(run_id: str | None, everything: bool, grace: float | None, **options: Any) -> int:
     """End RUN on every host; returns when no process of it is left."""
     from orchestrator.commands.stop import stop as command
     from orchestrator.display import Display
@@ -302,8 +307,23 @@ def down(hosts_file: Path) -> int:
     return command(hosts_file, Display())
 
 
+def raise_open_files() -> None:
+    """Let this process have as many files as it may: a host takes several, and macOS begins with 256 in all."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry of the ``orch`` program. Never returns; every way out is an exit code of ``errors.py``."""
+    if sys.platform == "win32":
+        click.echo("error: orch runs on Linux and macOS; on Windows, run it in WSL: wsl --install", err=True)
+        os._exit(UsageError.exit_code)
+    raise_open_files()
     try:
         code = cli.main(args=None if argv is None else list(argv), prog_name="orch", standalone_mode=False)
     except click.exceptions.Exit as error:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.live import Live
@@ -372,11 +372,19 @@ def _json_lines(key: tuple[str, str, str], lines: bytes) -> bytes:
     return "".join(json.dumps({**about, "line": text}) + "\n" for text in texts).encode()
 
 
+def _allowed(fields: Mapping[str, Any]) -> str:
+    """How long a stop may take; its user can cut it short."""
+    grace = fields.get("grace") or 0
+    again = "; Ctrl-C again ends them now" if fields.get("by_user") else ""
+    return f" (ranks have {grace:g} s to end{again})" if grace else ""
+
+
 def _told(event: Event) -> str | None:
     """The line that an event is worth to everybody, or None."""
     fields = event.fields
     texts = {
-        "stop_requested": f"stopping: {fields.get('reason')}",
+        "stop_requested": f"stopping: {fields.get('reason')}" + _allowed(fields),
+        "stop_failed": f"{event.node}: could not be told to stop: {fields.get('reason')}",
         "reconnecting": f"{event.node}: connection lost ({fields.get('reason')}); trying again",
         "reconnected": f"{event.node}: connected again",
         "node_lost": f"{event.node}: lost, {fields.get('reason')}",

@@ -18,6 +18,7 @@
     │   └── ConnectionLost              the connection was there and broke
     │       └── ConnectionSilent        or nothing has come over it for too long
     ├── SyncError                    5  code did not arrive, or not as it left
+    ├── CannotRecord                 6  this machine cannot write down what a run does
     ├── WorkloadFailed               1  a rank failed
     ├── Interrupted                130  the user pressed Ctrl-C
     └── HostErrors                      several hosts' errors at once; ends with the first one's code
@@ -128,6 +129,12 @@ class SyncError(OrchError):
     """Code did not reach a node, or did not arrive as it left."""
 
     exit_code = 5
+
+
+class CannotRecord(OrchError):
+    """This machine's disk takes no more of a run, which goes on without it."""
+
+    exit_code = 6
 
 
 class WorkloadFailed(OrchError):

@@ -115,6 +115,14 @@ launch_options = stack(
 )
 
 seconds = click.FloatRange(min=1.0)
+grace_option = click.option(
+    "--grace",
+    type=click.FloatRange(0, 7 * 86400),
+    metavar="SECONDS",
+    help="How long ranks may take to end when they are stopped: to write a checkpoint, say. Default: grace: of "
+    "the inventory, else 30, and 10 after a failure.",
+)
+
 node_timeout_option = click.option(
     "--node-timeout",
     # Half of it must hold a sign of life, and those come every two seconds.
@@ -207,6 +215,7 @@ def launch(options: dict[str, Any]) -> Any:
         detach=detach,
         max_restarts=max_restarts,
         node_timeout=options.get("node_timeout", 30.0),
+        grace=options.get("grace"),
         on_disconnect=_on_disconnect(options.get("on_disconnect", "continue")),
         collect_every=options.get("collect_every"),
     )

@@ -1,36 +1,54 @@
 """A run's folder on the control machine: ``runs/<run_id>/``.
 
 ``plan.json``, ``events.jsonl``, ``logs/<node>/rank<N>.<stream>.log`` with the bytes as they were printed (those
-of a later attempt in ``logs/<node>/attempt<K>/``), and ``<node>/`` with what the run wrote there.
+of a later attempt in ``logs/<node>/attempt<K>/``), and ``<node>/`` with what the run wrote there. The folder has
+one writer at a time; ``.writer`` is its lock.
 """
 
 from __future__ import annotations
 
+import fcntl
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from orchestrator.core.events import OF_NODES, Event, RunResult, fold
 from orchestrator.core.plan import LaunchPlan
 from orchestrator.core.torchrun import as_json
-from orchestrator.errors import UsageError
+from orchestrator.errors import CannotRecord, UsageError
 from orchestrator.remote.follower import Output
 
 TAIL_BYTES = 64 * 1024
 LONGEST_LINE = 500
+# How many logs are open at a time: a process may have 256 files on some machines, and hosts need theirs.
+MOST_OPEN = 64
 
 
 class RunFolder:
-    """Where one run is recorded while it goes on; ``attempt`` is the one whose logs are being written."""
+    """Where one run is recorded while it goes on; ``attempt`` is the one whose logs are being written.
+
+    ``writing`` is false while another process records the run: then nothing is written. What cannot be written for
+    lack of room raises CannotRecord.
+    """
 
     def __init__(self, path: Path, events: list[Event]) -> None:
         self.path = path
         self.events = events
         self.attempt = 1
-        self._events_file = (path / "events.jsonl").open("a")
-        self._logs: dict[str, IO[bytes]] = {}
+        self._lock = (path / ".writer").open("a")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.writing = True
+        except BlockingIOError:
+            self.writing = False
+        except OSError:
+            # A disk without locks.
+            self.writing = True
+        self._events_file = (path / "events.jsonl").open("a") if self.writing else None
+        self._logs: OrderedDict[str, IO[bytes]] = OrderedDict()
 
     @classmethod
     def create(cls, base: Path, plan: LaunchPlan) -> RunFolder:
@@ -52,7 +70,9 @@ class RunFolder:
             ignore = base / ".gitignore"
             if not ignore.exists():
                 ignore.write_text("*\n")
-            return cls(path, read_events(path))
+            found = cls(path, [])
+            found.events += read_events(path, mend=found.writing)
+            return found
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror}", remedy="pass another --runs-dir") from None
         except (ValueError, KeyError) as error:
@@ -71,8 +91,10 @@ class RunFolder:
     def record(self, event: Event) -> None:
         """Keep an event."""
         self.events.append(event)
-        self._events_file.write(event.to_json() + "\n")
-        self._events_file.flush()
+        if self._events_file is not None:
+            with self._recording():
+                self._events_file.write(event.to_json() + "\n")
+                self._events_file.flush()
         if event.kind == "planned":
             self.attempt = event.fields["attempt"]
         if event.kind == "worker":
@@ -80,14 +102,41 @@ class RunFolder:
             self.log(_of_worker(event, "stdout"))
 
     def log(self, output: Output) -> None:
-        """Append a piece of output to its log."""
-        file = self._logs.get(name := self._log_name(output))
-        if file is None:
-            path = self.path / "logs" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Unbuffered: the pieces are large, and a killed orch must not lose any.
-            file = self._logs[name] = path.open("ab", buffering=0)
-        file.write(output.data)
+        """Append a piece of output to its log. Where the node had to leave some out, a line says so."""
+        if not self.writing:
+            return
+        data = output.data
+        if output.skipped:
+            data = b"\n[orch: %d bytes are not kept]\n" % output.skipped + data
+            about = {"rank": output.rank, "local_rank": output.local_rank, "stream": output.stream}
+            fields = {
+                **about,
+                "restart": output.restart,
+                "skipped": output.skipped,
+                "added": len(data) - len(output.data),
+            }
+            self.record(Event(time.time(), "log_cut", output.node, fields))
+        with self._recording():
+            file = self._logs.get(name := self._log_name(output))
+            if file is None:
+                path = self.path / "logs" / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                while len(self._logs) >= MOST_OPEN:
+                    self._logs.popitem(last=False)[1].close()
+                # Unbuffered: the pieces are large, and a killed orch must not lose any.
+                file = self._logs[name] = path.open("ab", buffering=0)
+            self._logs.move_to_end(name)
+            file.write(data)
+
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CannotRecord(
+                f"cannot write to {self.path}: {error.strerror}",
+                remedy=f"the run goes on; make room here, then: orch attach {self.path.name}",
+            ) from None
 
     def offsets(self) -> dict[str, dict[str, int]]:
         """What of the newest attempt is here already, by node: see ``remote.follower.Follower``."""
@@ -104,7 +153,21 @@ class RunFolder:
                         mine[output.name] = self._size(output)
         for node, mine in found.items():
             mine["torchrun"] = self._size(Output(node, None, None, "torchrun", b""))
+        for event in self._newest("log_cut"):
+            # A log here differs from the node's where some of that was left out.
+            fields = event.fields
+            output = Output(
+                event.node or "?", fields["rank"], fields["local_rank"], fields["stream"], b"", fields["restart"]
+            )
+            known = found.get(output.node, {})
+            if output.name in known:
+                known[output.name] += fields["skipped"] - fields["added"]
         return found
+
+    def _newest(self, kind: str) -> list[Event]:
+        """The events of one kind of the newest attempt."""
+        begun = max((n for n, event in enumerate(self.events) if event.kind == "planned"), default=0)
+        return [event for event in self.events[begun:] if event.kind == kind]
 
     def node_folder(self, node: str) -> Path:
         """Where a node's outputs go."""
@@ -139,7 +202,9 @@ class RunFolder:
 
     def close(self) -> None:
         """Close all files."""
-        self._events_file.close()
+        if self._events_file is not None:
+            self._events_file.close()
+        self._lock.close()
         for file in self._logs.values():
             file.close()
 
@@ -164,14 +229,17 @@ def _of_worker(event: Event, stream: str) -> Output:
     return Output(event.node or "?", fields["rank"], fields["local_rank"], stream, b"", fields.get("restart", 0))
 
 
-def read_events(path: Path) -> list[Event]:
-    """The events recorded in a run's folder; lines that a power cut damaged are passed over."""
+def read_events(path: Path, *, mend: bool = True) -> list[Event]:
+    """The events recorded in a run's folder; lines that a power cut damaged are passed over.
+
+    ``mend``: half a line at the end is taken away.
+    """
     file = path / "events.jsonl"
     if not file.exists():
         return []
     text = file.read_text(errors="replace")
     whole = text[: text.rfind("\n") + 1]
-    if whole != text:
+    if whole != text and mend:
         # A killed orch left half a line; what is recorded next must not be joined to it.
         file.write_text(whole)
     found = []

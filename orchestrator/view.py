@@ -57,12 +57,17 @@ class View:
         self.attempt = attempt
         self.console = console
         self.began = time.time()
+        # When what still runs will be killed, once a stop was asked for.
+        self.killed_by: float | None = None
         self.nodes = {name: NodeView() for name in nodes}
         self.result = fold([Event(time.time(), "planned", None, {"nodes": list(nodes), "attempt": attempt})])
         self._events: list[Event] = [Event(0.0, "planned", None, {"nodes": list(nodes), "attempt": attempt})]
 
     def event(self, event: Event) -> None:
         """Something happened."""
+        if event.kind == "stop_requested":
+            by = time.monotonic() + event.fields["grace"]
+            self.killed_by = by if self.killed_by is None else min(by, self.killed_by)
         if event.kind == "torchrun_started":
             self.began = min(self.began, event.time)
         self._events.append(event)
@@ -114,6 +119,8 @@ class View:
         if self.attempt > 1:
             text.append(f"  attempt {self.attempt}")
         text.append(f"  {seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}  ")
+        if self.killed_by is not None:
+            text.append(f"stopping, {max(0, self.killed_by - now):.0f} s left  ", "yellow")
         counts = [(f"{count} {state}", STATE_STYLES.get(state, "red")) for state, count in states.items()]
         for position, (count_text, style) in enumerate(counts):
             text.append(", " if position else "").append(count_text, style=style)

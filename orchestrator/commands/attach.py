@@ -10,7 +10,7 @@ from pathlib import Path
 
 from orchestrator.commands.ps import ask_runs
 from orchestrator.commands.session import Session, Target, session
-from orchestrator.commands.watch import Collector, conclude, stopping_on_signals, watch
+from orchestrator.commands.watch import Collector, conclude, grace_of, stopping_on_signals, watch
 from orchestrator.core.events import Event
 from orchestrator.core.runs import NodeRun
 from orchestrator.display import Display
@@ -40,16 +40,23 @@ def attach(target: Target, run_id: str | None, runs_dir: Path, node_timeout: flo
             offsets = taken_up(folder, members)
             gang = Gang([each.node for each in members], first.run_id, first.attempt, node_timeout)
             names = [each.node.name for each in members]
-            with display.attempt(first.run_id, first.workload, first.attempt, names), stopping_on_signals(gang):
+            grace = grace_of(opened.inventory)
+            if not folder.writing:
+                display.note(f"another orch records this run in {folder.path}; this one only shows it")
+            with (
+                display.attempt(first.run_id, first.workload, first.attempt, names),
+                stopping_on_signals(gang, grace),
+            ):
                 display.recall(folder.events)
                 if refusals := gang.join(offsets):
                     raise HostErrors(refusals, len(members))
-                watch(gang, folder, display)
+                watch(gang, folder, display, grace)
             if gang.left:
                 folder.record(Event(time.time(), "detached", None, {}))
                 display.detached(first.run_id)
                 return 0
-            Collector(gang.nodes, first.run_id, opened.inventory.outputs, folder).finish(display)
+            if folder.writing:
+                Collector(gang.nodes, first.run_id, opened.inventory.outputs, folder).finish(display)
             return conclude(folder, display)
 
 
@@ -103,5 +110,5 @@ def taken_up(folder: RunFolder, members: Sequence[Member]) -> Mapping[str, Mappi
         if name not in folder.result().lost:
             folder.record(Event(time.time(), "node_lost", name, {"reason": "it does not answer orch attach"}))
     offsets = folder.offsets()
-    folder.record(Event(time.time(), "attached", None, {}))
+    folder.record(Event(time.time(), "attached", None, {"nodes": [each.run.node for each in members]}))
     return offsets

@@ -26,7 +26,6 @@ from orchestrator.core.torchrun import command
 from orchestrator.display import Display
 from orchestrator.errors import HostErrors, PreflightError, SyncError, UsageError
 from orchestrator.remote.fanout import failures, on_all
-from orchestrator.remote.gang import GRACE
 from orchestrator.remote.node import Node
 from orchestrator.remote.probing import ask, hang_up
 from orchestrator.remote.store import Push
@@ -37,7 +36,7 @@ class RunOptions:
     """What ``orch run`` was asked for, beside the target. Times are in seconds.
 
     ``on_disconnect``: after how long without a control machine a node ends the run by itself; None for never.
-    ``limit``: how long the run may take before it is stopped.
+    ``limit``: how long the run may take before it is stopped; ``grace``: how long its ranks may take to end then.
     """
 
     spec: RunSpec
@@ -52,6 +51,7 @@ class RunOptions:
     on_disconnect: float | None = None
     collect_every: float | None = None
     limit: float | None = None
+    grace: float | None = None
 
 
 @dataclass(frozen=True)
@@ -164,8 +164,8 @@ def push(prepared: Prepared, limit: int, display: Display, *, sync: bool = True)
             stage.result = f"sent {pushed.size / 1e6:.1f} MB to {_count(pushed.sent, 'host')}"
 
 
-def start_requests(prepared: Prepared, options: RunOptions) -> dict[str, dict[str, Any]]:
-    """What each node is told to start. Environments travel here and nowhere else."""
+def start_requests(prepared: Prepared, options: RunOptions, grace: float) -> dict[str, dict[str, Any]]:
+    """What each node is told to start. Environments travel here and nowhere else. ``grace`` in seconds."""
     made = prepared.plan
     owner = f"{getpass.getuser()}@{socket.gethostname()}"
     ports = {host.name: host.port or 22 for host in prepared.lineup.hosts}
@@ -194,7 +194,7 @@ def start_requests(prepared: Prepared, options: RunOptions) -> dict[str, dict[st
             "first_rank": node.first_rank,
             "min_nodes": made.min_nodes,
             "nproc": node.nproc_per_node,
-            "grace": GRACE,
+            "grace": grace,
             "on_disconnect": options.on_disconnect,
             # A node that is cut off from all others has been replaced by a spare when it comes back.
             "cut_off": {"after": options.node_timeout, "peers": peers}

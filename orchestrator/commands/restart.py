@@ -29,28 +29,36 @@ class Lineup:
 
 
 def next_lineup(opened: Session, before: Lineup, result: RunResult, display: Display) -> Lineup | None:
-    """The nodes that are left, in their order, then spares for those that were lost; None if there are too few."""
-    survivors = [host for host in before.hosts if host.name not in result.lost]
+    """The nodes that are left, in their order, then others for those that were lost; None if there are too few.
+
+    Those are the spares, and then whoever was lost and has come back.
+    """
+    survivors = [host for host in before.hosts if host.name not in {*result.lost, *opened.given_up}]
     nodes = {node.name: node for node in before.nodes}
     chosen = [(host, nodes[host.name]) for host in survivors]
     missing = len(before.hosts) - len(survivors)
     new = []
-    for host, link in opened.spares:
+    taking_part = {host.name for host in survivors}
+    back = [(host, link) for host, link in zip(opened.hosts, opened.links, strict=True) if host.name not in nodes]
+    back += [(host, nodes[host.name].connection) for host in before.hosts if host.name in result.lost]
+    spares = [pair for pair in opened.spares if pair[0].name not in nodes]
+    for host, link in (*spares, *back):
         if not missing:
             break
-        if host.name in nodes or host.name in opened.given_up:
+        if host.name in taking_part or host.name in opened.given_up:
             continue
         node = Node(link)
         try:
-            link.open()
+            link.reopen(link.settings.connect_timeout)
             held = node.ask("runs", {"run_id": None, "ended": False}, RUNS, 20.0)["runs"]
         except OrchError as error:
             opened.given_up.add(host.name)
-            display.note(f"spare {error}")
+            display.note(f"in the place of {', '.join(result.lost)}: {error}")
             continue
         if held:
-            display.note(f"spare {host.name} is busy with run {held[0]['run_id']}")
+            display.note(f"in the place of {', '.join(result.lost)}: {host.name} is busy with {held[0]['run_id']}")
             continue
+        taking_part.add(host.name)
         chosen.append((host, node))
         new.append(host.name)
         missing -= 1

@@ -27,7 +27,7 @@ from orchestrator.commands.session import (
     read_inventory,
     session,
 )
-from orchestrator.commands.watch import Collector, conclude, explain, stopping_on_signals, watch
+from orchestrator.commands.watch import Collector, Grace, conclude, explain, grace_of, stopping_on_signals, watch
 from orchestrator.core.events import Event
 from orchestrator.core.facts import Facts
 from orchestrator.core.inventory import select
@@ -47,22 +47,50 @@ def run(target: Target, options: RunOptions, display: Display) -> int:
         with closing(RunFolder.create(options.runs_dir, prepared.plan)) as folder:
             gangs: list[Gang] = []
             while True:
-                gang = attempt(opened, options, prepared, folder, display)
-                gangs.append(gang)
+                try:
+                    gang = attempt(opened, options, prepared, folder, display)
+                except HostErrors as error:
+                    if prepared.plan.attempt == 1:
+                        raise
+                    # The attempts before it have something to tell, and there may be further ones.
+                    refused(error, folder, display)
+                    gang = None
+                if gang is not None:
+                    gangs.append(gang)
                 # An earlier attempt's lost node may have been reached again, and fenced, meanwhile.
                 for event in [event for each in gangs for event in each.late_events()]:
                     folder.record(event)
                     display.event(event)
-                if gang.left:
+                if gang is not None and gang.left:
                     return left_running(folder, prepared.plan.run_id, display)
-                try:
-                    again = prepare_again(opened, options, prepared, folder, display)
-                except OrchError as error:
-                    display.error(error)
-                    again = None
+                again = next_attempt(opened, options, prepared, folder, display)
                 if again is None:
                     return conclude(folder, display)
                 prepared = again
+
+
+def refused(error: HostErrors, folder: RunFolder, display: Display) -> None:
+    """Hosts that would not start an attempt count as lost for it."""
+    display.error(error)
+    for each in error.errors:
+        if each.host is not None:
+            folder.record(Event(time.time(), "node_lost", each.host, {"reason": each.message}))
+
+
+def next_attempt(
+    opened: Session, options: RunOptions, before: Prepared, folder: RunFolder, display: Display
+) -> Prepared | None:
+    """What ``prepare_again`` says; hosts that fail meanwhile are given up, and it is tried without them."""
+    while True:
+        try:
+            return prepare_again(opened, options, before, folder, display)
+        except OrchError as error:
+            display.error(error)
+            blamed = {each.host for each in (error.errors if isinstance(error, HostErrors) else [error])}
+            new = {name for name in blamed if name is not None} - opened.given_up
+            if not new:
+                return None
+            opened.given_up.update(new)
 
 
 def attempt(opened: Session, options: RunOptions, prepared: Prepared, folder: RunFolder, display: Display) -> Gang:
@@ -72,25 +100,26 @@ def attempt(opened: Session, options: RunOptions, prepared: Prepared, folder: Ru
     folder.begin([node.name for node in nodes], made.attempt, made.min_nodes)
     collector = Collector(nodes, made.run_id, opened.inventory.outputs, folder)
     view = display.attempt(made.run_id, made.spec.workload.name, made.attempt, [node.name for node in nodes])
-    with view, stopping_on_signals(gang):
-        if refusals := gang.start(start_requests(prepared, options)):
+    grace = grace_of(opened.inventory, options.grace)
+    with view, stopping_on_signals(gang, grace):
+        if refusals := gang.start(start_requests(prepared, options, grace.stop)):
             raise HostErrors(refusals, len(nodes))
         if options.detach:
             gang.leave()
-        with collector.every(options.collect_every, display), limited(gang, options.limit):
-            watch(gang, folder, display)
+        with collector.every(options.collect_every, display), limited(gang, options.limit, grace):
+            watch(gang, folder, display, grace)
     if not gang.left:
         collector.finish(display)
     return gang
 
 
 @contextmanager
-def limited(gang: Gang, seconds: float | None) -> Iterator[None]:
+def limited(gang: Gang, seconds: float | None, grace: Grace) -> Iterator[None]:
     """Stop the run if it takes longer than that."""
     if seconds is None:
         yield
         return
-    timer = threading.Timer(seconds, gang.stop, (f"it took longer than {seconds:g} s",))
+    timer = threading.Timer(seconds, gang.stop, (f"it took longer than {seconds:g} s", grace.stop))
     timer.daemon = True
     timer.start()
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from orchestrator.commands.session import Target, session
+from orchestrator.commands.watch import grace_of
 from orchestrator.display import Display
 from orchestrator.errors import HostErrors, OrchError, PreflightError
 from orchestrator.remote.fanout import failures, on_all
@@ -26,10 +27,11 @@ class Ended:
     held_by: str | None = None
 
 
-def stop(target: Target, run_id: str | None, grace: float, display: Display) -> int:
+def stop(target: Target, run_id: str | None, asked: float | None, display: Display) -> int:
     """Stop ``run_id``, or with None whatever runs; returns 0 when nothing of it is left.
 
-    A host that cannot be asked keeps the others from nothing; raises HostErrors at the end.
+    ``asked``: how many seconds the ranks may take; None as the inventory says. A host that cannot be asked keeps
+    the others from nothing; raises HostErrors at the end.
     """
 
     def ask(link: Connection) -> Ended:
@@ -45,7 +47,9 @@ def stop(target: Target, run_id: str | None, grace: float, display: Display) -> 
         return Ended(node.name, tuple(answer["ended"]), answer["killed"], tuple(answer["alive"]), held_by)
 
     with session(target, spares_too=True) as opened:
-        outcomes = on_all(opened.links, ask, limit=opened.fanout)
+        grace = grace_of(opened.inventory, asked).stop
+        with display.stage(f"stopping, {grace:g} s at most for ranks to end"):
+            outcomes = on_all(opened.links, ask, limit=opened.fanout)
     ended: dict[str, list[str]] = {}
     refusals: list[OrchError] = []
     for outcome in outcomes:

@@ -6,14 +6,15 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.core.diagnosis import Diagnosis, diagnose, scan
 from orchestrator.core.events import Event, RunResult
-from orchestrator.core.inventory import Outputs
+from orchestrator.core.inventory import Inventory, Outputs
 from orchestrator.display import Display
-from orchestrator.errors import Interrupted, NodeUnreachable, OrchError, SyncError, WorkloadFailed
+from orchestrator.errors import CannotRecord, Interrupted, NodeUnreachable, OrchError, SyncError, WorkloadFailed
 from orchestrator.remote.fanout import on_all
 from orchestrator.remote.follower import Output, Sample
 from orchestrator.remote.gang import FAILURE_GRACE, GRACE, Gang
@@ -26,12 +27,36 @@ LAST_LINES = 20
 FATAL = ("rank_failed", "failed_to_start", "finished", "node_lost", "orphaned")
 
 
-def watch(gang: Gang, folder: RunFolder, display: Display) -> None:
+@dataclass(frozen=True)
+class Grace:
+    """How long ranks may take to end, in seconds: when their user stops them, and after a failure."""
+
+    stop: float = GRACE
+    failure: float = FAILURE_GRACE
+
+
+def grace_of(inventory: Inventory, asked: float | None = None) -> Grace:
+    """What was asked for, else what the inventory says, else what is usual."""
+    chosen = asked if asked is not None else inventory.grace
+    return Grace() if chosen is None else Grace(chosen, chosen)
+
+
+def watch(gang: Gang, folder: RunFolder, display: Display, grace: Grace) -> None:
     """Hear the gang to its end. The first failure stops the other nodes: they would wait in a collective.
 
-    An elastic run's go on while enough are left.
+    An elastic run's go on while enough are left. Raises CannotRecord, and leaves the run going, if this machine
+    has no room for what it says.
     """
-    stopping = False
+    try:
+        _watch(gang, folder, display, grace)
+    except CannotRecord:
+        gang.leave()
+        raise
+
+
+def _watch(gang: Gang, folder: RunFolder, display: Display, grace: Grace) -> None:
+    # Whoever records the run is the one who stops it.
+    stopping = not folder.writing
     while (item := gang.next()) is not None:
         if isinstance(item, Output):
             folder.log(item)
@@ -45,11 +70,11 @@ def watch(gang: Gang, folder: RunFolder, display: Display) -> None:
                 result = folder.result()
                 if result.failures and not result.bearable:
                     stopping = True
-                    gang.stop(result.failures[0].describe(), FAILURE_GRACE)
+                    gang.stop(result.failures[0].describe(), grace.failure)
 
 
 @contextmanager
-def stopping_on_signals(gang: Gang) -> Iterator[None]:
+def stopping_on_signals(gang: Gang, grace: Grace) -> Iterator[None]:
     """SIGINT and SIGTERM stop the run (a second one without grace, a third at once); SIGQUIT leaves it going."""
     received: list[int] = []
 
@@ -61,8 +86,8 @@ def stopping_on_signals(gang: Gang) -> Iterator[None]:
         if len(received) > 2:
             raise KeyboardInterrupt
         name = signal.Signals(number).name
-        grace = GRACE if len(received) == 1 else 0.0
-        gang.stop("interrupted" if number == signal.SIGINT else name, grace, by_user=True)
+        seconds = grace.stop if len(received) == 1 else 0.0
+        gang.stop("interrupted" if number == signal.SIGINT else name, seconds, by_user=True)
 
     before: dict[int, Callable[..., Any] | int | None] = {}
     for number in (int(signal.SIGINT), int(signal.SIGTERM), int(signal.SIGQUIT)):
@@ -94,7 +119,9 @@ class Collector:
         def work() -> None:
             while not self._over.wait(seconds):
                 known = self.folder.result().nodes
-                self._collect([node for node in self.nodes if known[node.name].state == "running"], display)
+                # Whoever hears the run meets the full disk, too, and says so.
+                with suppress(CannotRecord):
+                    self._collect([node for node in self.nodes if known[node.name].state == "running"], display)
 
         if seconds is not None:
             threading.Thread(target=work, daemon=True, name="collect").start()

@@ -3,7 +3,8 @@
 Kinds that nodes report: ``torchrun_started``, ``worker``, ``rank_failed``, ``stopping``, ``failed_to_start``,
 ``finished``. Kinds of the control side: ``planned`` (an attempt begins), ``stop_requested``, ``reconnecting``,
 ``reconnected``, ``node_lost``, ``orphaned``, ``swept``, ``fenced``, ``evidence``, ``diagnosed``, ``collected``,
-``collect_failed``, ``carried``, ``not_carried``, ``detached``, ``attached``, ``run_finished``.
+``collect_failed``, ``carried``, ``not_carried``, ``detached``, ``attached``, ``log_cut``, ``stop_failed``,
+``run_finished``.
 """
 
 from __future__ import annotations
@@ -179,6 +180,12 @@ def fold(events: Iterable[Event]) -> RunResult:
         elif event.kind == "stop_requested":
             stop_reason = stop_reason or fields["reason"]
             by_user = by_user or fields.get("by_user", False)
+        elif event.kind == "attached":
+            # Whoever was recorded as lost then and answers now was not: the fault was on this side.
+            for name in fields.get("nodes", ()):
+                if nodes.get(name, {}).get("state") in ("lost", "reconnecting"):
+                    nodes[name].pop("state")
+                    failures[:] = [known for known in failures if known.node != name or known.reason is None]
         elif event.kind == "evidence":
             evidence.append(Evidence(event.node or "?", fields["rank"], fields["signature"], fields["line"]))
         if event.node is None:

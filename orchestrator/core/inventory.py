@@ -74,7 +74,10 @@ class DataSource:
 
 @dataclass(frozen=True)
 class Inventory:
-    """A cluster. ``hosts`` is in node_rank order, the master first; spares are among them."""
+    """A cluster. ``hosts`` is in node_rank order, the master first; spares are among them.
+
+    ``grace``: how many seconds ranks may take to end when they are stopped; None: as is usual.
+    """
 
     cluster: str
     hosts: tuple[Host, ...]
@@ -84,6 +87,7 @@ class Inventory:
     sandbox: bool
     source: str
     data: tuple[DataSource, ...] = ()
+    grace: float | None = None
 
     @property
     def master(self) -> Host:
@@ -144,7 +148,18 @@ class _InventoryReader(Reader):
         if document is None:
             self.say("the file is empty: expected at least 'hosts:' with one host")
             return None
-        known = ("cluster", "defaults", "hosts", "spares", "master", "rendezvous", "outputs", "data", "sandbox")
+        known = (
+            "cluster",
+            "defaults",
+            "hosts",
+            "spares",
+            "master",
+            "rendezvous",
+            "outputs",
+            "data",
+            "sandbox",
+            "grace",
+        )
         top = self.mapping(document, "", known)
         cluster = self.take(top, "cluster", "", self.name, "cluster")
         sandbox = self.take(top, "sandbox", "", self.boolean, False)
@@ -164,6 +179,7 @@ class _InventoryReader(Reader):
             sandbox=sandbox,
             source=source,
             data=tuple(self.data(top.get("data"))),
+            grace=self.take(top, "grace", "", self.seconds, None),
         )
 
     def host_keys(self, value: Any, path: str, *, defaults: bool = False) -> dict[str, Any]:

@@ -149,6 +149,13 @@ class Reader:
 
         return read
 
+    def seconds(self, value: Any, path: str) -> float | None:
+        """A number of seconds, at most a week."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 7 * 86400:
+            self.problem(path, value, "a number of seconds from 0 to 604800")
+            return None
+        return float(value)
+
     def one_of(self, *choices: str) -> Callable[[Any, str], str | None]:
         """A reader of one of some words."""
 

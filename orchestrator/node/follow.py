@@ -3,12 +3,13 @@
 It reads files that the supervisor and torchrun write, so a slow reader slows nobody but itself.
 """
 
+import contextlib
 import json
 import os
 import threading
 import time
 
-from . import journal, lease, lock, paths, sample, wire
+from . import journal, lease, lock, paths, sample, sweep, wire
 from .refusal import Refused
 
 POLL_SHORTEST, POLL_LONGEST = 0.02, 0.2
@@ -33,16 +34,29 @@ def follow(run_id, attempt, request, out):
     if not os.path.isdir(folder):
         raise Refused("there is no run %s on this node" % run_id, "no-run")
     wire.write_all(out, wire.json_frame({"type": "following", "time": time.time()}))
-    threading.Thread(target=hear_control, args=(folder,), daemon=True).start()
+    threading.Thread(target=hear_control, args=(run_id, folder), daemon=True).start()
     Follower(run_id, attempt, folder, request, out).follow()
 
 
-def hear_control(folder):
-    """Note every sign of life from the control machine; with the end of stdin it is gone, and so are we."""
+def hear_control(run_id, folder):
+    """Note every sign of life from the control machine; with the end of stdin it is gone, and so are we.
+
+    ``!SECONDS`` and a newline ask for a stop: a server may not let a second session in for that.
+    """
+    heard = b""
     try:
-        while os.read(0, 4096):
-            lease.touch(folder)
-    except OSError:
+        while True:
+            piece = os.read(0, 4096)
+            if not piece:
+                break
+            with contextlib.suppress(OSError):
+                lease.touch(folder)
+            heard = (heard + piece)[-64:]
+            if b"!" in heard and heard.endswith(b"\n"):
+                grace = float(heard[heard.rindex(b"!") + 1 :])
+                heard = b""
+                threading.Thread(target=sweep.end, args=(run_id, grace), daemon=True).start()
+    except (OSError, ValueError):
         pass
     os._exit(0)
 

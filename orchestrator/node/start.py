@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import shutil
 
 from . import follow, lock, outputs, paths, sweep, wire
@@ -27,12 +28,20 @@ def answer(request, out):
             kept = {key: value for key, value in request.items() if key not in ("env", "nonce", "files")}
             about = {"work": work, "argv": request["argv"][:1], "boot_id": paths.boot_id()}
             json.dump(dict(kept, **about), file)
+        if control_is_gone():
+            raise Refused("the control machine went away before the start", "gone")
         leave_supervisor(request, folder, work, listener)
     finally:
         # The supervisor has its own copy of the lock; ours must not outlive it.
         listener.close()
     wire.write_all(out, wire.json_frame({"type": "started"}))
     follow.follow(request["run_id"], request["attempt"], {}, out)
+
+
+def control_is_gone():
+    """Whether stdin has ended: what would be started now nobody would know of."""
+    ready, _, _ = select.select([0], [], [], 0)
+    return bool(ready) and not os.read(0, 4096)
 
 
 def make_work_dir(request):

@@ -18,7 +18,6 @@ from orchestrator.remote.node import Call, Node
 # A node speaks every two seconds; after three silent turns the connection is tried anew.
 SILENCE = 6.0
 PAUSE_SHORTEST, PAUSE_LONGEST = 0.2, 3.0
-REOPEN_TIMEOUT = 5.0
 # With every node silent, the fault is more likely this machine's network: it is given this many timeouts.
 PATIENCE = 10
 
@@ -145,6 +144,19 @@ class Follower:
         if not self.passive:
             threading.Thread(target=self._fence, daemon=True, name=f"fence-{self.name}").start()
 
+    def end(self, grace: float) -> None:
+        """Have the run ended there; raises OrchError.
+
+        Where the server lets no further session in, the one that follows carries the word.
+        """
+        try:
+            self.node.stop(self.request["run_id"], grace)
+        except errors.PreflightError:
+            call = self._call
+            if call is None or not self.connected:
+                raise
+            call.channel.write(b"!%g\n" % grace)
+
     def ping(self) -> None:
         """Show the node that this side is there."""
         call = self._call
@@ -245,13 +257,18 @@ class Follower:
             time.sleep(pause)
             pause = min(2 * pause, PAUSE_LONGEST)
 
+    @property
+    def _try_limit(self) -> float:
+        """How long one try to connect may take: as long as the first one might."""
+        return self.node.connection.settings.connect_timeout
+
     def _resume(self) -> Call:
         # The last try ends with the time that the node has.
         left = self.timeout - (time.monotonic() - self.heard_at)
-        self.node.connection.reopen(max(1.0, min(REOPEN_TIMEOUT, left)))
+        self.node.connection.reopen(max(1.0, min(self._try_limit, left)))
         grace = self.stopping()
         if grace is not None:
-            self.node.stop(self.request["run_id"], grace)
+            self.end(grace)
         call = self.node.call("follow", {**self.request, "offsets": self.offsets})
         self.heard_at = time.monotonic()
         self.connected = True
@@ -263,7 +280,7 @@ class Follower:
         while True:
             time.sleep(PAUSE_LONGEST)
             try:
-                self.node.connection.reopen(REOPEN_TIMEOUT)
+                self.node.connection.reopen(self._try_limit)
                 self.node.stop(self.request["run_id"], 0.0)
             except errors.OrchError:
                 continue

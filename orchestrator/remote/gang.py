@@ -18,8 +18,10 @@ from orchestrator.remote.node import Call, Node
 # Pieces of output held for a slow reader; beyond this the SSH window, and then the node's reader, holds back.
 QUEUE_PIECES = 64
 # How long a run may take to end by itself when it is stopped, in seconds: by its user, and because of a failure.
-GRACE, FAILURE_GRACE = 5.0, 3.0
+GRACE, FAILURE_GRACE = 30.0, 10.0
 PING_INTERVAL = 4.0
+# How long a node whose connection broke in the middle of a start is looked for, in seconds.
+ABANDON_TIME = 20.0
 # How long a node may take to copy its working folder, in seconds.
 START_TIMEOUT = 600.0
 
@@ -87,12 +89,25 @@ class Gang:
         if refusals:
             if not joining:
                 self._stop_nodes(0.0)
+                lost = {each.host for each in refusals if isinstance(each, errors.ConnectionLost)}
+                on_all([node for node in self.nodes if node.name in lost], self._abandon)
             return refusals
         for node, call in calls.items():
             follower = self._followers[node.name]
             threading.Thread(target=follower.follow, args=(call,), daemon=True, name=f"follow-{node.name}").start()
         threading.Thread(target=self._ping, daemon=True, name="ping").start()
         return []
+
+    def _abandon(self, node: Node) -> None:
+        """End what a node may have started after its connection broke; it is tried for a while."""
+        until = time.monotonic() + ABANDON_TIME
+        while time.monotonic() < until:
+            try:
+                node.connection.reopen(node.connection.settings.connect_timeout)
+                node.stop(self.run_id, 0.0)
+                return
+            except errors.OrchError:
+                time.sleep(0.5)
 
     def _request(self, node: str, offsets: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
         return {"run_id": self.run_id, "attempt": self.attempt, "offsets": dict(offsets.get(node, {}))}
@@ -113,7 +128,8 @@ class Gang:
         others = [each for each in self._followers.values() if each.name != name and not each.over]
         now = time.monotonic()
         lately = min(SILENCE, self.node_timeout / 2)
-        return not others or any(now - each.heard_at < lately for each in others)
+        # With nobody else to hear there is no telling whose network is down.
+        return any(now - each.heard_at < lately for each in others) or (not others and len(self._followers) > 1)
 
     def next(self) -> Event | Output | Sample | None:
         """The next thing that happens on any node; None when all nodes have ended, or after ``leave()``."""
@@ -157,5 +173,15 @@ class Gang:
         self._queue.put(None)
 
     def _stop_nodes(self, grace: float) -> None:
-        running = [each.node for each in self._followers.values() if each.connected and not each.finished]
-        on_all(running, lambda node: node.stop(self.run_id, grace), limit=len(running))
+        running = [each for each in self._followers.values() if each.connected and not each.finished]
+
+        def end(follower: Follower) -> None:
+            try:
+                follower.end(grace)
+            except errors.ConnectionLost:
+                # It is told as soon as it is reached again.
+                return
+            except errors.OrchError as error:
+                self._queue.put(Event(time.time(), "stop_failed", follower.name, {"reason": error.message}))
+
+        on_all(running, end, limit=len(running))

@@ -1,0 +1,258 @@
+"""The control machine's own troubles: few files, no room, a second orch beside it, an outage of its network."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import errors
+from orchestrator.cli import raise_open_files
+from orchestrator.commands.watch import Grace, grace_of, watch
+from orchestrator.core.events import Event, fold
+from orchestrator.core.inventory import parse_inventory
+from orchestrator.display import Display
+from orchestrator.remote import gang as gang_module
+from orchestrator.remote.follower import Follower, Output
+from orchestrator.remote.gang import Gang
+from orchestrator.remote.node import Node
+from orchestrator.remote.ssh import Settings
+from orchestrator.rundir import MOST_OPEN, RunFolder
+from tests import bare
+from tests.cluster import Cluster
+from tests.conftest import Orch
+from tests.hostile import Link, node_that_says
+from tests.test_run import until
+
+RUN = "20261121-042040-7f3a"
+
+
+def output(rank: int, data: bytes = b"x\n", **more: Any) -> Output:
+    return Output("gpu1", rank, rank, "stdout", data, **more)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[RunFolder]:
+    made = RunFolder.open(tmp_path, RUN)
+    made.begin(["gpu1"], 1)
+    yield made
+    made.close()
+
+
+def open_logs() -> int:
+    found = list(Path("/proc/self/fd").iterdir())
+    return sum(1 for each in found if each.is_symlink() and str(each.readlink()).endswith(".log"))
+
+
+def test_the_logs_of_many_ranks_take_few_files(folder: RunFolder) -> None:
+    for turn in range(3):
+        for rank in range(512):
+            folder.log(output(rank, b"%d %d\n" % (turn, rank)))
+    assert open_logs() <= MOST_OPEN
+    for rank in (0, 300, 511):
+        log = folder.path / "logs" / "gpu1" / f"rank{rank}.stdout.log"
+        assert log.read_text() == "".join(f"{turn} {rank}\n" for turn in range(3))
+    raise_open_files()
+
+
+class Says:
+    """A gang that has one thing to say."""
+
+    def __init__(self, *items: object) -> None:
+        self.items = list(items)
+        self.left = False
+
+    def next(self) -> object:
+        return self.items.pop(0) if self.items and not self.left else None
+
+    def leave(self) -> None:
+        self.left = True
+
+
+def test_a_full_disk_here_leaves_the_run_going(folder: RunFolder) -> None:
+    (folder.path / "logs" / "gpu1").mkdir(parents=True)
+    (folder.path / "logs" / "gpu1" / "rank0.stdout.log").symlink_to("/dev/full")
+    gang = Says(output(0))
+    with pytest.raises(errors.CannotRecord) as caught:
+        watch(gang, folder, Display(), Grace())  # type: ignore[arg-type]
+    assert gang.left and caught.value.exit_code == 6
+    assert os.strerror(errno.ENOSPC) in str(caught.value) and f"make room here, then: orch attach {RUN}" in str(
+        caught.value
+    )
+
+
+def test_a_second_orch_follows_without_writing(folder: RunFolder, tmp_path: Path) -> None:
+    folder.log(output(0))
+    second = RunFolder.open(tmp_path, RUN)
+    assert folder.writing and not second.writing
+    assert [event.kind for event in second.events] == ["planned"]
+    second.log(output(0))
+    second.record(Event(1.0, "attached", None, {}))
+    second.close()
+    folder.log(output(0))
+    assert (folder.path / "logs" / "gpu1" / "rank0.stdout.log").read_text() == "x\nx\n"
+    assert "attached" not in (folder.path / "events.jsonl").read_text()
+    folder.close()
+    third = RunFolder.open(tmp_path, RUN)
+    assert third.writing
+    third.close()
+
+
+def test_what_a_node_left_out_is_said_and_counted(folder: RunFolder, tmp_path: Path) -> None:
+    worker = {"rank": 0, "local_rank": 0, "pid": 1, "logs": "logs/x", "restart": 0}
+    folder.record(Event(1.0, "worker", "gpu1", worker))
+    folder.log(output(0, b"", skipped=1000))
+    folder.log(output(0, b"tail\n"))
+    log = folder.path / "logs" / "gpu1" / "rank0.stdout.log"
+    assert log.read_text() == "\n[orch: 1000 bytes are not kept]\ntail\n"
+    folder.close()
+    again = RunFolder.open(tmp_path, RUN)
+    assert again.offsets()["gpu1"]["0.stdout"] == 1005
+    again.close()
+
+
+def test_whoever_answers_an_attach_was_not_lost() -> None:
+    planned = Event(0.0, "planned", None, {"nodes": ["gpu1", "gpu2"], "attempt": 1})
+    outage = [Event(1.0, "node_lost", name, {"reason": "no answer for 30 s"}) for name in ("gpu1", "gpu2")]
+    assert len(fold([planned, *outage]).failures) == 2
+    result = fold([planned, *outage, Event(2.0, "attached", None, {"nodes": ["gpu1"]})])
+    assert [failure.node for failure in result.failures] == ["gpu2"] and result.lost == ("gpu2",)
+    assert result.nodes["gpu1"].state == "running"
+
+
+def test_a_try_to_connect_may_take_as_long_as_the_first_one() -> None:
+    tried: list[float] = []
+
+    class Slow(Link):
+        settings = Settings(connect_timeout=17.0)
+
+        def reopen(self, timeout: float) -> None:
+            tried.append(timeout)
+            raise errors.ConnectTimeout("slow", host="gpu7")
+
+    node = Node(Slow(b""))  # type: ignore[arg-type]
+    follower = Follower(
+        node,
+        {"run_id": RUN},
+        lambda item: None,
+        timeout=30.0,
+        company=lambda: True,
+        stopping=lambda: None,
+        passive=True,
+    )
+    with pytest.raises(errors.ConnectTimeout):
+        follower._resume()
+    assert 16.0 < tried[0] <= 17.0
+
+
+def test_a_run_on_one_node_waits_out_an_outage_of_this_side() -> None:
+    single, both = node_that_says(b""), [node_that_says(b""), node_that_says(b"")]
+    for nodes, heard in (([single], False), (both, False)):
+        gang = Gang(nodes, RUN, 1, 30.0)
+        for number, node in enumerate(nodes):
+            gang._followers[str(number)] = Follower(
+                node, {}, lambda item: None, timeout=30.0, company=lambda: True, stopping=lambda: None
+            )
+            gang._followers[str(number)].name = str(number)
+            gang._followers[str(number)].heard_at = time.monotonic() - 100
+        assert gang._others_heard("0") is heard
+
+
+def test_how_long_ranks_may_take_to_end() -> None:
+    assert grace_of(parse_inventory("hosts: {a: {}}")) == Grace(30.0, 10.0)
+    assert grace_of(parse_inventory("hosts: {a: {}}\ngrace: 90")) == Grace(90.0, 90.0)
+    assert grace_of(parse_inventory("hosts: {a: {}}\ngrace: 90"), 0.0) == Grace(0.0, 0.0)
+
+
+@pytest.fixture
+def node(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
+    monkeypatch.setenv("HOME", cluster.control_env()["HOME"])
+    with bare.connected(cluster) as connected:
+        yield connected
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "file").write_text("text")
+    return folder
+
+
+def heard(gang: Gang) -> list[str]:
+    """The kinds of all events until the end."""
+    kinds = []
+    while (item := gang.next()) is not None:
+        if isinstance(item, Event):
+            kinds.append(item.kind)
+    return kinds
+
+
+@pytest.mark.cluster
+def test_a_checkpoint_written_on_a_stop_is_not_cut(node: Node, cluster: Cluster, project: Path) -> None:
+    # Longer than five seconds.
+    script = "trap 'sleep 6; echo saved > saved; exit 0' TERM; echo ready; sleep 300 & wait"
+    asked = bare.request(node, project, ["sh", "-c", script])
+    gang = Gang([node], asked["run_id"], 1, 30.0)
+    assert gang.start({"node1": asked}) == []
+    until(lambda: list(cluster.hosts[0].home.glob(f".orch/node1/runs/{asked['run_id']}/*/logs/torchrun.log")), 10)
+    until(lambda: "ready" in next(cluster.hosts[0].home.glob(
+        f".orch/node1/runs/{asked['run_id']}/*/logs/torchrun.log")).read_text(), 10)  # fmt: skip
+    gang.stop("interrupted", by_user=True)
+    assert "finished" in heard(gang)
+    assert (cluster.hosts[0].home / "orch-work" / "runs" / "node1" / asked["run_id"] / "saved").exists()
+
+
+@pytest.mark.cluster
+def test_a_stop_gets_through_where_one_session_is_all_there_is(
+    node: Node, cluster: Cluster, project: Path
+) -> None:
+    asked = bare.request(node, project, ["sleep", "300"])
+    cluster.hosts[0].restart_sshd({"MaxSessions": "1"})
+    try:
+        with bare.connected(cluster) as alone:
+            gang = Gang([alone], asked["run_id"], 1, 30.0)
+            assert gang.start({"node1": asked}) == []
+            gang.stop("interrupted", 1.0, by_user=True)
+            kinds = heard(gang)
+    finally:
+        cluster.hosts[0].restart_sshd({"MaxSessions": "10"})
+    assert "stopping" in kinds and "finished" in kinds and "stop_failed" not in kinds
+
+
+@pytest.mark.cluster
+def test_a_connection_that_breaks_in_the_middle_of_a_start_leaves_nothing(
+    node: Node, cluster: Cluster, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = bare.request(node, project, ["sleep", "300"])
+
+    def broken(value: Any, where: str) -> Any:
+        cluster.hosts[0].kill_sshd_sessions()
+        raise errors.ConnectionLost("the connection broke", host="node1")
+
+    monkeypatch.setattr(gang_module, "STARTED", broken)
+    gang = Gang([node], asked["run_id"], 1, 30.0)
+    (refusal,) = gang.start({"node1": asked})
+    assert isinstance(refusal, errors.ConnectionLost)
+    assert not [each for each in cluster.hosts[0].processes() if each.argv[:1] == ["sleep"]]
+
+
+@pytest.mark.cluster
+def test_an_attempt_that_is_refused_ends_with_a_summary(orch: Orch, cluster: Cluster) -> None:
+    """The second attempt cannot start on node2: its code goes away in between."""
+    (orch.folder / "fail.py").write_text(
+        "import os, shutil, sys\n"
+        "tree = os.path.expanduser('~/orch-work')\n"
+        "if os.environ['RANK'] == '1':\n"
+        "    lib = os.path.expanduser('~/.orch/node2')\n"
+        "    os.makedirs(lib + '/runs/' + os.environ['ORCH_RUN_ID'] + '/attempt2', exist_ok=True)\n"
+        "sys.exit(3)\n"
+    )
+    result = orch("run", "--nodes", "node1,node2", "--max-restarts", "1", "fail.py")
+    assert "exists on this node already" in result.stderr, result.stderr
+    assert result.returncode != 0 and "outputs, logs and events: runs/" in result.stderr

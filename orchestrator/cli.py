@@ -17,6 +17,7 @@ from orchestrator.errors import Interrupted, OrchError, UsageError
 from orchestrator.options import (
     age,
     format_option,
+    from_start_option,
     grace_option,
     hosts_option,
     launch,
@@ -224,6 +225,7 @@ def ps(everything: bool, as_json: bool, **options: Any) -> int:
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is printed from now on.")
 @click.option("--rank", "ranks", type=click.IntRange(min=0), multiple=True, help="Only this rank; repeatable.")
 @click.option("--node", metavar="NAME", help="Only the ranks of this host.")
+@from_start_option
 @click.option("--since", metavar="AGE", help="Only what is younger: 90s, 10m, 2h.")
 @click.option("-v", "--verbose", is_flag=True, help="torchrun's own words, too.")
 @click.argument("run_id", required=False, metavar="RUN")
@@ -233,6 +235,7 @@ def logs(
     ranks: tuple[int, ...],
     node: str | None,
     since: str | None,
+    from_start: bool,
     node_timeout: float,
     verbose: bool,
     **options: Any,
@@ -242,7 +245,7 @@ def logs(
     from orchestrator.commands.logs import logs as command
     from orchestrator.display import Display
 
-    wanted = Wanted(ranks or None, node, None if since is None else age(since), follow)
+    wanted = Wanted(ranks or None, node, None if since is None else age(since), follow, from_start)
     return command(target(options), run_id, wanted, node_timeout, Display(verbose=verbose))
 
 
@@ -250,11 +253,18 @@ def logs(
 @target_options
 @node_timeout_option
 @runs_dir_option
+@from_start_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON event a line on stdout, nothing else.")
 @click.option("-v", "--verbose", is_flag=True, help="Show every event.")
 @click.argument("run_id", required=False, metavar="RUN")
 def attach(
-    run_id: str | None, node_timeout: float, runs_dir: Path, as_json: bool, verbose: bool, **options: Any
+    run_id: str | None,
+    node_timeout: float,
+    runs_dir: Path,
+    as_json: bool,
+    verbose: bool,
+    from_start: bool,
+    **options: Any,
 ) -> int:
     """Take RUN up again, from any machine that reaches its hosts, and see it to its end.
 
@@ -264,7 +274,8 @@ def attach(
     from orchestrator.commands.attach import attach as command
     from orchestrator.display import Display
 
-    return command(target(options), run_id, runs_dir, node_timeout, Display(as_json=as_json, verbose=verbose))
+    display = Display(as_json=as_json, verbose=verbose)
+    return command(target(options), run_id, runs_dir, node_timeout, from_start, display)
 
 
 @cli.command()

@@ -181,6 +181,9 @@ class Display:
         """A piece of output: whole lines with the node and rank before them. torchrun's own only if verbose."""
         if self._view is not None:
             self._view.output(output)
+        if output.skipped:
+            self.note(f"{output.node}: {output.skipped} bytes of {output.name} before this are not shown")
+            return
         if output.stream == "torchrun" and not (self.verbose or self.as_json):
             # Harmless warnings, and pages of traceback at every stop. Its log has them.
             return

@@ -123,6 +123,10 @@ grace_option = click.option(
     "the inventory, else 30, and 10 after a failure.",
 )
 
+from_start_option = click.option(
+    "--from-start", is_flag=True, help="Logs from their first byte, not only what was printed last (64 KiB each)."
+)
+
 node_timeout_option = click.option(
     "--node-timeout",
     # Half of it must hold a sign of life, and those come every two seconds.

@@ -16,7 +16,10 @@ from orchestrator.cli import raise_open_files
 from orchestrator.commands.watch import Grace, grace_of, watch
 from orchestrator.core.events import Event, fold
 from orchestrator.core.inventory import parse_inventory
+from orchestrator.core.messages import RUNS
 from orchestrator.display import Display
+from orchestrator.node import logcut, paths, tidy
+from orchestrator.node.follow import Stream
 from orchestrator.remote import gang as gang_module
 from orchestrator.remote.follower import Follower, Output
 from orchestrator.remote.gang import Gang
@@ -256,3 +259,81 @@ def test_an_attempt_that_is_refused_ends_with_a_summary(orch: Orch, cluster: Clu
     result = orch("run", "--nodes", "node1,node2", "--max-restarts", "1", "fail.py")
     assert "exists on this node already" in result.stderr, result.stderr
     assert result.returncode != 0 and "outputs, logs and events: runs/" in result.stderr
+
+
+def test_a_log_keeps_its_head_and_its_tail(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"".join(b"%09d\n" % n for n in range(400_000)))
+    try:
+        assert logcut.cut(str(log), 1 << 20)
+    except OSError as error:
+        pytest.skip(f"this disk cannot: {error}")
+    assert log.stat().st_size == 4_000_000 and log.stat().st_blocks * 512 < 1 << 20
+    assert not logcut.cut(str(log), 1 << 20)
+    stream = Stream("0.stdout", str(log), 0)
+    pieces = []
+    while piece := stream.read():
+        pieces.append((stream.offset, piece))
+        stream.offset += len(piece)
+    kept = b"".join(piece for _, piece in pieces)
+    assert kept.startswith(b"000000000\n") and kept.endswith(b"000399999\n") and b"\0" not in kept
+    assert all(offset == 0 or piece in log.read_bytes() for offset, piece in pieces[:2])
+    assert stream.offset == 4_000_000 and len(kept) < 1 << 20
+
+
+@pytest.mark.cluster
+def test_a_log_that_grows_too_long_is_cut_on_the_node_and_that_is_said(
+    node: Node, cluster: Cluster, project: Path, tmp_path: Path
+) -> None:
+    script = "i=0; while [ $i -lt 40 ]; do seq 1 20000; i=$((i+1)); done; sleep 3; echo last"
+    asked = bare.request(node, project, ["sh", "-c", script], log_limit=1 << 20)
+    call = bare.start(node, asked)
+    call.channel.close()
+    until(lambda: node.ask("runs", {"run_id": asked["run_id"], "ended": True}, RUNS, 20)["runs"][0]["ended"], 30)
+    work = cluster.hosts[0].home / "orch-work" / "runs" / "node1"
+    log = work / f"{asked['run_id']}.logs" / "attempt1" / "torchrun.log"
+    assert log.stat().st_size > 4_000_000
+    if log.stat().st_blocks * 512 > 2 << 20:
+        pytest.skip("this disk cannot cut a file's middle out")
+    gang = Gang([node], asked["run_id"], 1, 30.0)
+    made = RunFolder.open(tmp_path / "runs", asked["run_id"])
+    made.begin(["node1"], 1)
+    assert gang.join({}) == []
+    while (item := gang.next()) is not None:
+        if isinstance(item, Output):
+            made.log(item)
+    text = (made.path / "logs" / "node1" / "torchrun.log").read_text()
+    assert text.startswith("1\n2\n") and text.endswith("\nlast\n") and "bytes are not kept]" in text
+    assert made.offsets()["node1"]["torchrun"] == log.stat().st_size
+    made.close()
+    # Somebody else who looks at it now begins with its end.
+    gang = Gang([node], asked["run_id"], 1, 30.0, tail=1000)
+    assert gang.join({}) == []
+    pieces = []
+    while (item := gang.next()) is not None:
+        if isinstance(item, Output):
+            pieces.append(item)
+    assert pieces[0].skipped > 3_000_000 and sum(len(each.data) for each in pieces) <= 1000
+
+
+def test_runs_that_ended_long_ago_go_and_the_newest_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    workdir = str(tmp_path / "work")
+    for number in range(25):
+        run_id = f"2026{number:04}"
+        for folder in (
+            paths.attempt_dir(run_id, 1),
+            paths.work_dir(workdir, run_id),
+            paths.logs_dir(workdir, run_id, 1),
+        ):
+            Path(folder).mkdir(parents=True)
+            (Path(folder) / "file").write_text("x")
+        if number != 3:
+            for path in Path(paths.run_dir(run_id)).rglob("*"):
+                os.utime(path, (0, 0))
+            os.utime(paths.run_dir(run_id), (0, 0))
+    tidy.forget_old(workdir)
+    # The oldest but the one that was written to lately; twenty stay in any case.
+    assert paths.run_ids() == ["20260003", *(f"2026{number:04}" for number in range(5, 25))]
+    kept = sorted(path.name for path in Path(paths.work_dir(workdir, "x")).parent.iterdir())
+    assert kept == sorted(name for run in paths.run_ids() for name in (run, f"{run}.logs"))

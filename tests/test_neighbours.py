@@ -229,8 +229,9 @@ def test_what_orch_keeps_of_a_run_is_its_users_alone(node: Node, cluster: Cluste
     until(lambda: list(host.home.glob(f"orch-work/runs/node1/{asked['run_id']}/made")), 10)
     node.stop(asked["run_id"], 1.0)
     kept = list(host.home.glob(f".orch/node1/runs/{asked['run_id']}/**/*"))
-    assert {"run.json", "events.jsonl", "torchrun.log", "before.json"} <= {path.name for path in kept}
     work = host.home / "orch-work" / "runs" / "node1" / asked["run_id"]
+    kept += [work.with_name(f"{work.name}.logs"), *work.with_name(f"{work.name}.logs").rglob("*")]
+    assert {"run.json", "events.jsonl", "torchrun.log", "before.json"} <= {path.name for path in kept}
     assert [path for path in [*kept, work] if path.stat().st_mode & 0o077] == []
     # What ranks write is as their user's other files are.
     assert (work / "made").stat().st_mode & 0o777 == 0o644

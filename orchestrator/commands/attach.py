@@ -19,6 +19,9 @@ from orchestrator.remote.gang import Gang
 from orchestrator.remote.node import Node
 from orchestrator.rundir import RunFolder
 
+# How much of a log is shown that was printed before, in bytes.
+TAIL = 64 * 1024
+
 
 @dataclass(frozen=True)
 class Member:
@@ -28,17 +31,26 @@ class Member:
     run: NodeRun
 
 
-def attach(target: Target, run_id: str | None, runs_dir: Path, node_timeout: float, display: Display) -> int:
+def attach(
+    target: Target, run_id: str | None, runs_dir: Path, node_timeout: float, from_start: bool, display: Display
+) -> int:
     """Follow a run, from what an earlier control process recorded in ``runs_dir`` on; its exit code.
 
-    With None, the only run there is. A run that has ended is shown and collected all the same.
+    With None, the only run there is. Logs of which nothing is here yet begin with their last part, unless
+    ``from_start``. A run that has ended is shown and collected all the same.
     """
     with session(target, spares_too=True) as opened:
         members = find_members(opened, run_id, display)
         first = members[0].run
         with closing(RunFolder.open(runs_dir, first.run_id)) as folder:
             offsets = taken_up(folder, members)
-            gang = Gang([each.node for each in members], first.run_id, first.attempt, node_timeout)
+            gang = Gang(
+                [each.node for each in members],
+                first.run_id,
+                first.attempt,
+                node_timeout,
+                None if from_start else TAIL,
+            )
             names = [each.node.name for each in members]
             grace = grace_of(opened.inventory)
             if not folder.writing:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.commands.attach import find_members
+from orchestrator.commands.attach import TAIL, find_members
 from orchestrator.commands.session import Target, session
 from orchestrator.core.plan import ranks_of
 from orchestrator.display import Display
@@ -21,12 +21,16 @@ ROOM = 64
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which lines: of which ranks (None: all), of which node, how old at most (seconds), and what is to come."""
+    """Which lines: of which ranks (None: all), of which node, how old at most (seconds), and what is to come.
+
+    What is followed begins with the last part of each log, unless ``from_start``.
+    """
 
     ranks: tuple[int, ...] | None = None
     node: str | None = None
     since: float | None = None
     follow: bool = False
+    from_start: bool = False
 
 
 def logs(target: Target, run_id: str | None, wanted: Wanted, node_timeout: float, display: Display) -> int:
@@ -46,6 +50,7 @@ def logs(target: Target, run_id: str | None, wanted: Wanted, node_timeout: float
             "ranks": wanted.ranks,
             "since": wanted.since,
             "wait": wanted.follow,
+            "tail": TAIL if wanted.follow and wanted.since is None and not wanted.from_start else None,
         }
         nodes = [each.node for each in members if wanted.node in (None, each.run.node)]
         errors = _print(nodes, request, node_timeout, display)

@@ -164,8 +164,11 @@ def push(prepared: Prepared, limit: int, display: Display, *, sync: bool = True)
             stage.result = f"sent {pushed.size / 1e6:.1f} MB to {_count(pushed.sent, 'host')}"
 
 
-def start_requests(prepared: Prepared, options: RunOptions, grace: float) -> dict[str, dict[str, Any]]:
-    """What each node is told to start. Environments travel here and nowhere else. ``grace`` in seconds."""
+def start_requests(
+    prepared: Prepared, options: RunOptions, grace: float, max_log: int
+) -> dict[str, dict[str, Any]]:
+    """What each node is told to start. Environments travel here and nowhere else. ``grace`` in seconds,
+    ``max_log`` in bytes."""
     made = prepared.plan
     owner = f"{getpass.getuser()}@{socket.gethostname()}"
     ports = {host.name: host.port or 22 for host in prepared.lineup.hosts}
@@ -195,6 +198,7 @@ def start_requests(prepared: Prepared, options: RunOptions, grace: float) -> dic
             "min_nodes": made.min_nodes,
             "nproc": node.nproc_per_node,
             "grace": grace,
+            "log_limit": max_log,
             "on_disconnect": options.on_disconnect,
             # A node that is cut off from all others has been replaced by a spare when it comes back.
             "cut_off": {"after": options.node_timeout, "peers": peers}

@@ -98,11 +98,12 @@ def attempt(opened: Session, options: RunOptions, prepared: Prepared, folder: Ru
     made, nodes = prepared.plan, prepared.lineup.nodes
     gang = Gang(nodes, made.run_id, made.attempt, options.node_timeout)
     folder.begin([node.name for node in nodes], made.attempt, made.min_nodes)
-    collector = Collector(nodes, made.run_id, opened.inventory.outputs, folder)
+    outputs = opened.inventory.outputs
+    collector = Collector(nodes, made.run_id, outputs, folder)
     view = display.attempt(made.run_id, made.spec.workload.name, made.attempt, [node.name for node in nodes])
     grace = grace_of(opened.inventory, options.grace)
     with view, stopping_on_signals(gang, grace):
-        if refusals := gang.start(start_requests(prepared, options, grace.stop)):
+        if refusals := gang.start(start_requests(prepared, options, grace.stop, outputs.max_log)):
             raise HostErrors(refusals, len(nodes))
         if options.detach:
             gang.leave()

@@ -57,11 +57,15 @@ class Rendezvous:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What comes back from a run's working folders: at most ``max_bytes`` a node, by gitignore-style patterns."""
+    """What comes back from a run's working folders: at most ``max_bytes`` a node, by gitignore-style patterns.
+
+    ``max_log``: what a rank's stdout or stderr may take on a node's disk, in bytes; beyond it the middle goes.
+    """
 
     max_bytes: int = 1 << 30
     include: tuple[str, ...] = ("**",)
     exclude: tuple[str, ...] = ("__pycache__/", "*.pyc", ".git/")
+    max_log: int = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -357,10 +361,11 @@ class _InventoryReader(Reader):
         return found
 
     def outputs(self, value: Any) -> Outputs:
-        body = self.mapping(value, "outputs", ("max_size", "include", "exclude"))
+        body = self.mapping(value, "outputs", ("max_size", "include", "exclude", "max_log"))
         usual = Outputs()
         return Outputs(
             self.take(body, "max_size", "outputs", self.size, usual.max_bytes),
             self.take(body, "include", "outputs", self.patterns, usual.include),
             self.take(body, "exclude", "outputs", self.patterns, usual.exclude),
+            self.take(body, "max_log", "outputs", self.size, usual.max_log),
         )

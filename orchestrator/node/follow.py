@@ -9,7 +9,7 @@ import os
 import threading
 import time
 
-from . import journal, lease, lock, paths, sample, sweep, wire
+from . import journal, lease, lock, logcut, paths, sample, sweep, wire
 from .refusal import Refused
 
 POLL_SHORTEST, POLL_LONGEST = 0.02, 0.2
@@ -22,7 +22,7 @@ def answer(request, out):
 
     Further keys, all optional: ``offsets`` (stream name -> bytes already received; ``events`` -> how many of
     them), ``ranks`` (only these; then torchrun's own words stay away), ``since`` (seconds ago, or null),
-    ``wait`` (false: end when all there is has been sent).
+    ``wait`` (false: end when all there is has been sent), ``tail`` (of logs without an offset only so many bytes).
     """
     attempt = request.get("attempt") or (paths.attempts(request["run_id"]) or [1])[-1]
     follow(request["run_id"], attempt, request, out)
@@ -84,7 +84,14 @@ class Stream:
                 self.file = os.open(self.path, os.O_RDONLY)
             except FileNotFoundError:
                 return b""
-        return os.pread(self.file, wire.CHUNK, self.offset)
+        piece = os.pread(self.file, wire.CHUNK, self.offset)
+        if piece[:1] == b"\0":
+            # A hole that was cut into a log that had grown too long, perhaps.
+            self.offset = logcut.next_data(self.file, self.offset)
+            piece = os.pread(self.file, wire.CHUNK, self.offset)
+        elif b"\0" in piece:
+            piece = piece[: piece.index(b"\0")]
+        return piece
 
 
 class Follower:
@@ -97,6 +104,7 @@ class Follower:
         self.out = out
         self.ranks = request.get("ranks")
         self.wait = request.get("wait", True)
+        self.tail = request.get("tail")
         self.offsets = dict(request.get("offsets") or {})
         if request.get("since") is not None:
             self.offsets.update(sizes_at(folder, time.time() - request["since"]))
@@ -174,7 +182,10 @@ class Follower:
             if other.path == path:
                 other.replaced()
         stream_id = len(self.logs)
-        self.logs.append(Stream(name, path, self.offsets.get(name, 0)))
+        begin = self.offsets.get(name)
+        if begin is None:
+            begin = 0 if self.tail is None else last_part(path, self.tail)
+        self.logs.append(Stream(name, path, begin))
         self.send(dict(about, type="stream", id=stream_id, name=name))
 
     def send_logs(self):
@@ -187,6 +198,17 @@ class Follower:
                 stream.offset += len(piece)
                 any_sent = True
         return any_sent
+
+
+def last_part(path, size):
+    """Where the first whole line of the last ``size`` bytes of a file begins."""
+    try:
+        with open(path, "rb") as file:
+            begin = max(0, os.fstat(file.fileno()).st_size - size)
+            file.seek(begin)
+            return begin and begin + file.read(size).find(b"\n") + 1
+    except OSError:
+        return 0
 
 
 def sizes_at(folder, moment):

@@ -15,6 +15,8 @@ import tempfile
 from .refusal import Refused
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+# What the folder of a run's logs is called by beside its working folder.
+LOGS = ".logs"
 TREE_ID = re.compile(r"[0-9a-f]{32}\Z")
 
 
@@ -130,6 +132,11 @@ def secret():
         os.replace(aside, path)
     with open(path, "rb") as file:
         return file.read()
+
+
+def logs_dir(workdir, run_id, attempt):
+    """The folder of what one attempt prints."""
+    return os.path.join(work_dir(workdir, run_id) + LOGS, "attempt%d" % attempt)
 
 
 def own_dir(workdir):

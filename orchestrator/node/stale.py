@@ -32,7 +32,7 @@ def kept(workdir, project):
     return {
         "path": work,
         "trees": len(paths.trees(work)),
-        "runs": len(_listed(mine)),
+        "runs": len([name for name in _listed(mine) if not name.endswith(paths.LOGS)]),
         "newest": store.newest(work, project) if project else None,
     }
 

@@ -20,8 +20,9 @@ def answer(request, out):
     sweep.end(request["run_id"], 0.0)
     listener = lock.acquire()
     try:
-        os.makedirs(os.path.join(folder, "logs"), mode=0o700)
+        os.makedirs(folder, mode=0o700)
         work = make_work_dir(request)
+        make_logs_dir(request, folder)
         write_files(request["files"])
         with open(os.path.join(folder, "run.json"), "w") as file:
             # Not the environment, nor the script's words: they may hold secrets, and this file stays.
@@ -64,6 +65,15 @@ def make_work_dir(request):
     os.makedirs(os.path.join(work, request["cwd"]), exist_ok=True)
     os.makedirs(os.path.join(work, outputs.OUTPUT_FOLDER), exist_ok=True)
     return work
+
+
+def make_logs_dir(request, folder):
+    """Where the logs go: to the disk the user chose for what is large, with a link to it among the run's state."""
+    logs = paths.logs_dir(request["workdir"], request["run_id"], request["attempt"])
+    shutil.rmtree(logs, ignore_errors=True)
+    os.makedirs(logs, mode=0o700)
+    # Relative, for homes that are mounted elsewhere on other machines.
+    os.symlink(os.path.relpath(os.path.realpath(logs), os.path.realpath(folder)), os.path.join(folder, "logs"))
 
 
 def write_files(files):

@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 
-from . import door, processes
+from . import door, processes, tidy
 from .journal import Journal
 from .lease import Lease
 from .sample import Sampler
@@ -58,6 +58,7 @@ class Supervisor:
         self.sampler = Sampler(folder)
         self.lease = Lease(folder, request["on_disconnect"], request["cut_off"])
         self.sizes = {}
+        self.log_limit = request.get("log_limit")
         self.started_at = time.time()
         self.oom_kills = oom_kills()
         self.torchrun = None
@@ -120,10 +121,22 @@ class Supervisor:
         self.journal.close()
         for asker in self.askers:
             door.reply(asker, {"run_id": self.request["run_id"], "gone": True, "alive": alive})
+        with contextlib.suppress(OSError):
+            tidy.forget_old(self.request["workdir"])
 
     def note_sizes(self):
-        """Keep how long each log was by now: lines have no time of their own, ``logs --since`` needs one."""
+        """Keep how long each log was by now: lines have no time of their own, ``logs --since`` needs one.
+
+        And keep each within its limit.
+        """
         sizes = self.workers.sizes()
+        if self.log_limit and any(size > self.log_limit for size in sizes.values()):
+            try:
+                self.workers.cut(self.log_limit)
+            except OSError as error:
+                self.log_limit = None
+                sys.stderr.write("logs grow without a limit, this disk cannot cut them: %s\n" % error)
+                sys.stderr.flush()
         if sizes != self.sizes:
             self.sizes = sizes
             with contextlib.suppress(OSError), open(os.path.join(self.folder, "sizes.jsonl"), "a") as file:

@@ -9,8 +9,12 @@ import contextlib
 import json
 import os
 import shutil
+import time
 
 from . import blobs, environment, lock, paths, processes, wire
+
+# Ended runs go by themselves when they are so old, in seconds, and so many newer ones are there.
+KEPT_SECONDS, KEPT_RUNS = 30 * 86400.0, 20
 
 
 def answer_used(request, out):
@@ -112,10 +116,34 @@ def prune_runs(workdir, keep, living, removed):
     """Remove the working folders and the state of ended runs, but for the newest."""
     ended = [run_id for run_id in paths.run_ids() if run_id not in living]
     for run_id in sorted(ended, reverse=True)[keep:]:
-        for path in (paths.work_dir(workdir, run_id), paths.run_dir(run_id)):
-            removed["bytes"] += size_of(path)
-            shutil.rmtree(path, ignore_errors=True)
+        removed["bytes"] += forget(workdir, run_id)
         removed["runs"] += 1
+
+
+def forget(workdir, run_id):
+    """Remove all that is kept of a run; how many bytes that was."""
+    work = paths.work_dir(workdir, run_id)
+    size = 0
+    for path in (work, work + paths.LOGS, paths.run_dir(run_id)):
+        size += size_of(path)
+        shutil.rmtree(path, ignore_errors=True)
+    return size
+
+
+def forget_old(workdir):
+    """Remove the runs that ended long ago, but for the newest: nobody has asked for them, and disks are finite."""
+    living = in_use()[1]
+    for run_id in sorted(paths.run_ids(), reverse=True)[KEPT_RUNS:]:
+        if run_id not in living and time.time() - changed_at(paths.run_dir(run_id)) > KEPT_SECONDS:
+            forget(workdir, run_id)
+
+
+def changed_at(folder):
+    """When anything of a run's state was written last."""
+    times = [os.lstat(folder).st_mtime]
+    for base, _, files in os.walk(folder):
+        times += [os.lstat(os.path.join(base, name)).st_mtime for name in files]
+    return max(times)
 
 
 def remove_abandoned(workdir, project=None):

@@ -3,7 +3,7 @@
 import os
 import re
 
-from . import failure, processes, wire
+from . import failure, logcut, processes, wire
 
 # torchrun's log, as soon as it notices (torch/distributed/elastic/multiprocessing/api.py); its summary comes
 # only when its other workers have ended too.
@@ -122,10 +122,19 @@ class Workers:
             full_disks=full_disks([self.folder, self.work]),
         )
 
-    def sizes(self):
-        """How many bytes each stream has: ``{"torchrun": n, "0.stdout": n, ...}``."""
+    def files(self):
+        """The log of each stream that has one: ``{"torchrun": path, "0.stdout": path, ...}``."""
         files = dict(self.streams, torchrun=os.path.join(self.logs, "torchrun.log"))
-        return {name: os.path.getsize(path) for name, path in files.items() if os.path.exists(path)}
+        return {name: path for name, path in files.items() if os.path.exists(path)}
+
+    def sizes(self):
+        """How many bytes each stream has."""
+        return {name: os.path.getsize(path) for name, path in self.files().items()}
+
+    def cut(self, limit):
+        """Keep each log within so many bytes of disk; raises OSError where that cannot be done."""
+        for path in self.files().values():
+            logcut.cut(path, limit)
 
 
 def full_disks(folders):

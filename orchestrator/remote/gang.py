@@ -30,14 +30,17 @@ class Gang:
     """The nodes of one attempt. ``start()`` or ``join()``, then ``next()`` until it returns None.
 
     ``stop()`` and ``leave()`` may be called at any time. ``node_timeout``: after how many silent seconds a node
-    is lost.
+    is lost. ``tail``: of logs of which nothing is known yet, only the last so many bytes are heard.
     """
 
-    def __init__(self, nodes: Sequence[Node], run_id: str, attempt: int, node_timeout: float) -> None:
+    def __init__(
+        self, nodes: Sequence[Node], run_id: str, attempt: int, node_timeout: float, tail: int | None = None
+    ) -> None:
         self.nodes = nodes
         self.run_id = run_id
         self.attempt = attempt
         self.node_timeout = node_timeout
+        self.tail = tail
         self.left = False
         self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._room = threading.Semaphore(QUEUE_PIECES)
@@ -110,7 +113,8 @@ class Gang:
                 time.sleep(0.5)
 
     def _request(self, node: str, offsets: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
-        return {"run_id": self.run_id, "attempt": self.attempt, "offsets": dict(offsets.get(node, {}))}
+        known = dict(offsets.get(node, {}))
+        return {"run_id": self.run_id, "attempt": self.attempt, "offsets": known, "tail": self.tail}
 
     def _put(self, item: Item) -> None:
         if isinstance(item, Output):

@@ -49,6 +49,7 @@ PARTS: tuple[tuple[str, Any, Any], ...] = (
     ("gpus", [], {"error": "no answer within 8 s"}),
     ("timekeeping", {"synchronised": True}, {"synchronised": False}),
     ("system", None, {"machine": "aarch64"}),
+    ("interfaces", None, {"eth0": {"up": True, "speed": 10000, "mtu": 9000, "kind": "ethernet"}}),
 )
 
 

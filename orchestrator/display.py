@@ -171,7 +171,9 @@ class Display:
 
     def answer(self, hosts: Sequence[str], exit_code: int, out: bytes, err: bytes) -> None:
         """What a command printed on hosts that all said the same."""
-        heading = f"{', '.join(hosts)}{f': exit code {exit_code}' if exit_code else ''}"
+        said = [f"exit code {exit_code}"] if exit_code else []
+        said += [] if out or err else ["no output"]
+        heading = f"{folded(hosts)}{': ' if said else ''}{', '.join(said)}"
         self.err.print(Text(heading, style="bold red" if exit_code else "bold"))
         self._write(harmless(out) if self._terminal else out)
         sys.stderr.buffer.write(harmless(err) if sys.stderr.isatty() else err)

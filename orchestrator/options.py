@@ -21,6 +21,19 @@ def stack(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda command: functools.reduce(lambda inner, option: option(inner), reversed(options), command)
 
 
+class Backend(click.Choice[str]):
+    """The backends that torchrun can start ranks for; of the one it cannot, why."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """The choice; raises UsageError for mpi."""
+        if value == "mpi":
+            raise UsageError(
+                "--backend mpi: its ranks have to be started by mpirun, which orch does not do",
+                remedy="--backend gloo or nccl",
+            )
+        return super().convert(value, parameter, context)
+
+
 # How often torchrun may start the ranks of an elastic run again where the user does not say.
 ELASTIC_RESTARTS = 3
 
@@ -71,7 +84,10 @@ launch_options = stack(
     ),
     click.option("--nproc", metavar="auto|N", default="auto", show_default=True, help="Processes per node."),
     click.option(
-        "--backend", type=click.Choice(["auto", "nccl", "gloo", "mpi"]), default="auto", show_default=True
+        "--backend",
+        type=Backend(["auto", "nccl", "gloo"]),
+        default="auto",
+        show_default=True,
     ),
     click.option(
         "--launcher",
@@ -120,7 +136,7 @@ grace_option = click.option(
     type=click.FloatRange(0, 7 * 86400),
     metavar="SECONDS",
     help="How long ranks may take to end when they are stopped: to write a checkpoint, say. Default: grace: of "
-    "the inventory, else 30, and 10 after a failure.",
+    "the inventory, else 30, and 3 after a failure.",
 )
 
 from_start_option = click.option(

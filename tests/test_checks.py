@@ -140,7 +140,7 @@ HDR = {"state": "ACTIVE", "rate": "200 Gb/sec (4X HDR)", "link": "InfiniBand"}
         ),
         ("gpu_errors", [["0000:3b:00", 31, "MMU Fault"], ["0000:3b:00", 63, "Row Remapper"]], "Xid 63"),
         ("timekeeping", {"synchronised": False}, "nothing keeps its clock right"),
-        ("logout", {"kills": True}, "ends a user's processes at logout"),
+        ("logout", {"kills": True}, "ends a session's processes at logout"),
         ("locks", [["/cache/a b/lock", 4000.0]], "/cache/a b/lock is left of a build that ended 67 min ago"),
         (
             "kept",

@@ -167,7 +167,7 @@ def test_a_run_on_one_node_waits_out_an_outage_of_this_side() -> None:
 
 
 def test_how_long_ranks_may_take_to_end() -> None:
-    assert grace_of(parse_inventory("hosts: {a: {}}")) == Grace(30.0, 10.0)
+    assert grace_of(parse_inventory("hosts: {a: {}}")) == Grace(30.0, 3.0)
     assert grace_of(parse_inventory("hosts: {a: {}}\ngrace: 90")) == Grace(90.0, 90.0)
     assert grace_of(parse_inventory("hosts: {a: {}}\ngrace: 90"), 0.0) == Grace(0.0, 0.0)
 

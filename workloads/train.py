@@ -7,6 +7,7 @@ Runs under ``orch run train``, under plain ``torchrun``, and as a single process
 from __future__ import annotations
 
 import argparse
+import fcntl
 import gzip
 import os
 import shutil
@@ -123,8 +124,11 @@ def load(options: argparse.Namespace) -> tuple[TensorDataset, TensorDataset]:
     if options.download:
         from torchvision.datasets import MNIST
 
-        # Ranks of one node share the folder; two must not download into it at once.
-        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        # Where it stays for later runs. Ranks of one node share the folder: the first fetches, the others find it.
+        folder = options.data_dir or Path(os.environ.get("ORCH_DATA", "data"))
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".download.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             MNIST(folder, download=True)
     raw = folder / "MNIST" / "raw"
     return mnist(raw, "train"), mnist(raw, "t10k")

@@ -15,10 +15,21 @@ from orchestrator.errors import PreflightError
 from orchestrator.remote.probing import Answer, hang_up, probe
 
 # What run looks at before each start, and what only doctor takes the time for.
-QUICK_PARTS = ("system", "own_name", "limits", "memory", "disks", "shm", "variables", "interfaces", "listeners")
+QUICK_PARTS = (
+    "system",
+    "own_name",
+    "limits",
+    "memory",
+    "disks",
+    "shm",
+    "variables",
+    "interfaces",
+    "listeners",
+    "logout",
+)
 OF_GPUS = ("gpus", "gpu_users", "gpu_peers", "gpu_errors", "rdma")
 OF_THE_PAST = ("torchruns", "locks", "kept")
-ALL_PARTS = (*QUICK_PARTS, *OF_GPUS, *OF_THE_PAST, "home", "names", "timekeeping", "logout", "torch")
+ALL_PARTS = (*QUICK_PARTS, *OF_GPUS, *OF_THE_PAST, "home", "names", "timekeeping", "torch")
 
 
 def facts_request(host: Host, parts: Sequence[str]) -> dict[str, Any]:

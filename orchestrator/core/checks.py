@@ -38,7 +38,7 @@ CHECKS: tuple[Check, ...] = (
     Check("launchers", "no foreign torchrun", "it may hold GPUs and the port", node.other_launchers, quick=False),
     Check("locks", "stale locks", "torch's extensions wait for them for ever", node.stale_locks, quick=False),
     Check("kept", "old trees and runs", "they fill the disk", node.kept, quick=False),
-    Check("logout", "logout leaves runs alone", "a detached run ends with its session", node.logout, quick=False),
+    Check("logout", "logout leaves runs alone", "a detached run ends with its session", node.logout),
     Check("hostname", "own host name", "Gloo advertises 127.0.1.1 and the others dial themselves", node.own_name),
     Check(
         "interface", "interfaces that are named", "Gloo and NCCL fail or choose another network", node.interface
@@ -85,6 +85,7 @@ CHECKS: tuple[Check, ...] = (
     Check("addresses", "addresses are unique", "ranks dial themselves", cluster.addresses),
     Check("families", "IPv4 everywhere or nowhere", "two sides of a connection do not meet", cluster.families),
     Check("load", "load", "a busy node holds all ranks back", cluster.load, quick=False),
+    Check("equal mtu", "MTUs agree", "a switch may drop what only some nodes send", pair.equal_mtus, quick=False),
     Check("home", "network file systems", "every rank waits for the server", cluster.shared_homes, quick=False),
 )
 

@@ -201,14 +201,16 @@ def identities(examined: Examined) -> Iterator[Finding]:
     """Each host is a machine of its own, with a name of its own (NCCL tells nodes by host name and boot id)."""
     if examined.one_machine:
         return
-    boots: dict[str, list[str]] = {}
+    machines: dict[tuple[str, str], list[str]] = {}
     names: dict[str, list[str]] = {}
     for host in examined.hosts:
-        boot = examined.system(host.name).get("boot_id")
-        if boot:
-            boots.setdefault(boot, []).append(host.name)
+        system = examined.system(host.name)
+        if system.get("boot_id"):
+            # Containers share a kernel, and so its boot id; with a network of their own they are machines of
+            # their own.
+            machines.setdefault((system["boot_id"], system.get("network", "")), []).append(host.name)
         names.setdefault(examined.facts[host.name].hostname, []).append(host.name)
-    doubled = [nodes for nodes in boots.values() if len(nodes) > 1]
+    doubled = [nodes for nodes in machines.values() if len(nodes) > 1]
     for nodes in doubled:
         what = "are one machine: two torchruns would fight for its lock and its GPUs"
         yield Finding(tuple(nodes), "fail", what, "take all but one of them out of the inventory")

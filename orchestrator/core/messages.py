@@ -181,7 +181,7 @@ PARTS: dict[str, Shape] = {
     "home": record({"path": PATH, "kind": text(128), "host": text(256)}),
     "names": table(many(ADDRESS), 65536),
     "timekeeping": record({"synchronised": maybe(flag)}),
-    "logout": record({"kills": flag}),
+    "logout": record({"kills": flag}, {"moves": flag}),
     "rdma": table(record({"state": text(64), "rate": text(128), "link": text(64)})),
     "locks": many(row(PATH, number())),
     "kept": record({"path": PATH, "trees": whole(), "runs": whole(), "newest": maybe(TREE_ID)}),

@@ -239,9 +239,14 @@ def kept(examined: Examined) -> Iterator[Finding]:
 def logout(examined: Examined) -> Iterator[Finding]:
     """What a session leaves running goes on when it ends."""
     for host in examined.hosts:
-        if (examined.part(host.name, "logout") or {}).get("kills"):
-            what = "its systemd ends a user's processes at logout (KillUserProcesses): a detached run would end"
-            yield warn(host.name, what, "there: loginctl enable-linger")
+        known = examined.part(host.name, "logout") or {}
+        if known.get("kills") and not known.get("moves"):
+            what = "its systemd ends a session's processes at logout (KillUserProcesses): a run would end with it"
+            sudo = "" if examined.system(host.name).get("root") else "sudo "
+            user = examined.facts[host.name].user
+            yield warn(
+                host.name, what, f"there: {sudo}loginctl enable-linger {user}; orch then leaves the session"
+            )
 
 
 def age(seconds: float) -> str:

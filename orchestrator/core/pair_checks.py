@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from orchestrator.core.findings import Examined, Finding
+from orchestrator.core.findings import Examined, Finding, usual, warn
 from orchestrator.core.remedies import let_in
 
 LOSSY, VERY_LOSSY = 0.05, 0.2
@@ -180,6 +180,26 @@ def full_packets(examined: Examined) -> Iterator[Finding]:
         ),
         "give all interfaces on the way the same MTU; for a trial: ip link set dev IFACE mtu 1400",
     )
+
+
+def equal_mtus(examined: Examined) -> Iterator[Finding]:
+    """All nodes send packets of one size: where a switch on the way does not, only the large ones get lost."""
+    if examined.one_machine:
+        return
+    mtus = {
+        node: (examined.part(node, "interfaces") or {}).get(name, {}).get("mtu")
+        for node, name in _interfaces(examined).items()
+    }
+    known = {node: mtu for node, mtu in mtus.items() if mtu}
+    most = usual(known)
+    broken = {node for pair in stalled(examined) for node in pair}
+    for node, mtu in known.items():
+        if mtu != most and node not in broken:
+            yield warn(
+                node,
+                f"its MTU is {mtu}, most have {most}: packets get through now, by another way they may not",
+                f"give {_interfaces(examined)[node]} there the others' MTU",
+            )
 
 
 def _mtu_text(nodes: set[str], mtus: Mapping[str, Any]) -> str:

@@ -177,11 +177,19 @@ def plan(
 
 def nproc_per_node(host: Host, facts: Facts, spec: RunSpec) -> int:
     """Processes on a node: as asked for, as the inventory says, one per GPU, or one."""
-    return spec.nproc or nproc_for(host, facts)
+    return spec.nproc or nproc_for(host, facts, spec.env)
 
 
-def nproc_for(host: Host, facts: Facts) -> int:
-    """Processes on a node where the user does not say."""
+# The first of these that is set decides which GPUs a process sees.
+VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+
+
+def nproc_for(host: Host, facts: Facts, env: Mapping[str, str] | None = None) -> int:
+    """Processes on a node where the user does not say; ``env`` goes over the host's."""
+    known = {**host.env, **(env or {})}
+    visible = next((known[name] for name in VISIBLE if name in known), None)
+    if visible is not None and not host.nproc:
+        return len([part for part in visible.split(",") if part.strip() not in ("", "-1")]) or 1
     return host.nproc or host.gpus or (facts.gpus if host.gpus is None else 0) or 1
 
 

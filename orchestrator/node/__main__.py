@@ -42,6 +42,8 @@ def main():
     try:
         wire.write_all(out, wire.preamble(request["nonce"]))
         try:
+            if not sys.platform.startswith("linux"):
+                raise Refused("runs %s, and orch's nodes need Linux" % os.uname().sysname, "platform")
             verb = getattr(importlib.import_module("." + module, __package__), function)
             verb(request, out)
         except BrokenPipeError:

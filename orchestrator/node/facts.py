@@ -94,11 +94,12 @@ def answer(request, out):
 
 
 def gpu_count():
-    """How many NVIDIA GPUs a process started here would see."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([part for part in visible.split(",") if part.strip() not in ("", "-1")])
-    listed = len(glob.glob("/proc/driver/nvidia/gpus/*"))
+    """How many GPUs a process started here would see, NVIDIA's or AMD's: as many as torch counts."""
+    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
+        visible = os.environ.get(name)
+        if visible is not None:
+            return len([part for part in visible.split(",") if part.strip() not in ("", "-1")])
+    listed = len(glob.glob("/proc/driver/nvidia/gpus/*")) or len(amd_gpus())
     if listed:
         return listed
     try:
@@ -106,6 +107,16 @@ def gpu_count():
     except bounded.Failed:
         return 0
     return sum(1 for line in text.splitlines() if line.startswith("GPU "))
+
+
+def amd_gpus(base="/sys/class/kfd/kfd/topology/nodes"):
+    """The nodes of the kernel's compute topology that are GPUs: those with SIMD units (amdkfd/kfd_topology.c)."""
+    found = []
+    for path in sorted(glob.glob(base + "/*/properties")):
+        fields = dict(line.split() for line in machine.read(path).splitlines() if len(line.split()) == 2)
+        if fields.get("simd_count", "0") != "0":
+            found.append(os.path.dirname(path))
+    return found
 
 
 def addresses():

@@ -3,12 +3,13 @@
 import getpass
 import glob
 import os
+import re
 import resource
 import shutil
 import socket
 import time
 
-from . import paths
+from . import bounded, paths
 
 DRIFT = ("NCCL_", "GLOO_", "TORCH_", "CUDA_", "OMP_", "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTORCH_", "MKL_")
 LAUNCHERS = ("torch.distributed.run", "/torchrun ", "deepspeed.launcher")
@@ -27,7 +28,16 @@ def system():
         "firewall": first_of(FIREWALLS),
         "boot_id": paths.boot_id(),
         "root": os.getuid() == 0,
+        "network": network(),
     }
+
+
+def network():
+    """Which network namespace this is: containers of one machine have their own, and so a lock each."""
+    try:
+        return str(os.stat("/proc/self/ns/net").st_ino)
+    except OSError:
+        return ""
 
 
 def libc():
@@ -97,16 +107,40 @@ def timekeeping():
 
 
 def logout():
-    """Whether systemd ends what a user has left running when the last session closes (logind.conf(5))."""
-    kills = False
+    """Whether systemd ends what this login leaves running when it closes (logind.conf(5), KillUserProcesses).
+
+    It ends the processes of the session's scope, whatever lingers. ``moves``: orch can leave that scope, because
+    the user has a service manager that outlives the session.
+    """
+    settings = {"KillUserProcesses": "no", "KillExcludeUsers": "root", "KillOnlyUsers": ""}
     for path in ["/etc/systemd/logind.conf"] + sorted(glob.glob("/etc/systemd/logind.conf.d/*.conf")):
         for line in read(path).splitlines():
             key, _, value = line.partition("=")
-            if key.strip() == "KillUserProcesses":
-                kills = value.strip().lower() in ("yes", "true", "on", "1")
-    lingers = os.path.exists(os.path.join("/var/lib/systemd/linger", getpass.getuser()))
-    # KillExcludeUsers= spares root where nobody says otherwise.
-    return {"kills": kills and not lingers and os.getuid() != 0}
+            if key.strip() in settings:
+                settings[key.strip()] = value.strip()
+    user = getpass.getuser()
+    kills = settings["KillUserProcesses"].lower() in ("yes", "true", "on", "1")
+    spared = user in settings["KillExcludeUsers"].split()
+    only = settings["KillOnlyUsers"].split()
+    in_scope = re.search(r"session-[^/]*\.scope", read("/proc/self/cgroup")) is not None
+    return {"kills": kills and not spared and (not only or user in only) and in_scope, "moves": lingers(user)}
+
+
+def lingers(user):
+    """Whether a user's service manager runs without a session, and can be asked (loginctl(1), busctl(1))."""
+    here = os.path.exists(os.path.join("/var/lib/systemd/linger", user)) and first_of(["busctl"]) is not None
+    return here and os.path.exists("/run/user/%d/bus" % os.getuid())
+
+
+def leave_session(name):
+    """Move this process from its session's scope to one of the user's own manager; raises bounded.Failed.
+
+    As ``systemd-run --user --scope`` does (org.freedesktop.systemd1(5), StartTransientUnit).
+    """
+    manager = ["org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"]
+    call = ["StartTransientUnit", "ssa(sv)a(sa(sv))", "orch-%s.scope" % name, "fail", "1", "PIDs", "au", "1"]
+    environ = dict(os.environ, XDG_RUNTIME_DIR="/run/user/%d" % os.getuid())
+    bounded.run(["busctl", "--user", "call"] + manager + call + [str(os.getpid()), "0"], 10.0, environ)
 
 
 def limits():

@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 
-from . import door, processes, tidy
+from . import bounded, door, machine, processes, tidy
 from .journal import Journal
 from .lease import Lease
 from .sample import Sampler
@@ -72,6 +72,7 @@ class Supervisor:
     def supervise(self):
         """Start torchrun, serve the lock's door, and return when no process of the run is left."""
         processes.become_subreaper()
+        self.outlive_session()
         wake = self.wake_on_child()
         try:
             self.start_torchrun()
@@ -94,6 +95,16 @@ class Supervisor:
         killed, alive = self.clear(wake)
         code = self.torchrun.returncode
         self.finish(-signal.SIGKILL if code is None else code, killed, alive)
+
+    def outlive_session(self):
+        """Leave the session's scope where systemd would end what is in it at logout."""
+        known = machine.logout()
+        if known["kills"] and known["moves"]:
+            try:
+                machine.leave_session("%s-%d" % (self.request["run_id"], self.request["attempt"]))
+            except bounded.Failed as error:
+                sys.stderr.write("cannot leave the session's scope: %s\n" % error)
+                sys.stderr.flush()
 
     def look(self):
         """See what has changed since the last look."""

@@ -18,7 +18,7 @@ from orchestrator.remote.node import Call, Node
 # Pieces of output held for a slow reader; beyond this the SSH window, and then the node's reader, holds back.
 QUEUE_PIECES = 64
 # How long a run may take to end by itself when it is stopped, in seconds: by its user, and because of a failure.
-GRACE, FAILURE_GRACE = 30.0, 10.0
+GRACE, FAILURE_GRACE = 30.0, 3.0
 PING_INTERVAL = 4.0
 # How long a node whose connection broke in the middle of a start is looked for, in seconds.
 ABANDON_TIME = 20.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import io
@@ -65,6 +66,16 @@ IDLE = (
     f"grep -qs @orch-host-lock: /proc/net/unix || grep -qs ORCH_RUN_ID= /proc/[0-9]*/environ || exit {IDLE_CODE}"
 )
 THERE_CODE = 87
+# What uname says, and how people call it.
+OTHER_SYSTEMS: Mapping[str, str] = {
+    "Darwin": "macOS",
+    "FreeBSD": "FreeBSD",
+    "OpenBSD": "OpenBSD",
+    "NetBSD": "NetBSD",
+    "MINGW": "Windows",
+    "CYGWIN": "Windows",
+    "MSYS": "Windows",
+}
 REFUSALS: Mapping[str, type[errors.OrchError]] = {
     "busy": errors.NodeBusy,
     "damaged": errors.SyncError,
@@ -99,7 +110,10 @@ def call_command(verb: str) -> str:
 def install_command() -> str:
     """The command line that receives the program on its stdin."""
     name, data = program()
-    return shlex.join(["python3", "-I", "-c", INSTALL, name, hashlib.sha256(data).hexdigest()])
+    # One line without a character that any login shell reads in its own way; csh ends a quoted word at a newline.
+    code = base64.b64encode(INSTALL.encode()).decode()
+    start = f"import base64; exec(base64.b64decode('{code}'))"
+    return f'python3 -I -c "{start}" {name} {hashlib.sha256(data).hexdigest()}'
 
 
 def has_tree_command(workdir: str, project: str, tree_id: str) -> str:
@@ -232,8 +246,31 @@ class Node:
             self._install()
             call = self._try(verb, request)
             if not call.wait_for_preamble():
-                raise call.ended()
+                raise self._unfit() or call.ended()
         return call
+
+    def _unfit(self) -> errors.NodeProgramError | None:
+        """Why no program of orch's can run there at all: no Linux, or a login that runs no commands; else None."""
+        channel = self.connection.command("uname -s; exit 86")
+        channel.end_input()
+        out, err = channel.output(START_TIMEOUT)
+        said = (out + err).decode("utf-8", "replace").strip()
+        code = channel.exit_code()
+        if code == IDLE_CODE and said.endswith("Linux"):
+            return None
+        known = next((name for name in OTHER_SYSTEMS if name in said), None)
+        if known is not None or "not recognized" in said:
+            what = f"runs {OTHER_SYSTEMS[known] if known else 'Windows'}, and orch's nodes need Linux"
+            remedy = "orch plan --offline --format sh or ps1 prints the commands to start there by hand"
+        elif "not available" in said or not said:
+            what = f"its login shell runs no commands ({said[:80] or 'it ends without a word'})"
+            remedy = "give the user a shell there: chsh -s /bin/sh USER (it may be nologin or false now)"
+        elif code != IDLE_CODE:
+            what = f"its server runs another command than orch asks for; it said {said.splitlines()[0][:80]!r}"
+            remedy = "take ForceCommand out of its sshd_config, or command= out of authorized_keys"
+        else:
+            return None
+        return errors.NodeProgramError(what, remedy=remedy, host=self.name)
 
     def ask(self, verb: str, request: Mapping[str, Any], shape: Shape, limit: float, scale: int = 1) -> Any:
         """A verb with one answer; raises ConnectionLost if it does not come within ``limit`` seconds."""
@@ -285,7 +322,9 @@ class Node:
         _, err = channel.output(INSTALL_LIMIT)
         code = channel.exit_code()
         if code:
-            raise _cannot_start(self.name, code, err.decode("utf-8", "replace").strip().splitlines())
+            raise self._unfit() or _cannot_start(
+                self.name, code, err.decode("utf-8", "replace").strip().splitlines()
+            )
 
 
 def _cannot_start(host: str, code: int, said: Sequence[str]) -> errors.NodeProgramError:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 
 from orchestrator.remote.fanout import on_all
 
 COUNT = 5
 LIMIT = 5.0
+# How long an answer may take is in seconds on Linux, on macOS in milliseconds.
+OPTIONS = ("-n", "-q", "-c", str(COUNT), "-i", "0.2", "-W", "1000" if sys.platform == "darwin" else "1")
 SUMMARY = re.compile(r"(\d+(?:\.\d+)?)% packet loss")
 TIMES = re.compile(r"= [\d.]+/([\d.]+)/")
 
@@ -23,7 +26,7 @@ def ping(addresses: Mapping[str, str]) -> dict[str, dict[str, float | None]]:
 
     def one(item: tuple[str, str]) -> tuple[str, dict[str, float | None]] | None:
         name, address = item
-        argv = [program, "-n", "-q", "-c", str(COUNT), "-i", "0.2", "-W", "1", address]
+        argv = [program, *OPTIONS, address]
         try:
             done = subprocess.run(
                 argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT, check=False

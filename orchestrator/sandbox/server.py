@@ -7,6 +7,7 @@ import contextlib
 import getpass
 import os
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,12 +31,22 @@ def key_at(path: Path) -> asyncssh.SSHKey:
     return asyncssh.read_private_key(str(path))
 
 
+def own_address(wanted: str) -> str:
+    """A loopback address if this machine has it, as every Linux does; macOS has 127.0.0.1 alone."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        try:
+            sock.bind((wanted, 0))
+        except OSError:
+            return "127.0.0.1"
+    return wanted
+
+
 class Host:
     """One host: its home, its keys, and what a login on it gets."""
 
     def __init__(self, folder: Path, name: str, number: int) -> None:
         self.name = name
-        self.address = f"127.0.0.{FIRST_ADDRESS + number}"
+        self.address = own_address(f"127.0.0.{FIRST_ADDRESS + number}")
         self.home = folder / name / "home"
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.client_key = key_at(folder / "id_ed25519")

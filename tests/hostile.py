@@ -5,12 +5,13 @@ The node is a stand-in below the SSH door; everything above that door is real.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from orchestrator.remote.node import Node
 from orchestrator.remote.outputs import collect
 from orchestrator.remote.probing import ask, hang_up, probe
 from orchestrator.remote.relay import Relay
+from orchestrator.remote.ssh import Settings
 from orchestrator.remote.store import Push
 from orchestrator.rundir import RunFolder
 from orchestrator.tables import nodes_table, runs_table
@@ -84,6 +86,7 @@ class Link:
     """The connection, which cannot be opened again."""
 
     alive = True
+    settings = Settings(connect_timeout=1.0)
 
     def __init__(self, said: bytes) -> None:
         self.host = Host(NAME, NAME)
@@ -136,7 +139,9 @@ def stopped(node: Node, folder: Path) -> None:
 
 def listed(node: Node, folder: Path) -> None:
     answer = node.ask("runs", {}, RUNS, 5.0)
-    shown(runs_table(joined(NodeRun.from_answer(each, answer["time"], NAME) for each in answer["runs"])))
+    found = joined(NodeRun.from_answer(each, answer["time"], NAME) for each in answer["runs"])
+    if found:
+        shown(runs_table(found))
 
 
 def examined(node: Node, folder: Path) -> None:
@@ -147,11 +152,11 @@ def examined(node: Node, folder: Path) -> None:
     probes, logins = probe(twin, {name: ["10.0.0.1"] for name in twin}, 29500)
     hang_up(answers)
     seen = Examined(
-        hosts=[Host(NAME, NAME)],
-        facts={NAME: answers[NAME].facts},
+        hosts=[Host(name, name) for name in twin],
+        facts={name: replace(answers[NAME].facts, node=name) for name in twin},
         probes=probes,
         logins=logins,
-        addresses={NAME: "10.0.0.1"},
+        addresses=dict.fromkeys(twin, "10.0.0.1"),
         port=29500,
     )
     for finding in check(seen, quick=False):
@@ -206,7 +211,7 @@ def followed(node: Node, folder: Path) -> None:
         node,
         {"run_id": RUN, "attempt": 1},
         items.append,
-        timeout=0.0,
+        timeout=0.001,
         company=lambda: True,
         stopping=lambda: None,
         passive=True,
@@ -368,7 +373,8 @@ def mutated(draw: st.DrawFn, frames: tuple[Any, ...]) -> bytes:
 def changed(draw: st.DrawFn, message: Any) -> Any:
     """A message with one of its values replaced, removed or joined by another."""
     where = draw(st.sampled_from(list(places(message))))
-    junk = draw(JUNK)
+    # A copy: what is drawn is drawn again.
+    junk = copy.deepcopy(draw(JUNK))
     if isinstance(junk, str) and junk.startswith("[["):
         raw = junk.encode()
         return wire.HEAD.pack(wire.JSON, len(raw)) + raw

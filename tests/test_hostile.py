@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import ROOT
 from tests.hostile import VERBS, Verb, mutated, node_that_says, outside, survived
 
 SOME = settings(
@@ -41,3 +46,47 @@ def test_bytes_that_are_no_messages_end_in_one_line(verb: Verb, tmp_path: Path, 
     before = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
     survived(verb, said, tmp_path)
     assert outside(tmp_path, before) == set()
+
+
+PRINTS = r"""
+from orchestrator.core.findings import Finding
+from orchestrator.display import Display
+from orchestrator.errors import OrchError
+from orchestrator.remote.follower import Output
+display = Display()
+evil = "\x1b]52;c;aGk=\x07\x1b[2J\x9b5n [/eth0] [red]"
+display.error(OrchError(evil, host="gpu1"))
+display.note(evil)
+display.findings([Finding(("gpu1",), "warn", evil, evil)])
+display.compared({"gpu1": [evil]}, "tree")
+with display.lines():
+    display.output(Output("gpu1", 0, 0, "stdout", b"\x1b[31mred\x1b[0m \x1b]52;c;aGk=\x07\x1b]0;title\x07ok\n"))
+display.answer(["gpu1"], 0, b"\x1b]2;title\x1b\\ \x1b[32mgreen\x1b[0m\n", b"")
+"""
+
+
+def test_nothing_from_outside_commands_the_terminal() -> None:
+    master, slave = pty.openpty()
+    argv = [sys.executable, "-c", PRINTS]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"}
+    subprocess.run(argv, stdout=slave, stderr=slave, env=env, check=True, timeout=30)
+    os.close(slave)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(master, 65536)
+        except OSError:
+            break
+    os.close(master)
+    for sequence in (b"\x1b]52", b"\x1b]0;", b"\x1b]2;", b"\x1b[2J", b"\xc2\x9b"):
+        assert sequence not in shown, shown
+    # Written out where orch says it, with brackets as they are; colours of ranks are theirs.
+    assert shown.count(rb"\x1b[2J\x9b5n [/eth0] [red]") >= 4
+    assert b"\x1b[31mred\x1b[0m ok" in shown and b"\x1b[32mgreen\x1b[0m" in shown
+
+
+def test_output_that_goes_to_a_file_is_unchanged() -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", PRINTS], capture_output=True, env=env, check=True, timeout=30)
+    assert b"\x1b[31mred\x1b[0m \x1b]52;c;aGk=\x07\x1b]0;title\x07ok\n" in done.stdout
+    assert b"\x1b]2;title\x1b\\ \x1b[32mgreen" in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import fcntl
 import json
@@ -29,6 +30,7 @@ from orchestrator.remote.ssh import Settings, connections
 from orchestrator.rundir import read_events
 from orchestrator.sandbox.cluster import Sandbox
 from tests import bare
+from tests.conftest import ROOT
 
 VERSIONS = ("3.7", "3.8")
 
@@ -192,3 +194,16 @@ def test_a_machine_that_was_started_anew_is_said_to_be(tmp_path: Path, monkeypat
     assert result.failures[0].describe() == "gpu1 was rebooted while the run was on"
     found = diagnose(result)
     assert found is not None and found.signature == "rebooted"
+
+
+@pytest.mark.parametrize(("folder", "version"), [("orchestrator/node", (3, 7)), ("workloads", (3, 9))])
+def test_what_runs_on_nodes_is_written_for_old_pythons(folder: str, version: tuple[int, int]) -> None:
+    for file in (ROOT / folder).glob("*.py"):
+        tree = ast.parse(file.read_text(), feature_version=version)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "zip":
+                assert not [word for word in node.keywords if word.arg == "strict"], file.name
+            if isinstance(node, ast.With) and version < (3, 9):
+                # ast takes parentheses around several items from 3.9's grammar on, whatever it is told.
+                line = file.read_text().splitlines()[node.lineno - 1]
+                assert not line.rstrip().endswith("with ("), f"{file.name}:{node.lineno}"

@@ -140,7 +140,7 @@ def plot_curves(
     figure, grid = pyplot.subplots(
         1, len(panels), figsize=(4.5 * len(panels), 3.5), layout="constrained", squeeze=False
     )
-    for axes, (title, names) in zip(grid[0], panels.items(), strict=True):
+    for axes, (title, names) in zip(grid[0], panels.items()):
         for name in names:
             points = [(row[x], row[name]) for row in rows if name in row]
             axes.plot([point[0] for point in points], [point[1] for point in points], label=name, marker=".")

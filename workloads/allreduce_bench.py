@@ -171,7 +171,7 @@ def timed(exchange: Callable[[], object], turns: int, ranks: Ranks) -> float:
         synchronize(ranks)
         if turn:
             durations.append(time.perf_counter() - began)
-    slowest = [max(each) for each in zip(*ranks.gathered(durations), strict=True)]
+    slowest = [max(each) for each in zip(*ranks.gathered(durations))]
     return float(sorted(slowest)[len(slowest) // 2])
 
 

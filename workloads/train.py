@@ -225,7 +225,7 @@ class Training:
         pieces = self.options.accumulate
         self.optimizer.zero_grad()
         for number, (image_piece, label_piece) in enumerate(
-            zip(images.tensor_split(pieces), labels.tensor_split(pieces), strict=True), 1
+            zip(images.tensor_split(pieces), labels.tensor_split(pieces)), 1
         ):
             with self.gathering_only(number < pieces):
                 with torch.autocast(
@@ -275,7 +275,7 @@ class Training:
         self.model.eval()
         images, labels = (tensor[self.ranks.rank :: self.ranks.world_size] for tensor in self.test_set.tensors)
         total = torch.zeros(3, dtype=torch.float64)
-        for image_batch, label_batch in zip(torch.split(images, 1000), torch.split(labels, 1000), strict=True):
+        for image_batch, label_batch in zip(torch.split(images, 1000), torch.split(labels, 1000)):
             logits = self.model(image_batch.to(self.ranks.device)).cpu()
             loss = F.cross_entropy(logits, label_batch, reduction="sum").item()
             total += torch.tensor([loss, (logits.argmax(1) == label_batch).sum().item(), len(label_batch)])

@@ -138,6 +138,14 @@ def probe(
 
     found = on_all(taking, dial, limit=len(taking))
     told = {name: each for name, each in zip(taking, found, strict=True) if not isinstance(each, OrchError)}
-    return {name: each["results"] for name, each in told.items()}, {
-        name: each["logins"] for name, each in told.items()
-    }
+    # A node speaks of those alone that it was told to dial.
+    return (
+        {
+            name: {other: each["results"][other] for other in whom[name] if other in each["results"]}
+            for name, each in told.items()
+        },
+        {
+            name: {other: each["logins"][other] for other in whom[name] if other in each["logins"]}
+            for name, each in told.items()
+        },
+    )

@@ -7,15 +7,17 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from orchestrator import errors
 from orchestrator.cli import raise_open_files
+from orchestrator.commands.restart import Lineup, next_lineup
 from orchestrator.commands.watch import Grace, grace_of, watch
 from orchestrator.core.events import Event, fold
-from orchestrator.core.inventory import parse_inventory
+from orchestrator.core.inventory import Host, parse_inventory
 from orchestrator.core.messages import RUNS
 from orchestrator.display import Display
 from orchestrator.node import logcut, paths, tidy
@@ -29,7 +31,7 @@ from orchestrator.rundir import MOST_OPEN, RunFolder
 from tests import bare
 from tests.cluster import Cluster
 from tests.conftest import Orch
-from tests.hostile import Link, node_that_says
+from tests.hostile import Link, framed, node_that_says
 from tests.test_run import until
 
 RUN = "20261121-042040-7f3a"
@@ -337,3 +339,31 @@ def test_runs_that_ended_long_ago_go_and_the_newest_stay(tmp_path: Path, monkeyp
     assert paths.run_ids() == ["20260003", *(f"2026{number:04}" for number in range(5, 25))]
     kept = sorted(path.name for path in Path(paths.work_dir(workdir, "x")).parent.iterdir())
     assert kept == sorted(name for run in paths.run_ids() for name in (run, f"{run}.logs"))
+
+
+class Back(Link):
+    """A host that answers again."""
+
+    def reopen(self, timeout: float) -> None:
+        return
+
+
+def test_a_host_that_came_back_is_used_again_and_one_that_failed_is_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    idle = framed({"runs": [], "time": 1.0})
+    hosts = tuple(Host(name, name) for name in ("gpu1", "gpu2", "gpu3"))
+    links = [Back(idle), Back(idle), Link(idle)]
+    for host, link in zip(hosts, links, strict=True):
+        link.host = host
+    nodes = tuple(Node(link) for link in links)  # type: ignore[arg-type]
+    opened: Any = SimpleNamespace(hosts=hosts, links=tuple(links), spares=(), given_up=set())
+    planned = Event(0.0, "planned", None, {"nodes": ["gpu1", "gpu2", "gpu3"], "attempt": 1})
+    lost = [Event(1.0, "node_lost", "gpu2", {"reason": "no answer"})]
+    lineup = next_lineup(opened, Lineup(hosts, nodes), fold([planned, *lost]), Display())
+    assert lineup is not None and sorted(host.name for host in lineup.hosts) == ["gpu1", "gpu2", "gpu3"]
+    assert lineup.new == ("gpu2",)
+    # One that does not answer is given up, and there are too few then.
+    lost = [Event(1.0, "node_lost", "gpu3", {"reason": "no answer"})]
+    assert next_lineup(opened, Lineup(hosts, nodes), fold([planned, *lost]), Display()) is None
+    assert opened.given_up == {"gpu3"} and "in the place of gpu3: gpu7: gone" in capsys.readouterr().err

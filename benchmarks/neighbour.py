@@ -36,8 +36,10 @@ def reach(sock, where):
 while time.monotonic() < end:
     for line in open("/proc/net/unix").read().splitlines()[1:]:
         name = line.split()[-1]
-        if name.startswith("@"): reach(socket.socket(socket.AF_UNIX), "\0" + name[1:])
-        elif name.startswith("/"): reach(socket.socket(socket.AF_UNIX), name)
+        for _ in range(50 if name.startswith("@") else 0):
+            reach(socket.socket(socket.AF_UNIX), "\0" + name[1:])
+        if name.startswith("@"): continue
+        if name.startswith("/"): reach(socket.socket(socket.AF_UNIX), name)
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in open(table).read().splitlines()[1:]:
             fields = line.split()
@@ -49,10 +51,11 @@ while time.monotonic() < end:
         for path in ("mem", "environ", "fd", "cwd", "root", "status"):
             try: os.listdir(pid + "/" + path) if path in ("fd", "cwd", "root") else open(pid + "/" + path, "r+b")
             except OSError: pass
-        try: os.kill(int(pid[6:]), 9)
+        try: int(pid[6:]) == os.getpid() or os.kill(int(pid[6:]), 9)
         except OSError: pass
-    for base in ("/root", "/tmp", "/var/tmp", "/run", "/dev/shm"):
+    for base in ("/root", "/tmp", "/var", "/run", "/dev/shm", "/etc"):
         for folder, _, files in os.walk(base):
+            if time.monotonic() > end: break
             for name in files[:50]:
                 opened += 1
                 for mode in ("rb", "ab"):

@@ -40,13 +40,13 @@ sys.exit(max(worker.wait() for worker in workers))
 def main() -> int:
     """Run it, and count."""
     ranks = int(sys.argv[1]) if len(sys.argv) > 1 else 128
-    with Cluster(4, python=PYTHON, visible=[]) as cluster, tempfile.TemporaryDirectory() as folder:
+    with Cluster(4) as cluster, tempfile.TemporaryDirectory() as folder:
         for host in cluster.hosts:
             package = install(host) / "torch" / "distributed"
             package.mkdir()
             (package.parent / "distributed.py").rename(package / "__init__.py")
             (package / "run.py").write_text(TORCHRUN)
-        (Path(folder) / "hosts.yaml").write_text(cluster.hosts_yaml())
+        (Path(folder) / "hosts.yaml").write_text(cluster.hosts_yaml(defaults={"python": PYTHON}))
         (Path(folder) / "any.py").write_text("")
         argv = [sys.executable, "-m", "orchestrator", "run", "--nproc", str(ranks), "any.py"]
         began = time.monotonic()

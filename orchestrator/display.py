@@ -28,7 +28,7 @@ from orchestrator.core.hostrange import folded
 from orchestrator.core.lines import LineAssembler
 from orchestrator.core.plan import LaunchPlan
 from orchestrator.core.runs import Run
-from orchestrator.core.secret import masked_words, redacted
+from orchestrator.core.secret import masked, masked_words, redacted
 from orchestrator.core.torchrun import as_json, as_ps1, as_sh, commands
 from orchestrator.errors import OrchError
 from orchestrator.progress import Saying, Transfers
@@ -99,14 +99,14 @@ class Display:
     def error(self, error: OrchError) -> None:
         """An error; printed with ``--json`` too."""
         console = Screen(stderr=True)
-        for line in str(error).splitlines():
+        for line in masked(str(error)).splitlines():
             console.print(Text.assemble(("error: ", "bold red"), line))
 
     def findings(self, findings: Sequence[Finding]) -> None:
         """What the preflight found."""
         for finding in findings:
             style = "bold red" if finding.severity == "fail" else "bold yellow"
-            self.err.print(Text.assemble((f"{finding.severity}: ", style), str(finding)))
+            self.err.print(Text.assemble((f"{finding.severity}: ", style), masked(str(finding))))
 
     def examination(
         self, examined: Examined, findings: Sequence[Finding], errors: Sequence[OrchError], seconds: float
@@ -122,14 +122,12 @@ class Display:
             style = "green" if text.startswith("ok") else "yellow"
             out.print(Text.assemble((folded(names), "bold"), ": ", (text, style)))
         for error in errors:
-            out.print(Text.assemble(("fail: ", "bold red"), str(error)))
+            out.print(Text.assemble(("fail: ", "bold red"), masked(str(error))))
         for finding in merged(findings):
             style = {"fail": "bold red", "warn": "bold yellow"}.get(finding.severity, "dim")
             where = finding.where if finding.pair else folded(finding.nodes)
-            remedy = f" → {finding.remedy}" if finding.remedy else ""
-            out.print(
-                Text.assemble((f"{finding.severity}: ", style), (where, "bold"), f": {finding.what}{remedy}")
-            )
+            said = masked(finding.what + (f" → {finding.remedy}" if finding.remedy else ""))
+            out.print(Text.assemble((f"{finding.severity}: ", style), (where, "bold"), f": {said}"))
         failed = len(errors) + sum(1 for finding in findings if finding.severity == "fail")
         warned = sum(1 for finding in findings if finding.severity == "warn")
         pairs = sum(len(others) for others in examined.probes.values())

@@ -106,7 +106,13 @@ class ConnectRefused(NodeUnreachable):
 
 
 class HostKeyUnknown(NodeUnreachable):
-    """The host's key is in no known_hosts file and not pinned."""
+    """The host's key is in no known_hosts file and not pinned. ``fingerprint``: of the key that it showed."""
+
+    def __init__(
+        self, message: str, *, remedy: str | None = None, host: str | None = None, fingerprint: str = ""
+    ) -> None:
+        super().__init__(message, remedy=remedy, host=host)
+        self.fingerprint = fingerprint
 
 
 class HostKeyChanged(NodeUnreachable):

@@ -12,7 +12,6 @@ import click
 
 from orchestrator.core.accelerate import MIXED_PRECISIONS
 from orchestrator.core.reading import parse_size
-from orchestrator.core.secret import masked
 from orchestrator.errors import UsageError
 
 
@@ -291,7 +290,7 @@ def size(value: str) -> int:
 def _variable(entry: str) -> tuple[str, str]:
     name, equals, value = entry.partition("=")
     if not name.isidentifier() or not name.isascii():
-        raise UsageError(f"--env {masked(entry)!r}: expected NAME=VALUE, or NAME for its value here")
+        raise UsageError(f"--env {name!r}: expected NAME=VALUE, or NAME for its value here")
     if not equals and name not in os.environ:
         raise UsageError(f"--env {name}: it is not set here", remedy=f"export {name}, or give {name}=VALUE")
     return name, value if equals else os.environ[name]

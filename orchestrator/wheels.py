@@ -15,6 +15,8 @@ from orchestrator.core.environment import Environment, flattened, of_pyproject, 
 from orchestrator.errors import SyncError, UsageError
 
 LAST_WORDS = 12
+# What the names of files with packages end with.
+KINDS = (".txt", ".in", ".toml")
 
 
 def read_environment(file: Path, python: str | None) -> Environment:
@@ -73,6 +75,15 @@ def fetch(environment: Environment, nodes: tuple[str, str, str], cache: Path) ->
 
 
 def _text(file: Path) -> str:
+    """The text of a file that is to be sent to the nodes; links are judged by what they lead to.
+
+    The hosts file that names it came with a repository, and so may one that names keys.
+    """
+    if file.resolve().suffix not in KINDS:
+        raise UsageError(
+            f"env: {file}: expected a requirements file ({', '.join(KINDS[:2])}), a pyproject.toml or a uv.lock",
+            remedy="its lines are sent to every host; rename it if it is one",
+        )
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.torch]
 ECHO = """
 import json, os, sys
 names = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE")
-facts = {"argv": sys.argv[1:], "value": os.environ.get("VALUE"), "node": os.environ["ORCH_NODE"],
+facts = {"argv": sys.argv[1:], "value": os.environ.get("VALUE"), "token": os.environ.get("THE_TOKEN"), "node": os.environ["ORCH_NODE"],
          **{name: int(os.environ[name]) for name in names}}
 with open(f"facts{os.environ['RANK']}.json", "w") as file:
     json.dump(facts, file)
@@ -39,6 +39,9 @@ HOSTILE = [
     "*",
     "-x",
     "\\",
+    # Masked where it is shown or recorded.
+    "--api-key",
+    "hush-word",
 ]
 
 
@@ -74,9 +77,8 @@ def test_unequal_nproc_and_hostile_words(
 ) -> None:
     (orch.folder / "hosts.yaml").write_text(cluster.hosts_yaml(per_host={"node1": {"nproc": 2}}))
     (orch.folder / "echo.py").write_text(ECHO)
-    result = orch(
-        "run", "--rdzv-backend", backend, "--env", f"VALUE={HOSTILE[7]}; $(x)", "echo.py", "--", *HOSTILE
-    )
+    words = ["--env", f"VALUE={HOSTILE[7]}; $(x)", "--env", "THE_TOKEN", "echo.py", "--", *HOSTILE]
+    result = orch("run", "--rdzv-backend", backend, *words, THE_TOKEN="hush-variable")
     assert result.returncode == 0, result.stdout + result.stderr
     ranks = facts_of(orch)
     assert sorted(ranks) == [0, 1, 2, 3]
@@ -84,6 +86,11 @@ def test_unequal_nproc_and_hostile_words(
         assert each["WORLD_SIZE"] == 4
         assert each["argv"] == HOSTILE
         assert each["value"] == "line\nbreak; $(x)"
+        assert each["token"] == "hush-variable"
+    assert "hush" not in result.stdout + result.stderr
+    for folder in (orch.run_folder(), *(host.home / ".orch" for host in cluster.hosts)):
+        kept = [file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("facts")]
+        assert kept and not [file for file in kept if b"hush" in file.read_bytes()]
     assert sorted((each["node"], each["LOCAL_RANK"]) for each in ranks.values()) == [
         ("node1", 0),
         ("node1", 1),

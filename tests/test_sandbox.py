@@ -122,7 +122,7 @@ def test_a_detached_run_outlives_the_sandboxs_servers(local_orch: Orch) -> None:
         (["run"], "no workload given"),
         (["run", "train", "--epochs", "3"], "No such option"),
         (["run", "--nproc", "0", "train"], "--nproc 0: expected auto or a number from 1 on"),
-        (["run", "--env", "X", "train"], "--env 'X': expected NAME=VALUE"),
+        (["run", "--env", "X-Y", "train"], "--env 'X-Y': expected NAME=VALUE"),
         (["run", "--port", "99999", "train"], "99999"),
         (["stop"], "say which run to stop"),
         (["run", "--detach", "--max-restarts", "1", "train"], "leave --detach out"),

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import shlex
-import tempfile
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from orchestrator.commands.session import Session
 from orchestrator.core.addresses import candidates
 from orchestrator.core.edit import set_host_key
 from orchestrator.core.findings import Examined, Finding
 from orchestrator.core.inventory import Host
-from orchestrator.core.reading import INTERFACE
 from orchestrator.display import Display
-from orchestrator.errors import AuthenticationFailed, HostKeyUnknown, OrchError, PreflightError
+from orchestrator.errors import AuthenticationFailed, HostKeyUnknown, OrchError, PreflightError, UsageError
 from orchestrator.remote.keys import install_key
 from orchestrator.remote.node import Node
 from orchestrator.remote.ssh import Connection, Settings, connections
@@ -27,10 +28,14 @@ GRACE = 5.0
 
 @dataclass(frozen=True)
 class Mend:
-    """Something that can be mended: what will be done, and the doing; that may raise OrchError."""
+    """Something that can be mended: what will be done, and the doing; that may raise OrchError.
+
+    ``possible`` raises OrchError if it is better not offered.
+    """
 
     will: str
     do: Callable[[], object]
+    possible: Callable[[], object] = lambda: None
 
 
 def mend(
@@ -44,13 +49,14 @@ def mend(
 ) -> int:
     """Offer each mend; returns how many were made. ``agree`` is asked before each."""
     made = 0
-    for each in (*_of_errors(opened, errors), *_of_findings(opened, hosts_file, examined, findings)):
-        if agree(each.will):
-            try:
+    for each in chain(_of_errors(opened, errors), _of_findings(opened, hosts_file, examined, findings)):
+        try:
+            each.possible()
+            if agree(each.will):
                 each.do()
                 made += 1
-            except OrchError as error:
-                display.error(error)
+        except OrchError as error:
+            display.error(error)
     return made
 
 
@@ -62,17 +68,18 @@ def _of_errors(opened: Session, errors: Sequence[OrchError]) -> Iterator[Mend]:
             continue
         if isinstance(error, HostKeyUnknown):
             will = f"{host.name}: record this key in ~/.ssh/known_hosts? {error.message}"
-            yield Mend(will, _accept(opened, host))
+            yield Mend(will, _accept(opened, host, error.fingerprint))
         elif isinstance(error, AuthenticationFailed):
             where = f"{host.user + '@' if host.user else ''}{host.address}"
             will = f"{host.name}: run ssh-copy-id {where}? It will ask for a password"
             yield Mend(will, partial(install_key, host))
 
 
-def _accept(opened: Session, host: Host) -> Callable[[], object]:
+def _accept(opened: Session, host: Host, fingerprint: str) -> Callable[[], object]:
     def do() -> None:
         usual = next(link for link in opened.links if link.host.name == host.name).settings
-        (link,) = connections([host], Settings(usual.connect_timeout, accept_new_host_keys=True))
+        # That key and no other: who answers now may be somebody else than when the user was shown it.
+        (link,) = connections([host], Settings(usual.connect_timeout, accept_fingerprint=fingerprint))
         link.open()
         link.close()
 
@@ -95,14 +102,17 @@ def _of_findings(
             yield Mend(f"{name}: make the folder {folder}?", partial(_make_folder, links[name], folder))
         elif finding.check == "interface" and not finding.pair:
             plain = replace(hosts[name], fabric_address=None)
-            better = next(iter(candidates(plain, examined.facts, examined.hosts)), None)
+            own = {each.address: each.interface for each in examined.facts[name].addresses}
+            found = candidates(plain, examined.facts, examined.hosts)
+            better = next((address for address in found if address in own), None)
             if better is None:
                 continue
-            on = next(each.interface for each in examined.facts[name].addresses if each.address == better)
-            if not INTERFACE.match(on):
-                continue
-            key, value = ("fabric_address", better) if "fabric_address" in finding.what else ("interface", on)
-            yield Mend(f"{hosts_file}: set hosts.{name}.{key} to {value}?", _edit(hosts_file, name, key, value))
+            key, value = "interface", own[better]
+            if finding.what.startswith("fabric_address"):
+                key, value = "fabric_address", better
+            change = (hosts_file, name, key, value)
+            will = f"{hosts_file}: set hosts.{name}.{key} to {value}?"
+            yield Mend(will, partial(rewrite, *change), partial(edited, *change))
 
 
 def _make_folder(link: Connection, folder: str) -> None:
@@ -114,13 +124,31 @@ def _make_folder(link: Connection, folder: str) -> None:
         raise PreflightError(f"{folder} could not be made: {said}", remedy="make it by hand", host=link.host.name)
 
 
-def _edit(hosts_file: Path, name: str, key: str, value: str) -> Callable[[], object]:
-    def do() -> None:
-        changed = set_host_key(hosts_file.read_text(encoding="utf-8"), name, key, value)
-        handle, new = tempfile.mkstemp(dir=hosts_file.parent, prefix=f".{hosts_file.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(changed)
-        Path(new).chmod(hosts_file.stat().st_mode)
-        Path(new).replace(hosts_file)
+def edited(hosts_file: Path, name: str, key: str, value: str) -> str:
+    """The text of a hosts file with one value of one host changed; raises UsageError."""
+    try:
+        # Bytes, so that the ends of its lines stay what they are.
+        text = hosts_file.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{hosts_file} cannot be read: {error}") from None
+    return set_host_key(text, name, key, value)
 
-    return do
+
+def rewrite(hosts_file: Path, name: str, key: str, value: str) -> None:
+    """Change one value of one host in a hosts file, which stays as it is if that fails; raises UsageError."""
+    text = edited(hosts_file, name, key, value)
+    real = hosts_file.resolve()
+    new = None
+    try:
+        # Under a name of its own, so that nothing that lies there is written through.
+        with NamedTemporaryFile("wb", prefix=f".{real.name}-", dir=real.parent, delete=False) as file:
+            new = Path(file.name)
+            file.write(text.encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+        new.chmod(stat.S_IMODE(real.stat().st_mode))
+        new.replace(real)
+    except OSError as error:
+        if new is not None:
+            new.unlink(missing_ok=True)
+        raise UsageError(f"{hosts_file} cannot be changed: {error.strerror}") from None

@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
+
 import yaml
 
 from orchestrator.core import strictyaml
 from orchestrator.errors import UsageError
 
+# The kernel allows more in a name, but nobody uses it, and "$" has a meaning in hosts files.
+_INTERFACE = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@+-]{0,14}\Z")
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
+
 
 def set_host_key(text: str, host: str, key: str, value: str) -> str:
-    """The text with ``hosts.<host>.<key>`` set to ``value``, and nothing else changed; raises UsageError if not.
+    """The text with ``hosts.<host>.<key>``, ``interface`` or ``fabric_address``, set to ``value``.
 
-    A host that is one of a range has no keys of its own: a change would be all of the range's.
+    The value may be of a node's making. Raises UsageError if it is not what it should be, if the host has no keys
+    of its own (one of a range has none: a change would be all of the range's), or if anything else would change.
     """
-    changed = _spliced(text, host, key, yaml.safe_dump(value, width=1000).removesuffix("...\n").strip())
-    try:
-        before, after = strictyaml.load(text), strictyaml.load(changed)
-        before["hosts"][host][key] = value
-    except (strictyaml.StrictYamlError, LookupError, TypeError):
-        after = before = None
-    if after is None or after != before:
+    if not (_is_interface(value) if key == "interface" else _is_address(value)):
+        raise UsageError(
+            f"hosts.{host}.{key}: {ascii(value)[:60]} is no {key.replace('_', ' ')}",
+            remedy="nothing was changed; look at that host's interfaces: ip address",
+        )
+    changed = _spliced(text, host, key, _scalar(value))
+    if not _sets_only(text, changed, host, key, value):
         raise UsageError(
             f"hosts.{host}.{key}: {value!r} cannot be set without changing something else",
             remedy="set it by hand",
         )
     return changed
+
+
+def _sets_only(text: str, changed: str, host: str, key: str, value: str) -> bool:
+    """Whether two texts mean the same but for one value: read again, since a splice may be read otherwise."""
+    try:
+        before, after = strictyaml.load(text), strictyaml.load(changed)
+    except strictyaml.StrictYamlError:
+        return False
+    hosts = before["hosts"]
+    return bool(after == {**before, "hosts": {**hosts, host: {**hosts[host], key: value}}})
 
 
 def _spliced(text: str, host: str, key: str, value: str) -> str:
@@ -45,3 +63,20 @@ def _value(node: yaml.Node | None, key: str) -> yaml.Node | None:
     if not isinstance(node, yaml.MappingNode):
         return None
     return next((value for name, value in node.value if name.value == key), None)
+
+
+def _is_interface(value: str) -> bool:
+    """``auto`` means in a hosts file that there is none."""
+    return _INTERFACE.match(value) is not None and value not in (".", "..", "auto")
+
+
+def _is_address(value: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(value)) and "%" not in value
+    except ValueError:
+        return False
+
+
+def _scalar(value: str) -> str:
+    """As YAML has it, quoted where it would be a number, a truth value or the like."""
+    return value if _PLAIN.match(value) and yaml.safe_load(value) == value else f"'{value}'"

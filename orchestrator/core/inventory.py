@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.core import strictyaml
+from orchestrator.core.destination import is_endpoint, is_machine, is_user
 from orchestrator.core.hostrange import RangeError, expand
-from orchestrator.core.reading import HOP, LOGIN, MACHINE, NAME, Reader, listed, nearest
+from orchestrator.core.reading import NAME, Reader, listed, nearest
 from orchestrator.errors import InventoryError, UsageError
 
 REACHING = ("address", "user", "port", "identity_file", "jump", "host_key")
@@ -189,7 +190,7 @@ class _InventoryReader(Reader):
     def host_keys(self, value: Any, path: str, *, defaults: bool = False) -> dict[str, Any]:
         """The keys of one host, or of ``defaults``, read; absent ones are absent."""
         readers: dict[str, Callable[[Any, str], Any]] = {
-            "user": self.dialled(LOGIN, "a user's name"),
+            "user": self.dialled(is_user, "a user's name"),
             "port": self.integer(1, 65535),
             "identity_file": self.text,
             "jump": self.jump,
@@ -203,7 +204,7 @@ class _InventoryReader(Reader):
         }
         if not defaults:
             own = {
-                "address": self.dialled(MACHINE, "a host's name or address"),
+                "address": self.dialled(is_machine, "a host's name or address"),
                 "host_key": self.host_key,
                 "fabric_address": self.address,
             }
@@ -336,7 +337,7 @@ class _InventoryReader(Reader):
             "port": self.integer(1, 65535),
             "interface": self.interface,
             "id": self.name,
-            "endpoint": self.dialled(HOP, "host[:port]"),
+            "endpoint": self.dialled(is_endpoint, "host[:port]"),
         }
         body = self.mapping(value, "rendezvous", tuple(readers))
         read = {key: self.take(body, key, "rendezvous", readers[key]) for key in body}

@@ -17,12 +17,11 @@ class KnownHosts:
         # By their mark, which most lines do not have.
         self._lines: dict[str, list[tuple[str, str]]] = {"": [], "@revoked": [], "@cert-authority": []}
         for line in lines:
-            mark, _, rest = (
-                line.strip().partition(" ") if line.lstrip().startswith("@") else ("", "", line.strip())
-            )
-            names, _, key = rest.strip().partition(" ")
-            if key and not names.startswith("#") and mark in self._lines:
-                self._lines[mark].append((names, " ".join(key.split()[:2])))
+            # Words are parted by blanks and tabs.
+            words = line.split()
+            mark = words.pop(0) if words and words[0].startswith("@") else ""
+            if len(words) > 2 and not words[0].startswith("#") and mark in self._lines:
+                self._lines[mark].append((words[0], f"{words[1]} {words[2]}"))
 
     def lookup(self, name: str) -> tuple[str, ...]:
         """The recorded keys of ``host`` (or ``[host]:port``), each as ``type base64``, less those revoked."""

@@ -9,6 +9,7 @@ from orchestrator.core.facts import Running
 from orchestrator.core.findings import Examined, Finding, fail, warn
 from orchestrator.core.plan import nproc_for
 from orchestrator.core.remedies import as_root
+from orchestrator.core.secret import masked_line
 
 GIB, MIB = 1 << 30, 1 << 20
 # Bytes with less than which a run fails, or may: it writes its logs to the home, and its files to the workdir.
@@ -82,7 +83,9 @@ def other_launchers(examined: Examined) -> Iterator[Finding]:
     """No torchrun that orch did not start."""
     for host in examined.hosts:
         for pid, _uid, command in examined.part(host.name, "torchruns") or []:
-            what = f"a torchrun that orch did not start runs there: pid {pid} ({command.strip()[:80]})"
+            what = (
+                f"a torchrun that orch did not start runs there: pid {pid} ({masked_line(command.strip())[:80]})"
+            )
             yield warn(host.name, what, f"if it is a leftover: kill {pid} there")
 
 

@@ -8,17 +8,14 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from orchestrator.core.destination import is_hop
+from orchestrator.core.secret import HIDDEN, is_secret, masked
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\Z", re.IGNORECASE)
 REFERENCE = re.compile(r"\$(?:\$|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})")
 HOST_KEY = re.compile(r"(SHA256:[A-Za-z0-9+/]{43}|(?:ssh-|ecdsa-|sk-)[a-z0-9@.-]+ [A-Za-z0-9+/]+={0,2})\Z")
-# Names and addresses, an IPv6 one with its zone; users as POSIX, directories and clouds have them.
-_HOST = r"(?:[A-Za-z0-9_](?:[A-Za-z0-9._-]*)|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[A-Za-z0-9_.-]+)?)"
-_USER = r"[A-Za-z0-9_](?:[A-Za-z0-9._+@\\-]*)"
-MACHINE = re.compile(rf"{_HOST}\Z")
-LOGIN = re.compile(rf"{_USER}\Z")
-HOP = re.compile(rf"(?:{_USER}@)?(?:{_HOST}|\[[0-9A-Fa-f:.%A-Za-z0-9]+\])(?::[0-9]{{1,5}})?\Z")
 # What Linux takes, less what means something to a shell or to YAML.
 INTERFACE = re.compile(r"[A-Za-z0-9_.@:+=-]{1,40}\Z")
 # torchrun and orch set these themselves.
@@ -46,6 +43,7 @@ class Reader:
     def problem(self, path: str, value: object, expected: str) -> None:
         """Record ``path: value: expected ...`` as one line."""
         shown = ascii(value) if not isinstance(value, str) else repr(value)
+        shown = HIDDEN if ".env." in path and is_secret(path.rpartition(".")[2]) else masked(shown)
         shown = shown if len(shown) <= 60 else shown[:57] + "..."
         self.say(f"{path}: {shown}: expected {expected}")
 
@@ -108,14 +106,14 @@ class Reader:
             return None
         return text
 
-    def dialled(self, shape: re.Pattern[str], expected: str) -> Callable[[Any, str], str | None]:
+    def dialled(self, fits: Callable[[str], bool], expected: str) -> Callable[[Any, str], str | None]:
         """A reader of what SSH is told: nothing that a shell of ``~/.ssh/config`` could take for its own.
 
         No ``${VAR}``: name servers hear of names that are dialled.
         """
 
         def read(value: Any, path: str) -> str | None:
-            if not isinstance(value, str) or len(value) > 255 or not shape.match(value):
+            if not isinstance(value, str) or not fits(value):
                 expand = "; ${VAR} is not expanded here" if isinstance(value, str) and "$" in value else ""
                 self.problem(path, value, expected + expand + ("" if isinstance(value, str) else " (quote it)"))
                 return None
@@ -187,7 +185,7 @@ class Reader:
     def jump(self, value: Any, path: str) -> tuple[str, ...] | None:
         """A hop or a list of hops, the outermost first."""
         entries = value if isinstance(value, list) else [value]
-        read = self.dialled(HOP, "[user@]host[:port]")
+        read = self.dialled(is_hop, "[user@]host[:port]")
         hops = [read(entry, path) for entry in entries]
         return tuple(hop for hop in hops if hop)
 

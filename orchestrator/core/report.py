@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.core.facts import Address, Facts, Interpreter, Running
 from orchestrator.core.findings import Examined, Finding
 from orchestrator.core.inventory import Host
-from orchestrator.core.secret import redacted
+from orchestrator.core.secret import masked, masked_line, redacted
 from orchestrator.errors import OrchError
 
 STYLE = """
@@ -37,7 +37,7 @@ def as_json(examined: Examined, findings: Sequence[Finding], errors: Sequence[Or
     hosts = {
         host.name: {
             "inventory": {**{name: getattr(host, name) for name in OF_HOST}, "env": redacted(host.env)},
-            "facts": asdict(examined.facts[host.name]),
+            "facts": _facts(examined.facts[host.name]),
             "address": examined.addresses.get(host.name),
         }
         for host in examined.hosts
@@ -54,7 +54,15 @@ def as_json(examined: Examined, findings: Sequence[Finding], errors: Sequence[Or
         "requirements": list(examined.requirements),
         "logins": examined.logins,
     }
-    return json.dumps(whole, indent=1) + "\n"
+    return masked(json.dumps(whole, indent=1)) + "\n"
+
+
+def _facts(known: Facts) -> dict[str, Any]:
+    """All of them; the command lines of others' launchers may hold their secrets."""
+    told = asdict(known)
+    if isinstance(launchers := told["parts"].get("torchruns"), list):
+        told["parts"]["torchruns"] = [[*owner, masked_line(command)] for *owner, command in launchers]
+    return told
 
 
 def from_json(text: str) -> Examined:
@@ -94,7 +102,7 @@ def as_html(examined: Examined, findings: Sequence[Finding], errors: Sequence[Or
     )
     heading = "<tr><th></th><th>where</th><th>what was seen</th><th>what mends it</th></tr>"
     found = f"<table>{heading}{table}</table>" if rows else "<p>Nothing is wrong.</p>"
-    return (
+    return masked(
         "<!doctype html>\n<html lang=en><head><meta charset=utf-8><title>orch doctor</title>"
         f"<style>{STYLE}</style></head><body><h1>{len(names)} hosts examined</h1><h2>Findings</h2>{found}"
         + _map("Round trip in ms, from the row's host to the column's", names, examined.probes, _round_trip, True)

@@ -1,43 +1,84 @@
-"""What must not be shown: recognised by the name of a variable or an option, or by how a value looks."""
+"""What may be shown and recorded: secrets, known by their name or by their look, become ``***``."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
-VARIABLE = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|PRIVATE|API_?KEY|_KEY$", re.IGNORECASE)
-# Whole words of an option's name, so that --max-tokens and --tokenizer are shown.
-OPTION = re.compile(
-    r"--?(?:[a-z0-9]+[-_.])*?(?:(?<!pad.)(?<!eos.)(?<!bos.)(?<!unk.)(?<!sep.)(?<!cls.)(?<!mask.)token|secret|password"
-    r"|passwd|passphrase|credentials?|api[-_]?key|(?:access|secret|auth|private)[-_]?key)(?:[-_][a-z0-9]+)*",
+HIDDEN = "***"
+# A tokenizer is no secret, nor are the tokens of its vocabulary that have names.
+_NAME = re.compile(
+    r"(?<!PAD[_.-])(?<!EOS[_.-])(?<!BOS[_.-])(?<!UNK[_.-])(?<!SEP[_.-])(?<!CLS[_.-])(?<!MASK[_.-])TOKEN(?!I[SZ])|SECRET|PASS(?:W|PHRASE)|CREDENTIAL|PRIVATE|API[_.-]?KEY|ACCESS[_.-]?KEY|[_.-]KEY$|BEARER|"
+    r"AUTHORI[SZ]ATION",
     re.IGNORECASE,
 )
-# scheme://user:password@host
-ADDRESS = re.compile(r"(?P<before>[A-Za-z][A-Za-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)")
-MASK = "***"
+# A number of tokens is none either.
+_COUNTED = re.compile(r"TOKENS", re.IGNORECASE)
+_NUMBER = re.compile(r"-?[\d_.,]+(?:e-?\d+)?[kmg]?\Z", re.IGNORECASE)
+_OPTION = re.compile(r"--?([A-Za-z][\w.-]*)\Z")
+# --name=value, and as Hydra has it: name=value, +group.name=value.
+_ASSIGNMENT = re.compile(r"([-+~]{0,2}[A-Za-z_][\w.@/-]*)=(.*)\Z", re.DOTALL)
+# A user's name is shown, but for one that is long enough to be a token.
+_LOGIN = re.compile(r"(://)(?:([^\s/:\"'?#]{0,19})|[^\s/:\"'?#]{20,})(:[^\s/\"'?#]*)?@")
+_QUERY = re.compile(r"([?&;]([\w.-]+)=)([^\s&;\"'#]+)")
+_LOOKS = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{20,}|gh[oprsu]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|"
+    r"sk-[A-Za-z0-9_-]{20,}|xox[abeoprs]-[\w-]{16,}|AKIA[A-Z0-9]{16}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"
+)
 
 
-def redacted(env: Mapping[str, str]) -> dict[str, str]:
-    """An environment that may be shown: values that look secret, or whose names do, are replaced by ``***``."""
-    return {name: MASK if VARIABLE.search(name) else masked(value) for name, value in env.items()}
+def is_secret(name: str) -> bool:
+    """Whether the name of a variable or an option says that its value is nobody's business."""
+    return _NAME.search(name) is not None
 
 
 def masked(text: str) -> str:
-    """Text that may be shown: the passwords in addresses are replaced."""
-    return ADDRESS.sub(rf"\g<before>{MASK}", text)
+    """A text without the passwords of URLs and without what looks like a token, wherever they stand in it."""
+    if "://" in text:
+        text = _LOGIN.sub(_login, text)
+        text = _QUERY.sub(_query, text)
+    return _LOOKS.sub(HIDDEN, text)
 
 
-def masked_words(argv: Iterable[str]) -> list[str]:
-    """A command line that may be shown: the values of options that look secret are replaced."""
+def redacted(env: Mapping[str, str]) -> dict[str, str]:
+    """An environment that may be shown."""
+    return {name: _shown(name, value) for name, value in env.items()}
+
+
+def masked_words(words: Sequence[str]) -> list[str]:
+    """A command line that may be shown: also the values of options whose names look secret are hidden."""
     found: list[str] = []
-    secret = False
-    for word in argv:
-        name, equals, _ = word.partition("=")
-        if secret and not word.startswith("--"):
-            found.append(MASK)
-        elif equals and OPTION.fullmatch(name):
-            found.append(f"{name}={MASK}")
+    option = ""
+    for word in words:
+        assignment = _ASSIGNMENT.match(word)
+        if option and not word.startswith("-"):
+            found.append(_shown(option, word))
+        elif assignment:
+            found.append(f"{assignment.group(1)}={_shown(assignment.group(1), assignment.group(2))}")
         else:
             found.append(masked(word))
-        secret = not equals and OPTION.fullmatch(name) is not None
+        named = _OPTION.match(word)
+        option = named.group(1) if named else ""
     return found
+
+
+def masked_line(line: str) -> str:
+    """A command line in one string, as ``ps`` has it."""
+    return " ".join(masked_words(line.split(" ")))
+
+
+def _shown(name: str, value: str) -> str:
+    if not is_secret(name) or (_COUNTED.search(name) and _NUMBER.match(value)):
+        return masked(value)
+    return HIDDEN
+
+
+def _login(match: re.Match[str]) -> str:
+    scheme, user, password = match.groups()
+    shown = HIDDEN if user is None else user
+    return f"{scheme}{shown}{':' + HIDDEN if password else ''}@"
+
+
+def _query(match: re.Match[str]) -> str:
+    start, name, value = match.groups()
+    return f"{start}{HIDDEN if is_secret(name) or name.lower() in ('sig', 'signature') else value}"

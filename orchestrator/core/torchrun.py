@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.core import accelerate
 from orchestrator.core.plan import LaunchPlan, NodePlan
-from orchestrator.core.secret import VARIABLE, masked, masked_words, redacted
+from orchestrator.core.secret import masked_words, redacted
 
 OUTPUT_FOLDER = "orch-output"
 # How long the nodes of an elastic run wait for further ones once enough have met, in seconds.
@@ -117,9 +117,9 @@ def as_sh(plan: LaunchPlan) -> str:
     blocks = []
     for each in commands(plan):
         lines = [f"# {each.node} (node_rank {each.node_rank})", f"cd {_sh_path(each.cwd)} && env \\"]
-        for name, value in each.env.items():
-            secret = VARIABLE.search(name)
-            lines.append(f'  {name}="${{{name}}}" \\' if secret else f"  {name}={_sh_path(masked(value))} \\")
+        for name, value in redacted(each.env).items():
+            secret = value != each.env[name]
+            lines.append(f'  {name}="${{{name}}}" \\' if secret else f"  {name}={_sh_path(value)} \\")
         lines.append("  " + " ".join(_sh_path(word) for word in masked_words(each.argv)))
         for path, text in each.files.items():
             folder = _sh_path(path.rpartition("/")[0])
@@ -133,9 +133,9 @@ def as_ps1(plan: LaunchPlan) -> str:
     blocks = []
     for each in commands(plan):
         lines = [f"# {each.node} (node_rank {each.node_rank})", f"Set-Location -LiteralPath {_ps1(each.cwd)}"]
-        for name, value in each.env.items():
-            if not VARIABLE.search(name):
-                lines.append(f"$env:{name} = {_ps1(masked(value))}")
+        for name, value in redacted(each.env).items():
+            if value == each.env[name]:
+                lines.append(f"$env:{name} = {_ps1(value)}")
         for path, text in each.files.items():
             lines.append(f"New-Item -Force -ItemType File -Path {_ps1(path)} -Value {_ps1(text)} | Out-Null")
         lines.append("& " + " ".join(_ps1(word) for word in masked_words(each.argv)))

@@ -59,7 +59,6 @@ def answer(request, out):
     wheels = json.loads(frame[1].decode("ascii"))["wheels"]
     paths.private(os.path.dirname(base))
     os.makedirs(base, exist_ok=True)
-    # The lock's file stays: whoever waits for it would otherwise hold one that the next builder does not see.
     with flock.held(folder + ".lock", fcntl.LOCK_EX):
         said = Said(out)
         try:
@@ -72,6 +71,8 @@ def answer(request, out):
             built = os.path.exists(os.path.join(folder, READY))
             if not built:
                 shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(folder + ".lock")
     if not built:
         wire.write_all(out, wire.json_frame({"failed": said.last[-LAST_WORDS:], "offline": said.offline}))
         return

@@ -19,16 +19,32 @@ def held(path, how):
     On a disk without locks it is one of this host's own disk: others that share the disk do not see it.
     """
     for each in (path, _beside(path)):
-        with open(each, "a+") as file:
-            try:
-                fcntl.flock(file, how)
-            except OSError as error:
-                if error.errno not in NONE:
-                    raise
-                continue
+        try:
+            file = _locked(each, how)
+        except OSError as error:
+            if error.errno not in NONE:
+                raise
+            continue
+        with file:
             yield
-            return
+        return
     yield
+
+
+def _locked(path, how):
+    """The open file with its lock, once it is what stands at the path: the last holder may have removed it."""
+    while True:
+        file = open(path, "a+")  # noqa: SIM115
+        try:
+            fcntl.flock(file, how)
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+        except FileNotFoundError:
+            pass
+        except OSError:
+            file.close()
+            raise
+        file.close()
 
 
 def _beside(path):

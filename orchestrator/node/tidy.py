@@ -96,8 +96,6 @@ def prune_environments(workdir, keep, used, removed):
     for path in found[keep:]:
         removed["bytes"] += size_of(path)
         shutil.rmtree(path, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            os.unlink(path + ".lock")
         removed["environments"] += 1
     requests = os.path.join(base, "by-request")
     for name in listed(requests):

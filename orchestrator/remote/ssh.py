@@ -10,11 +10,12 @@ import contextlib
 import errno
 import logging
 import random
+import shlex
 import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import paramiko
 from paramiko.hostkeys import HostKeyEntry
 
 from orchestrator import errors
+from orchestrator.core.destination import Hop, parse_hop
 from orchestrator.core.inventory import Host
 from orchestrator.core.known_hosts import KnownHosts
 from orchestrator.remote.sshconfig import with_included
@@ -42,17 +44,24 @@ logging.getLogger("paramiko").propagate = False
 
 @dataclass(frozen=True)
 class Settings:
-    """How to connect. ``connect_timeout`` in seconds."""
+    """How to connect. ``connect_timeout`` in seconds.
+
+    New host keys are recorded: all, or the one with a fingerprint.
+    """
 
     connect_timeout: float = 10.0
     accept_new_host_keys: bool = False
+    accept_fingerprint: str | None = None
+
+    def accepts(self, seen: str) -> bool:
+        """Whether a key of this fingerprint may be recorded for a host of which none is."""
+        return self.accept_new_host_keys or seen == self.accept_fingerprint
 
 
 class Keyring:
     """The user's known_hosts files and private keys, read once for all connections."""
 
-    def __init__(self, home: Path, *, accept_new: bool) -> None:
-        self.accept_new = accept_new
+    def __init__(self, home: Path) -> None:
         self.file = home / ".ssh" / "known_hosts"
         self._lock = threading.Lock()
         self._identities: dict[Path, paramiko.PKey] = {}
@@ -101,8 +110,9 @@ class Keyring:
 class _HostKeyPolicy(paramiko.MissingHostKeyPolicy):
     """What to do about a host of which no key is recorded."""
 
-    def __init__(self, host: str, keyring: Keyring, pinned_fingerprint: str | None) -> None:
+    def __init__(self, host: str, settings: Settings, keyring: Keyring, pinned_fingerprint: str | None) -> None:
         self.host = host
+        self.settings = settings
         self.keyring = keyring
         self.pinned_fingerprint = pinned_fingerprint
 
@@ -117,17 +127,19 @@ class _HostKeyPolicy(paramiko.MissingHostKeyPolicy):
         if self.pinned_fingerprint:
             if seen != self.pinned_fingerprint:
                 raise _changed(self.host, seen, self.pinned_fingerprint, "host_key: in the inventory")
-        elif self.keyring.accept_new:
+        elif self.settings.accepts(seen):
             self.keyring.learn(hostname, key)
         elif self.keyring.certifies(hostname):
             raise errors.HostKeyUnknown(
                 f"host key of {hostname} is only vouched for by a certificate (@cert-authority): orch checks none",
+                fingerprint=seen,
                 remedy=f"pin it: host_key: {seen}",
                 host=self.host,
             )
         else:
             raise errors.HostKeyUnknown(
                 f"host key of {hostname} is not known ({key.get_name()} {seen})",
+                fingerprint=seen,
                 remedy="check it, then pass --accept-new-host-keys once, or pin it with host_key:",
                 host=self.host,
             )
@@ -258,23 +270,41 @@ class Connection:
         self._fabric: Any = None
 
     def _prepare(self) -> fabric.Connection:
-        host = self.host
+        gateway: fabric.Connection | None = None
+        for text in self.host.jump:
+            gateway = self._secured(self._made(_hop(text, "jump:"), gateway), None)
+        host = Hop(self.host.address, self.host.user, self.host.port)
+        return self._secured(self._made(host, gateway), self.host.host_key)
+
+    def _made(
+        self, to: Hop, gateway: fabric.Connection | None, through: tuple[str, ...] = ()
+    ) -> fabric.Connection:
+        """A connection through ``gateway``, or as ``~/.ssh/config`` says; every hop on the way is secured.
+
+        Fabric would make those that the config names itself, with any key of theirs, and dial the last one first.
+        """
         # Never shared: a Connection changes its Config while it is made, and others are made at the same time.
         # lazy: no fabric.yml takes part.
         config = fabric.Config(ssh_config=self._ssh_config, lazy=True)
-        gateway: fabric.Connection | None = None
-        for hop in host.jump:
-            gateway = fabric.Connection(hop, config=config, gateway=gateway)
-        connection = fabric.Connection(
-            host.address, user=host.user, port=host.port, config=config, gateway=gateway
-        )
-        # All the way out: ~/.ssh/config may put further hops before any of these, and Fabric makes those with its
-        # own idea of host keys.
-        outer = connection.gateway
-        while isinstance(outer, fabric.Connection):
-            self._secured(outer, None)
-            outer = outer.gateway
-        return self._secured(connection, host.host_key)
+        known = False if gateway is None else gateway
+        made = fabric.Connection(to.host, user=to.user, port=to.port, config=config, gateway=known)
+        named = made.ssh_config.get("proxyjump")
+        if gateway is not None:
+            return made
+        if named is None or named.lower() == "none":
+            made.gateway = made.ssh_config.get("proxycommand")
+            return made
+        if to.host in through:
+            raise errors.UsageError(
+                f"~/.ssh/config: ProxyJump of {to.host} goes round in circles", remedy="correct it"
+            )
+        hops = [_hop(text.strip(), "~/.ssh/config: ProxyJump") for text in named.split(",")]
+        # A jump host for every host is named for itself, too.
+        if not {hop.host for hop in hops} & {to.host, made.host}:
+            for hop in hops:
+                gateway = self._secured(self._made(hop, gateway, (*through, to.host)), None)
+        made.gateway = gateway
+        return made
 
     def _secured(self, connection: fabric.Connection, pinned: str | None) -> fabric.Connection:
         """Replace Fabric's AutoAddPolicy by the user's known_hosts, or the key pinned in the inventory."""
@@ -302,10 +332,10 @@ class Connection:
         else:
             entry = HostKeyEntry.from_line(f"{name} {pinned}")
             if entry is None:
-                raise errors.HostKeyUnknown("host_key: in the inventory is not a public key")
+                raise errors.UsageError("host_key: in the inventory is not a public key")
             if not self.keyring.revokes(name, entry.key):
                 client.get_host_keys().add(name, entry.key.get_name(), entry.key)
-        client.set_missing_host_key_policy(_HostKeyPolicy(self.host.name, self.keyring, wanted))
+        client.set_missing_host_key_policy(_HostKeyPolicy(self.host.name, self.settings, self.keyring, wanted))
         return connection
 
     def _identity(self) -> paramiko.PKey | None:
@@ -319,6 +349,8 @@ class Connection:
             return None
         except OSError as error:
             problem = error.strerror or str(error)
+        except RuntimeError:
+            problem = "nobody's home folder is known by this name"
         except (paramiko.SSHException, paramiko.pkey.UnknownKeyType, ValueError):
             problem = "not a private key"
         remedy = "correct identity_file: in the inventory"
@@ -378,7 +410,7 @@ class Connection:
         # Hanging up a silent connection may take as long as it likes.
         threading.Thread(target=broken.close, daemon=True).start()
         usual = self.settings
-        self.settings = Settings(timeout, usual.accept_new_host_keys)
+        self.settings = replace(usual, connect_timeout=timeout)
         try:
             self.open()
         finally:
@@ -411,7 +443,7 @@ def connections(hosts: Sequence[Host], settings: Settings) -> list[Connection]:
     Raises UsageError if ``~/.ssh/config`` cannot be understood.
     """
     home = Path.home()
-    keyring = Keyring(home, accept_new=settings.accept_new_host_keys)
+    keyring = Keyring(home)
     ssh_config = paramiko.SSHConfig()
     for path in (home / ".ssh" / "config", Path("/etc/ssh/ssh_config")):
         if path.is_file():
@@ -420,6 +452,13 @@ def connections(hosts: Sequence[Host], settings: Settings) -> list[Connection]:
             except (OSError, ValueError, paramiko.SSHException) as error:
                 raise errors.UsageError(f"{path} cannot be read: {error}", remedy="correct it") from None
     return [Connection(host, settings, keyring, ssh_config) for host in hosts]
+
+
+def _hop(text: str, where: str) -> Hop:
+    hop = parse_hop(text.removeprefix("ssh://").removesuffix("/"))
+    if hop is None:
+        raise errors.UsageError(f"{where} {text!r}: expected [user@]host[:port]")
+    return hop
 
 
 @contextlib.contextmanager
@@ -475,7 +514,8 @@ def _authentication_error(error: Exception, host: str, connecting: Connection) -
     what = f"{connecting.where} refused the login (offered {offered}{allowed})"
     if keyless:
         what = f"no key to log in to {connecting.where} with"
-    copy = f"ssh-copy-id {f'-i {identity} ' if identity else ''}{connecting.ssh_target}"
+    # A remedy is meant to be pasted into a shell.
+    copy = f"ssh-copy-id {f'-i {shlex.quote(identity)} ' if identity else ''}{connecting.ssh_target}"
     return errors.AuthenticationFailed(what, remedy=f"check user: and identity_file:, or {copy}", host=host)
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator.remote.node import Node
+from tests import bare
 from tests.cluster import Cluster, require
 
 ROOT = Path(__file__).parent.parent
@@ -81,6 +83,23 @@ def orch(cluster: Cluster, tmp_path: Path, marked: Callable[[], list[Any]]) -> I
     yield made
     if marked():
         made("stop", "--all", "--grace", "0")
+
+
+@pytest.fixture
+def node(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
+    """A connection to the first host."""
+    monkeypatch.setenv("HOME", cluster.control_env()["HOME"])
+    with bare.connected(cluster) as connected:
+        yield connected
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with one file, to be synced."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "file").write_text("text")
+    return folder
 
 
 @pytest.fixture

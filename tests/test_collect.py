@@ -28,14 +28,6 @@ from tests.cluster import Cluster
 from tests.hostile import NAME, RUN, framed, node_that_says
 from tests.test_run import until
 
-
-@pytest.fixture
-def node(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
-    monkeypatch.setenv("HOME", cluster.control_env()["HOME"])
-    with bare.connected(cluster) as connected:
-        yield connected
-
-
 # Answers whatever it is asked with the frames beside it.
 REPLACED = """
 import os, struct, sys
@@ -131,11 +123,8 @@ def test_modes_and_names_are_ours_to_choose(node: Node, cluster: Cluster, tmp_pa
 
 @pytest.mark.cluster
 def test_what_changes_between_offer_and_sending_stays_and_the_rest_comes(
-    node: Node, cluster: Cluster, tmp_path: Path
+    node: Node, cluster: Cluster, project: Path
 ) -> None:
-    project = tmp_path / "project"
-    project.mkdir()
-    (project / "code").write_text("x")
     asked = bare.request(
         node, project, ["sh", "-c", "for f in gone short grown new kept; do echo 12345 > $f; done"]
     )

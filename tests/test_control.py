@@ -174,21 +174,6 @@ def test_how_long_ranks_may_take_to_end() -> None:
     assert grace_of(parse_inventory("hosts: {a: {}}\ngrace: 90"), 0.0) == Grace(0.0, 0.0)
 
 
-@pytest.fixture
-def node(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
-    monkeypatch.setenv("HOME", cluster.control_env()["HOME"])
-    with bare.connected(cluster) as connected:
-        yield connected
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    folder = tmp_path / "project"
-    folder.mkdir()
-    (folder / "file").write_text("text")
-    return folder
-
-
 def heard(gang: Gang) -> list[str]:
     """The kinds of all events until the end."""
     kinds = []

@@ -41,21 +41,6 @@ def lock():
 """
 
 
-@pytest.fixture
-def node(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
-    monkeypatch.setenv("HOME", cluster.control_env()["HOME"])
-    with bare.connected(cluster) as connected:
-        yield connected
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    folder = tmp_path / "project"
-    folder.mkdir()
-    (folder / "file").write_text("text")
-    return folder
-
-
 @contextmanager
 def stranger(host: NodeHost, code: str, *words: str, env: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[str]]:
     """Python there as nobody meanwhile; it says so with its first line."""

@@ -6,12 +6,10 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from orchestrator.core.inventory import Host
 from orchestrator.core.messages import STATUS
 from orchestrator.core.snapshot import Entry, Snapshot, take, tree_id
 from orchestrator.errors import SyncError
@@ -21,24 +19,12 @@ from orchestrator.node.journal import Journal, read
 from orchestrator.node.lease import Lease, touch
 from orchestrator.node.sample import parsed_gpus
 from orchestrator.remote.node import Node, program
-from orchestrator.remote.ssh import Settings, connections
 from orchestrator.remote.store import Push
 from tests.cluster import Cluster
 from tests.conftest import ROOT, Orch
 from tests.test_run import until
 
 pytestmark = pytest.mark.cluster
-
-
-@pytest.fixture
-def node(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
-    """A connection to the first host."""
-    monkeypatch.setenv("HOME", cluster.control_env()["HOME"])
-    host = Host("node1", cluster.hosts[0].address, user="root", identity_file=str(cluster.identity_file))
-    link = connections([host], Settings())[0]
-    link.open()
-    yield Node(link)
-    link.close()
 
 
 def test_the_program_is_shipped_once_and_noise_is_told_apart(node: Node, cluster: Cluster) -> None:

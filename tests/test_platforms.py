@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from orchestrator.core.plan import nproc_for
 from orchestrator.display import Display
 from orchestrator.node import bounded, machine
 from orchestrator.node.facts import amd_gpus, gpu_count
+from orchestrator.remote.login import command_line
+from orchestrator.remote.ping import options
 from orchestrator.sandbox.server import own_address
 from tests.cluster import Cluster
 from tests.conftest import Orch
@@ -187,3 +190,16 @@ def test_a_control_machine_with_windows_is_told_of_wsl(monkeypatch: pytest.Monke
 def test_the_embedded_cluster_does_with_one_loopback_address() -> None:
     assert own_address("127.0.0.11") == "127.0.0.11"
     assert own_address("192.0.2.1") == "127.0.0.1"
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "tcsh"])
+def test_words_reach_a_command_through_any_login_shell(shell: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell} on this machine")
+    words = ["a b", "!x", "two\nlines", "back\\slash", "'", '"', "$HOME", "`id`", "=ls", "*", "", "ü", "%s"]
+    done = subprocess.run([shell, "-c", command_line(["printf", "[%s]", *words])], capture_output=True, check=True)
+    assert done.stdout.decode() == "".join(f"[{word}]" for word in words)
+
+
+def test_ping_waits_in_its_systems_units() -> None:
+    assert options("linux")[-1] == "1" and options("darwin")[-1] == "1000"

@@ -10,6 +10,7 @@ from orchestrator.commands.session import Target, session
 from orchestrator.display import Display
 from orchestrator.errors import OrchError
 from orchestrator.remote.fanout import on_all
+from orchestrator.remote.login import command_line
 from orchestrator.remote.ssh import Connection
 
 
@@ -27,7 +28,7 @@ def execute(target: Target, argv: Sequence[str], display: Display) -> int:
 
     Each word reaches the command as it is: no shell of the host's expands it.
     """
-    line = shlex.join(argv)
+    line = command_line(argv)
 
     def ask(link: Connection) -> Answer:
         link.open()

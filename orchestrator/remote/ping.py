@@ -12,10 +12,13 @@ from orchestrator.remote.fanout import on_all
 
 COUNT = 5
 LIMIT = 5.0
-# How long an answer may take is in seconds on Linux, on macOS in milliseconds.
-OPTIONS = ("-n", "-q", "-c", str(COUNT), "-i", "0.2", "-W", "1000" if sys.platform == "darwin" else "1")
 SUMMARY = re.compile(r"(\d+(?:\.\d+)?)% packet loss")
 TIMES = re.compile(r"= [\d.]+/([\d.]+)/")
+
+
+def options(system: str) -> list[str]:
+    """The options of a system's ping: Linux waits for so many seconds, macOS and the BSDs for milliseconds."""
+    return ["-n", "-q", "-c", str(COUNT), "-i", "0.2", "-W", "1" if system == "linux" else "1000"]
 
 
 def ping(addresses: Mapping[str, str]) -> dict[str, dict[str, float | None]]:
@@ -26,7 +29,7 @@ def ping(addresses: Mapping[str, str]) -> dict[str, dict[str, float | None]]:
 
     def one(item: tuple[str, str]) -> tuple[str, dict[str, float | None]] | None:
         name, address = item
-        argv = [program, *OPTIONS, address]
+        argv = [program, *options(sys.platform), address]
         try:
             done = subprocess.run(
                 argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT, check=False

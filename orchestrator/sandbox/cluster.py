@@ -145,8 +145,13 @@ def _hosts(state: dict[str, list[dict[str, str]]]) -> tuple[SandboxHost, ...]:
 
 
 def _began(pid: int) -> str | None:
-    """When a process began, in clock ticks (proc_pid_stat(5)); None for none, or one that has ended."""
+    """When a process began, to tell it from a later one of its id; None for none, or one that has ended."""
+    if sys.platform != "linux":
+        argv = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
+        state, _, began = subprocess.run(argv, capture_output=True, text=True, check=False).stdout.partition(" ")
+        return None if not state or state.startswith("Z") else began.strip()
     try:
+        # In clock ticks since the machine's start (proc_pid_stat(5)).
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None

@@ -6,14 +6,17 @@ import os
 import pty
 import subprocess
 import sys
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orchestrator.node import wire
 from tests.conftest import ROOT
-from tests.hostile import VERBS, Verb, mutated, node_that_says, outside, survived
+from tests.hostile import VERBS, Verb, framed, mutated, node_that_says, outside, survived
 
 SOME = settings(
     max_examples=60,
@@ -90,3 +93,39 @@ def test_output_that_goes_to_a_file_is_unchanged() -> None:
     done = subprocess.run([sys.executable, "-c", PRINTS], capture_output=True, env=env, check=True, timeout=30)
     assert b"\x1b[31mred\x1b[0m \x1b]52;c;aGk=\x07\x1b]0;title\x07ok\n" in done.stdout
     assert b"\x1b]2;title\x1b\\ \x1b[32mgreen" in done.stdout
+
+
+LARGE = {
+    "lists": b'{"work": "/w", "files": [' + b"[]," * 3_000_000 + b"[]]}",
+    "text": b'{"work": "' + b"x" * 15_000_000 + b'", "files": []}',
+    "digits": b'{"work": ' + b"1" * 900_000 + b', "files": []}',
+    "depth": b"[" * 900_000,
+}
+
+
+@pytest.mark.parametrize("payload", LARGE.values(), ids=LARGE)
+def test_a_large_message_is_refused_before_it_is_made(payload: bytes, tmp_path: Path) -> None:
+    said = wire.HEAD.pack(wire.JSON, len(payload)) + payload
+    collecting = next(verb for verb in VERBS if verb.name == "collect")
+    tracemalloc.start()
+    try:
+        error = survived(collecting, said, tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert error is not None and "spoke nonsense" in error
+    assert peak < 100_000_000
+
+
+def test_what_is_deflated_may_not_swell_without_end(tmp_path: Path) -> None:
+    bomb = zlib.compress(b"[" + b" " * (300 << 20) + b"]")
+    said = framed({"have": False, "place": None, "base": "ab" * 16}) + wire.data_frame(bomb)
+    pushing = next(verb for verb in VERBS if verb.name == "store")
+    tracemalloc.start()
+    try:
+        error = survived(pushing, said, tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(bomb) < 400_000 and error is not None and "spoke nonsense: damaged, or more than" in error
+    assert peak < 100_000_000

@@ -34,7 +34,7 @@ def ask_runs(
         node = Node(link)
         if not ended and node.idle():
             return node, []
-        answer = node.ask("runs", {"run_id": run_id, "ended": ended}, RUNS, ANSWER_TIMEOUT, scale=16)
+        answer = node.ask("runs", {"run_id": run_id, "ended": ended}, RUNS, ANSWER_TIMEOUT, scale=4)
         return node, [NodeRun.from_answer(each, answer["time"], node.name) for each in answer["runs"]]
 
     outcomes = on_all(opened.links, ask, limit=opened.fanout)

@@ -129,7 +129,7 @@ def compare(
         if not options.check:
             return []
         request = {"workdir": workdir, "project": project, "tree": snapshot.tree_id}
-        return damaged(node.ask("verify", request, VERIFIED, SILENCE, scale=16))
+        return damaged(node.ask("verify", request, VERIFIED, SILENCE, scale=8))
 
     with display.stage(f"comparing {len(snapshot.entries)} files with {len(nodes)} hosts"):
         outcomes = on_all(nodes, look, limit=opened.fanout)

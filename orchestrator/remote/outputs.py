@@ -17,8 +17,8 @@ from orchestrator.remote.node import Call, Node
 
 # How long a node may take over a file's next piece, in seconds.
 SILENCE = 20.0
-# How many times more than other messages an offer may hold: a million files.
-SCALE = 32
+# How many times more than other messages an offer may hold: a hundred thousand files.
+SCALE = 8
 
 
 @dataclass(frozen=True)

@@ -157,11 +157,11 @@ def kill_everything(host: NodeHost) -> None:
 
 
 def small_disk(case: Case) -> None:
-    """Put node2's state on a disk of four megabytes."""
-    home = "/run/node-home/.orch"
-    script = f"mkdir -p {home}/node2 && mount -t tmpfs -o size=4m small {home}/node2"
+    """Put node2's working folders and logs on a disk of four megabytes."""
+    runs = "/run/node-home/orch-work/runs/node2"
+    script = f"mkdir -p {runs} && mount -t tmpfs -o size=4m small {runs}"
     assert case.cluster["node2"].run("sh", "-c", script).returncode == 0
-    case.healed.append(lambda: case.cluster["node2"].run("umount", "-l", f"{home}/node2"))
+    case.healed.append(lambda: case.cluster["node2"].run("umount", "-l", runs))
 
 
 def second_sshd(case: Case) -> None:

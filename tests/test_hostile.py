@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 from tests.hostile import VERBS, Verb, framed, mutated, node_that_says, outside, survived
 
 SOME = settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     derandomize=True,
     database=None,

@@ -307,3 +307,16 @@ def test_what_is_installed_is_what_was_verified(records: relay.Records, tmp_path
         somebody.write(b"x" * 90_000)
     part.write(50_000, content[50_000:])
     assert not part.finish() and list(data.iterdir()) == []
+
+
+def test_a_host_is_free_as_soon_as_its_run_has_ended(node: Node, cluster: Cluster, project: Path) -> None:
+    host = cluster.hosts[0]
+    # More runs than are kept, so that there is something to tidy at the end.
+    for number in range(25):
+        (host.home / ".orch" / "node1" / "runs" / f"0{number:02}" / "attempt1").mkdir(parents=True, exist_ok=True)
+    for _ in range(2):
+        asked = bare.request(node, project, ["true"])
+        began = time.monotonic()
+        for _ in bare.start(node, asked).frames(20):
+            continue
+        assert time.monotonic() - began < 5.0

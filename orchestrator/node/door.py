@@ -33,6 +33,11 @@ class Door:
         """What to wait for."""
         return [self.listener] + list(self.waiting)
 
+    def close(self):
+        """Give the lock up, and hang up on whoever still asks."""
+        for sock in self.sockets():
+            sock.close()
+
     def questions(self, ready):
         """The questions that are whole by now: ``[(connection, question)]``; the connections are the caller's."""
         if self.listener in ready:

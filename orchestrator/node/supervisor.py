@@ -132,6 +132,8 @@ class Supervisor:
         self.journal.close()
         for asker in self.askers:
             door.reply(asker, {"run_id": self.request["run_id"], "gone": True, "alive": alive})
+        # The host is free from here on.
+        self.door.close()
         with contextlib.suppress(OSError):
             tidy.forget_old(self.request["workdir"])
 

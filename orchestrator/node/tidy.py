@@ -130,8 +130,9 @@ def forget(workdir, run_id):
 
 def forget_old(workdir):
     """Remove the runs that ended long ago, but for the newest: nobody has asked for them, and disks are finite."""
-    living = in_use()[1]
-    for run_id in sorted(paths.run_ids(), reverse=True)[KEPT_RUNS:]:
+    older = sorted(paths.run_ids(), reverse=True)[KEPT_RUNS:]
+    living = in_use()[1] if older else set()
+    for run_id in older:
         if run_id not in living and time.time() - changed_at(paths.run_dir(run_id)) > KEPT_SECONDS:
             forget(workdir, run_id)
 

@@ -223,8 +223,10 @@ def test_leftovers_are_listed_refused_and_ended(orch: Orch, cluster: Cluster, ti
     assert case.process
     run_id = orch.run_folder().name
     pids = [case.process.pid, case.supervisor("node2"), case.torchrun("node2").pid_outside]
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+    # Stopped first, so that none has time to react to the end of another.
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in pids:
+            os.kill(pid, number)
     case.process.wait()
     until(lambda: len(marked()) == 1, 10)
     listed = orch("ps").stdout

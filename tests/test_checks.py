@@ -33,6 +33,13 @@ def test_recorded_facts_give_the_same_findings(file: Path) -> None:
     assert check(again) == findings
 
 
+def test_a_master_port_that_lost_packets_missed_is_not_a_firewall() -> None:
+    seen = recorded("30-packet-loss")
+    probes = {a: {b: dict(found) for b, found in row.items()} for a, row in seen.probes.items()}
+    probes["node2"]["node1"]["master"] = "timeout"
+    assert check(replace(seen, probes=probes)) == check(seen)
+
+
 def test_nothing_is_said_of_healthy_hosts() -> None:
     assert check(healthy()) == ()
 

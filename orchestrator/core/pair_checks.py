@@ -114,13 +114,14 @@ def _master_reached(probes: Mapping[Pair, Probe], pairs: list[Pair]) -> bool | N
 
 
 def master(examined: Examined) -> Iterator[Finding]:
-    """Every node reaches the master port, where other ports are reached."""
+    """Every node reaches the master port, where other ports are reached and packets arrive."""
     node = examined.hosts[0].name
     probes = probed(examined)
+    shaky = lossy(examined)
     bad = [
         (a, b)
         for (a, b), found in probes.items()
-        if found["master"] not in (None, "ok") and verdict(found) == "ok"
+        if found["master"] not in (None, "ok") and verdict(found) == "ok" and (a, b) not in shaky
     ]
     if bad:
         others = sorted(a for a, _ in bad)

@@ -251,8 +251,7 @@ class Node:
 
     def _unfit(self) -> errors.NodeProgramError | None:
         """Why no program of orch's can run there at all: no Linux, or a login that runs no commands; else None."""
-        channel = self.connection.command("uname -s; exit 86")
-        channel.end_input()
+        channel = self._given("uname -s; exit 86", b"", more=False)
         out, err = channel.output(START_TIMEOUT)
         said = (out + err).decode("utf-8", "replace").strip()
         code = channel.exit_code()
@@ -298,27 +297,30 @@ class Node:
 
     def ends_with(self, line: str, code: int) -> bool:
         """Whether a command line ends with this exit code: a question that takes no Python on the node."""
-        channel = self.connection.command(line)
+        channel = self._given(line, b"", more=False)
         try:
-            channel.end_input()
             return channel.exit_code() == code
         finally:
             channel.close()
 
     def _try(self, verb: str, request: Mapping[str, Any]) -> Call:
         nonce = secrets.token_hex(8)
-        channel = self.connection.command(call_command(verb))
+        return Call(self._given(call_command(verb), wire.json_frame({**request, "nonce": nonce})), nonce)
+
+    def _given(self, line: str, data: bytes, *, more: bool = True) -> Channel:
+        """Start a command line and write to it; one that ends before it has read all says more by how it ended."""
+        channel = self.connection.command(line)
         try:
-            channel.write(wire.json_frame({**request, "nonce": nonce}))
+            channel.write(data)
+            if not more:
+                channel.end_input()
         except errors.ConnectionLost:
             if not self.connection.alive:
                 raise
-        return Call(channel, nonce)
+        return channel
 
     def _install(self) -> None:
-        channel = self.connection.command(install_command())
-        channel.write(program()[1])
-        channel.end_input()
+        channel = self._given(install_command(), program()[1], more=False)
         _, err = channel.output(INSTALL_LIMIT)
         code = channel.exit_code()
         if code:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -112,13 +113,96 @@ def test_a_node_that_sends_something_else_than_it_offered(
 @pytest.mark.cluster
 @pytest.mark.usefixtures("honest")
 def test_modes_and_names_are_ours_to_choose(node: Node, cluster: Cluster, tmp_path: Path) -> None:
-    names = ["/etc/x", "../x", "a//b", "", "a/../../x", "n" * 300, "d/" * 80 + "f"]
-    files = [["s", 1, 1, None], *([name, 1, 1, None] for name in names), ["l", 0, 1, "/etc"], ["m", 0, 1, "../m"]]
+    names = ["/etc/x", "../x", "a//b", "", "a/../../x", "n" * 300, "d/" * 80 + "f", "/".join(["d" * 120] * 60)]
+    names += ["\ud800", ".orch-part", ".Orch-Part/x", "\u4e2d" * 86]
+    # The last two by a link beside them: the first one is sound, and leads to where ".." leads further.
+    links = [("l", "/etc"), ("m", "../m"), ("n", "x" * 5000), ("o", "\udabc"), ("p/q", "../.."), ("r", "s/..")]
+    files = [["s", 1, 1, None], *([name, 1, 1, None] for name in names), *([a, 0, 1, b] for a, b in links)]
     answering(cluster, {"work": "/w", "files": files}, *sending("s", b"x", 0o6777), {"done": True})
     found = collect(node, "run", Outputs(), tmp_path / "node1")
-    assert len(found.left) == len(names) + 2 and found.files == 1
+    assert len(found.left) == len(names) + len(links) and found.files == 1
     assert (tmp_path / "node1" / "s").stat().st_mode & 0o7022 == 0
     assert [path.name for path in (tmp_path / "node1").rglob("*")] == ["s"]
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("honest")
+def test_names_that_are_odd_but_lawful_come(node: Node, cluster: Cluster, tmp_path: Path) -> None:
+    names = ["\udcff\udc80", "\u4e2d" * 85, ".x.part", "x", "n" * 255, "p/.orch-part"]
+    links = {"p/up": "..", "p/l": "../x", "dot": "./p/l"}
+    files = [
+        *([name, 1, 100 - at, None] for at, name in enumerate(names)),
+        *([name, 0, 1, to] for name, to in links.items()),
+    ]
+    sent = [part for name in names for part in sending(name, name[-1:].encode("utf-8", "surrogateescape")[:1])]
+    answering(cluster, {"work": "/w", "files": files}, *sent, {"done": True})
+    found = collect(node, "run", Outputs(include=("**",)), tmp_path / "node1")
+    assert found.left == () and found.files == len(files)
+    assert all((tmp_path / "node1" / name).is_file() for name in (*names, "p/l", "dot"))
+    assert (tmp_path / "node1" / ".x.part").read_text() == "t"
+    folder = RunFolder.open(tmp_path, RUN)
+    shown = Event(time.time(), "collected", NAME, {"files": 1, "bytes": 1, "left": names, "lacking": names[0]})
+    folder.record(shown)
+    Display(verbose=True).event(shown)
+    Display().note(names[0])
+    folder.close()
+
+
+@pytest.mark.parametrize("piece", [b"", b"x"], ids=["nothing", "a byte at a time"])
+def test_a_node_that_dawdles_does_not_keep_a_run_from_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: bytes
+) -> None:
+    monkeypatch.setattr("orchestrator.remote.outputs.SILENCE", 0.3)
+
+    def read(channel: Any, silence: float) -> bytes:
+        time.sleep(0.05)
+        return wire.data_frame(piece)
+
+    begin = [{"work": "/w", "files": [["f", 1000, 1, None]]}, {"path": "f", "size": 1000, "mode": 420}]
+    node = node_that_says(b"".join(map(framed, begin)))
+    call = node.call("collect", {"run_id": RUN})
+    said = call.channel.read
+    first = [True]
+
+    def slowly(silence: float | None = None) -> bytes:
+        if first and (found := said(silence)):
+            return found
+        first.clear()
+        return read(call.channel, 0)
+
+    call.channel.read = slowly  # type: ignore[method-assign]
+    monkeypatch.setattr(node, "call", lambda verb, request: call)
+    began = time.monotonic()
+    with pytest.raises(OrchError, match="or nothing" if not piece else "no whole answer within"):
+        collect(node, RUN, Outputs(), tmp_path)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("honest")
+def test_a_file_that_shrinks_where_it_cannot_land_is_missed(node: Node, cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "node1").mkdir()
+    (tmp_path / "node1" / "d").symlink_to(tmp_path)
+    files = [["d/f", 10, 9, None], ["g", 1, 1, None]]
+    half = [*sending("d/f", b"12345"), {"path": "d/f", "skipped": "changed"}]
+    half[0]["size"] = 10
+    answering(cluster, {"work": "/w", "files": files}, *half, *sending("g", b"x"), {"done": True})
+    found = collect(node, "run", Outputs(), tmp_path / "node1")
+    assert found.left == ("d/f ('d' on its way is no folder)",) and found.files == 1
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("honest")
+def test_a_newest_snapshot_that_was_missed_is_said(node: Node, cluster: Cluster, tmp_path: Path) -> None:
+    files = [["snapshot.pt", 1, 9, None], ["g", 1, 1, None]]
+    skipped = {"path": "snapshot.pt", "skipped": "changed while it was fetched"}
+    answering(cluster, {"work": "/w", "files": files}, skipped, *sending("g", b"x"), {"done": True})
+    with pytest.raises(OrchError, match="more than was asked for"):
+        # It is asked once more, for the snapshot alone; this program says the same again.
+        collect(node, "run", Outputs(), tmp_path / "node1")
+    answering(cluster, {"work": "/w", "files": files[:1]}, skipped, {"done": True})
+    found = collect(node, "run", Outputs(), tmp_path / "node1")
+    assert found.lacking == "snapshot.pt (changed while it was fetched)" and found.left == (found.lacking,)
 
 
 @pytest.mark.cluster
@@ -126,20 +210,22 @@ def test_what_changes_between_offer_and_sending_stays_and_the_rest_comes(
     node: Node, cluster: Cluster, project: Path
 ) -> None:
     asked = bare.request(
-        node, project, ["sh", "-c", "for f in gone short grown new kept; do echo 12345 > $f; done"]
+        node, project, ["sh", "-c", "for f in gone short grown new kept piped; do echo 12345 > $f; done"]
     )
     for _ in bare.start(node, asked).frames(20):
         continue
     work = cluster.hosts[0].home / "orch-work" / "runs" / "node1" / asked["run_id"]
     call = node.call("collect", {"run_id": asked["run_id"]})
     offered = {entry[0]: entry[1] for entry in call.answer(OFFERED, 20)["files"]}
-    assert set(offered) == {"gone", "short", "grown", "new", "kept"}
+    assert set(offered) == {"gone", "short", "grown", "new", "kept", "piped"}
     (work / "gone").unlink()
     (work / "short").write_text("1")
     with (work / "grown").open("a") as file:
         file.write("67890\n")
     (work / "other").write_text("another file")
     (work / "other").rename(work / "new")
+    (work / "piped").unlink()
+    os.mkfifo(work / "piped")
     call.channel.write(wire.json_frame({"files": [[name, offered[name]] for name in sorted(offered)]}))
     got: dict[str, Any] = {}
     for kind, payload in call.frames(20):
@@ -151,7 +237,8 @@ def test_what_changes_between_offer_and_sending_stays_and_the_rest_comes(
             last = about["path"]
             got[last] = about.get("skipped", b"")
     assert got == {
-        "gone": "vanished: No such file or directory",
+        "gone": "vanished",
+        "piped": "changed while it was fetched",
         "short": "changed while it was fetched",
         "new": "changed while it was fetched",
         "grown": b"12345\n",
@@ -175,7 +262,33 @@ def test_the_newest_snapshot_is_never_dropped_in_favour_of_smaller_files() -> No
     found = choose([*offers, *parts], Outputs(max_bytes=1000))
     assert {each.path for each in found.chosen[:2]} == {each.path for each in parts}
     found = choose(offers, Outputs(max_bytes=800))
-    assert found.lacking == "out/snapshot_2.pt" and len(found.chosen) == 51
+    assert found.lacking == "out/snapshot_2.pt (900 bytes: over outputs.max_size)" and len(found.chosen) == 51
+    # One that does not fit stays whole, and an older one comes instead.
+    found = choose([*offers, *parts], Outputs(max_bytes=799))
+    assert found.lacking == "checkpoint-20/model.bin (400 bytes of 800 in its snapshot: over outputs.max_size)"
+    assert not {each.path for each in found.chosen} & {each.path for each in parts}
+
+
+@pytest.mark.parametrize(
+    ("paths", "newest"),
+    [
+        (["run/checkpoints/epoch1.ckpt", "run/checkpoints/epoch2.ckpt"], 1),
+        (["lightning_logs/version_0/checkpoints/epoch=0-step=9.ckpt", "a/checkpoints/epoch=1-step=18.ckpt"], 1),
+        (["checkpoint/model.pt", "checkpoint/optimizer.pt"], 2),
+        (
+            ["checkpoint-500/model-00001-of-00002.safetensors", "checkpoint-500/model-00002-of-00002.safetensors"],
+            2,
+        ),
+        (["checkpoint/global_step9/zero.pt", "checkpoint/global_step20/zero.pt", "checkpoint/latest"], (1,)),
+        (["ckpts/10/__0_0.distcp", "ckpts/20/__0_0.distcp", "ckpts/20/__1_0.distcp"], 2),
+        (["last.ckpt/mp_rank_00.pt", "last.ckpt/zero.pt"], 2),
+        (["metrics.jsonl", "out/loss.png"], 0),
+    ],
+)
+def test_what_one_snapshot_is(paths: list[str], newest: int | tuple[int]) -> None:
+    found = choose([Offer(path, 1, at) for at, path in enumerate(paths)], Outputs()).newest
+    wanted = {paths[at] for at in newest} if isinstance(newest, tuple) else set(paths[len(paths) - newest :])
+    assert found == wanted
 
 
 def test_a_collection_that_fails_is_said_once_and_told_by_the_exit_code(

@@ -15,6 +15,7 @@ from orchestrator.core.messages import RUNS
 from orchestrator.core.snapshot import Snapshot, take
 from orchestrator.display import Display
 from orchestrator.errors import OrchError
+from orchestrator.remote.landing import PART
 from orchestrator.remote.node import Node
 from orchestrator.rundir import RunFolder
 
@@ -109,8 +110,7 @@ def carried_outputs(
             )
             display.note(f"{node} is gone with what it wrote{why}")
         elif takers and known.lacking:
-            what = f"{known.lacking} of {node}, the newest snapshot: it is over outputs.max_size"
-            missing = f"{', '.join(takers)}: starts without {what}"
+            missing = f"{', '.join(takers)}: starts without the newest snapshot of {node}, {known.lacking}"
             folder.record(Event(time.time(), "not_carried", takers[0], {"path": known.lacking, "from": node}))
             display.note(missing)
     return trees
@@ -126,5 +126,5 @@ def _files(folder: Path) -> dict[str, int]:
     return {
         str(path.relative_to(folder)): path.stat().st_mtime_ns
         for path in folder.rglob("*")
-        if path.is_file() and not path.is_symlink() and not path.name.endswith(".part")
+        if path.is_file() and not path.is_symlink() and path != folder / PART
     }

@@ -155,8 +155,7 @@ class Collector:
                     size += outcome.size
                     fields = {"files": outcome.files, "bytes": outcome.size, "left": list(outcome.left)}
                     event = Event(time.time(), "collected", node.name, {**fields, "lacking": outcome.lacking})
-                    said = f"its newest snapshot stays there: {outcome.lacking} is over outputs.max_size"
-                    said = said if outcome.lacking else ""
+                    said = f"its newest snapshot stays there: {outcome.lacking}" if outcome.lacking else ""
                 self.folder.record(event)
                 if said and self._said.get(node.name) != said:
                     display.note(f"{node.name}: {said}")

@@ -18,6 +18,8 @@ from orchestrator.core.reading import NAME, Reader, listed, nearest
 from orchestrator.errors import InventoryError, UsageError
 
 REACHING = ("address", "user", "port", "identity_file", "jump", "host_key")
+# What lies in a run's folder beside a folder for each node.
+OF_RUNS = re.compile(r"(logs|events\.jsonl|plan(\.attempt\d+)?\.json)\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -258,6 +260,9 @@ class _InventoryReader(Reader):
         for name in names:
             if not NAME.match(name):
                 self.problem(path, name, "letters, digits, '.', '_' and '-', at most 63")
+                return []
+            if OF_RUNS.match(name):
+                self.problem(path, name, "another name: runs keep a file or folder of their own under this one")
                 return []
         if body is not None and not isinstance(body, dict):
             self.problem(path, body, "a mapping of keys to values")

@@ -6,6 +6,7 @@ frames, or ``{"path", "skipped": why}``, which may also come in the middle of a 
 ``{"done"}``.
 """
 
+import errno
 import json
 import os
 
@@ -16,12 +17,18 @@ OUTPUT_FOLDER = "orch-output"
 
 
 def listing(root):
-    """Every file and link below ``root``: ``{path: [size, time of change in ns]}``."""
+    """Every file and link below ``root``: ``{path: [size, time of change in ns]}``.
+
+    One that vanishes meanwhile, as rotated snapshots do, is none.
+    """
     found = {}
     for folder, folders, files in os.walk(root):
         for name in files + [name for name in folders if os.path.islink(os.path.join(folder, name))]:
             path = os.path.join(folder, name)
-            status = os.lstat(path)
+            try:
+                status = os.lstat(path)
+            except OSError:
+                continue
             found[os.path.relpath(path, root)] = [status.st_size, status.st_mtime_ns]
     return found
 
@@ -53,7 +60,10 @@ def offer(work, path, about):
     """What the control side chooses by: ``[path, size, mtime ns, link target or null]``; None: no file."""
     whole = os.path.join(work, path)
     if os.path.islink(whole):
-        return [path, 0, about[1], os.readlink(whole)]
+        try:
+            return [path, 0, about[1], os.readlink(whole)]
+        except OSError:
+            return None
     return [path, about[0], about[1], None] if os.path.isfile(whole) else None
 
 
@@ -69,9 +79,11 @@ def inode(path):
 def send(work, path, size, known, out):
     """Send the first ``size`` bytes of a file; a log may have grown since it was offered."""
     try:
-        file = open(os.path.join(work, path), "rb")  # noqa: SIM115
+        # Whatever took its place meanwhile must not be waited for, as a pipe would be.
+        file = os.fdopen(os.open(os.path.join(work, path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb")
     except OSError as error:
-        wire.write_all(out, wire.json_frame({"path": path, "skipped": "vanished: %s" % error.strerror}))
+        why = "vanished" if error.errno == errno.ENOENT else "cannot be read: %s" % error.strerror
+        wire.write_all(out, wire.json_frame({"path": path, "skipped": why}))
         return
     with file:
         status = os.fstat(file.fileno())

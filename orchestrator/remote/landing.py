@@ -11,9 +11,13 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-MOST_NAME, MOST_DEPTH = 255, 64
+MOST_NAME, MOST_PATH, MOST_DEPTH = 255, 1024, 64
+# What is being written lies under this name until it is whole; no file may land there.
+PART = ".orch-part"
+# Names that this machine's file system does not take, whatever Linux there takes.
+_UNNAMEABLE = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _umask = os.umask(0o077)
 os.umask(_umask)
@@ -26,16 +30,34 @@ class Misplaced(Exception):
 def fault_of(path: str, target: str | None = None) -> str | None:
     """Why a path, or the target of a link there, is not taken; None if nothing is wrong with it."""
     parts = path.split("/")
+    try:
+        sizes = [len(os.fsencode(part)) for part in parts]
+        target_size = len(os.fsencode(target or ""))
+    except UnicodeEncodeError:
+        return "no file name here"
     if not path or "\0" in path or any(part in ("", ".", "..") for part in parts):
         return "leads out of the folder"
-    if len(parts) > MOST_DEPTH or any(len(os.fsencode(part)) > MOST_NAME for part in parts):
+    if len(parts) > MOST_DEPTH or max(sizes) > MOST_NAME or sum(sizes) + len(parts) > MOST_PATH:
         return "its name is too long"
+    if parts[0].casefold() == PART:
+        return "orch's own name"
     if target is None:
         return None
-    if not target or "\0" in target or target.startswith("/"):
-        return "leads out of the folder"
-    within = os.path.normpath(PurePosixPath(path).parent / target)
-    return "leads out of the folder" if within.split("/")[0] == ".." else None
+    if target_size > MOST_PATH:
+        return "its target is too long"
+    return None if _stays_inside(target, len(parts) - 1) else "leads out of the folder"
+
+
+def _stays_inside(target: str, depth: int) -> bool:
+    """Whether a link in a folder so deep stays inside, whatever links lie beside it.
+
+    From a folder that is none, its ".." come first and lead up to another; what follows goes down, and each link
+    met there does the same. After a link, ".." would lead up from where that one leads.
+    """
+    parts = [part for part in target.split("/") if part not in ("", ".")]
+    up = parts.count("..")
+    whole = bool(target) and "\0" not in target and not target.startswith("/")
+    return whole and up <= depth and ".." not in parts[up:]
 
 
 class Landing:
@@ -64,25 +86,24 @@ class Landing:
     def file(self, path: str, mode: int, mtime_ns: int) -> Iterator[Callable[[bytes], object]]:
         """Write a file: what is given to the function, in place once the context ends well, else nothing.
 
-        Raises Misplaced where a folder stands, or a link is on the way.
+        Raises Misplaced where a folder stands, a link is on the way, or the disk takes no such name.
         """
         with self._folder(path) as (folder, name):
-            part = f".{name[:200]}.part"
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(part, dir_fd=folder)
+                os.unlink(PART, dir_fd=self._handle)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
             try:
-                with os.fdopen(os.open(part, flags, 0o600, dir_fd=folder), "wb") as file:
+                with os.fdopen(os.open(PART, flags, 0o600, dir_fd=self._handle), "wb") as file:
                     yield file.write
                     file.flush()
                     os.fchmod(file.fileno(), mode & 0o777 & ~_umask | 0o600)
                     os.utime(file.fileno(), ns=(mtime_ns, mtime_ns))
-                os.rename(part, name, src_dir_fd=folder, dst_dir_fd=folder)
+                os.rename(PART, name, src_dir_fd=self._handle, dst_dir_fd=folder)
             except IsADirectoryError:
                 raise Misplaced("a folder stands there") from None
             finally:
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(part, dir_fd=folder)
+                    os.unlink(PART, dir_fd=self._handle)
 
     def link(self, path: str, target: str) -> None:
         """Make a link, over a file or a link that stands there; raises Misplaced as ``file`` does."""
@@ -113,5 +134,9 @@ class Landing:
                 os.close(handle)
                 handle = inner
             yield handle, name
+        except OSError as error:
+            if error.errno not in _UNNAMEABLE:
+                raise
+            raise Misplaced("the disk here takes no such name") from None
         finally:
             os.close(handle)

@@ -151,6 +151,7 @@ class Call:
         ``silence``: how many seconds may pass without a byte before the connection counts as lost; ``deadline``,
         by the monotonic clock: until when it has to be over.
         """
+        began = time.monotonic()
         while True:
             while self._frames:
                 kind, payload = self._frames.pop(0)
@@ -159,7 +160,8 @@ class Call:
                 yield kind, payload
             left = silence if deadline is None else min(silence, deadline - time.monotonic())
             if left <= 0:
-                raise errors.ConnectionSilent(f"no whole answer within {silence:g} s", host=self.host)
+                limit = (deadline or 0.0) - began
+                raise errors.ConnectionSilent(f"no whole answer within {limit:.3g} s", host=self.host)
             piece = self.channel.read(left)
             if not piece:
                 return

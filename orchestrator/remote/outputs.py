@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,10 @@ from orchestrator.remote.node import Call, Node
 
 # How long a node may take over a file's next piece, in seconds.
 SILENCE = 20.0
+# A node that sends more slowly than this, in bytes per second, would keep a run from its end.
+SLOWEST = 16 * 1024
+# How often to ask again where the newest snapshot was replaced by a newer one while it was fetched.
+TURNS = 3
 # How many times more than other messages an offer may hold: a hundred thousand files.
 SCALE = 8
 
@@ -25,7 +32,7 @@ SCALE = 8
 class Collected:
     """What came back, and by name what stayed on the node and why; ``size`` in bytes.
 
-    ``lacking``: the newest snapshot, where it is among what stayed.
+    ``lacking``: the entry of ``left`` that is, or belongs to, the newest snapshot.
     """
 
     files: int
@@ -37,9 +44,27 @@ class Collected:
 def collect(node: Node, run_id: str, outputs: Outputs, into: Path) -> Collected:
     """Fetch a node's outputs into a folder, those that are not there already. A file is complete or not there.
 
-    One that vanished or changed meanwhile stays, and the others come. Raises ConnectionLost, NodeProgramError, or
-    OrchError if this machine cannot write them.
+    One that vanished or changed meanwhile stays, and the others come; if it was the newest snapshot, the node is
+    asked again, for what took its place. Raises ConnectionLost, NodeProgramError, or OrchError if this machine
+    cannot write them.
     """
+    size = 0
+    for turn in range(TURNS):
+        found = _collected(node, run_id, outputs, into)
+        size += found.size
+        if not found.moved or turn == TURNS - 1:
+            break
+    return Collected(found.files, size, found.left, found.lacking)
+
+
+@dataclass(frozen=True)
+class _Found(Collected):
+    """One turn of a collection; ``moved``: the newest snapshot changed under its hands."""
+
+    moved: bool = False
+
+
+def _collected(node: Node, run_id: str, outputs: Outputs, into: Path) -> _Found:
     call = node.call("collect", {"run_id": run_id})
     try:
         offers = [Offer(*entry) for entry in call.answer(OFFERED, SILENCE, SCALE)["files"]]
@@ -52,13 +77,14 @@ def collect(node: Node, run_id: str, outputs: Outputs, into: Path) -> Collected:
             wanted = [each for each in choice.chosen if each.target is None and not _there(each, landing)]
             call.channel.write(wire.json_frame({"files": [[each.path, each.size] for each in wanted]}))
             missed = _receive(call, wanted, landing) | _linked(choice.chosen, landing)
-        came = [each for each in wanted if each.path not in missed]
-        stayed = tuple(f"{path} ({why})" for path, why in missed.items())
-        return Collected(
+        stayed = {path: f"{path} ({why})" for path, why in missed.items()}
+        moved = [entry for path, entry in stayed.items() if path in choice.newest]
+        return _Found(
             files=len(choice.chosen) - len(missed),
-            size=sum(each.size for each in came),
-            left=(*choice.left, *stayed, *odd),
-            lacking=choice.lacking,
+            size=sum(each.size for each in wanted if each.path not in missed),
+            left=(*choice.left, *stayed.values(), *odd),
+            lacking=next(iter(moved), choice.lacking),
+            moved=bool(moved),
         )
     except OSError as error:
         raise errors.OrchError(
@@ -73,7 +99,8 @@ def collect(node: Node, run_id: str, outputs: Outputs, into: Path) -> Collected:
 def _receive(call: Call, wanted: Sequence[Offer], landing: Landing) -> dict[str, str]:
     """Write the files that arrive, in the order in which they were asked for; those that did not come, and why."""
     missed: dict[str, str] = {}
-    frames = call.frames(SILENCE)
+    least = sum(each.size for each in wanted) / SLOWEST
+    frames = call.frames(SILENCE, time.monotonic() + SILENCE + least)
     for offer in wanted:
         about = _about(call, frames)
         pieces = _pieces(call, frames, offer)
@@ -92,8 +119,8 @@ def _receive(call: Call, wanted: Sequence[Offer], landing: Landing) -> dict[str,
             missed[offer.path] = "changed while it was fetched"
         except Misplaced as error:
             missed[offer.path] = str(error)
-            for _ in pieces:
-                continue
+            with suppress(_Shrank):
+                deque(pieces, maxlen=0)
     if not _about(call, frames).get("done"):
         raise call.nonsense("it sends more than was asked for")
     return missed
@@ -121,8 +148,8 @@ def _pieces(call: Call, frames: Iterator[tuple[bytes, bytes]], offer: Offer) -> 
             raise call.ended()
         if kind == wire.JSON and "skipped" in call.shaped(piece, SENT):
             raise _Shrank
-        if kind != wire.DATA or len(piece) > left:
-            raise call.nonsense(f"more of {offer.path!r} than it offered")
+        if kind != wire.DATA or not 0 < len(piece) <= left:
+            raise call.nonsense(f"more of {offer.path!r} than it offered, or nothing")
         left -= len(piece)
         yield piece
 

@@ -178,8 +178,8 @@ def test_a_busy_host_refuses(orch: Orch, marked: Callable[[], list[Any]], tmp_pa
 def test_resume_begins_with_earlier_outputs(orch: Orch) -> None:
     script = "import pathlib\np = pathlib.Path('count')\np.write_text(str(int(p.read_text()) + 1) if p.exists() else '1')\n"
     (orch.folder / "count.py").write_text(script)
-    assert orch("run", "count.py").returncode == 0
+    assert orch("run", "--nodes", "2", "count.py").returncode == 0
     first = orch.run_folder()
-    assert orch("run", "--resume", first.name, "count.py").returncode == 0
+    assert orch("run", "--nodes", "2", "--resume", first.name, "count.py").returncode == 0
     assert (first / "node2" / "count").read_text() == "1"
     assert (orch.run_folder() / "node2" / "count").read_text() == "2"

@@ -9,8 +9,12 @@ import signal
 import struct
 import subprocess
 import sys
+import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -284,6 +288,42 @@ def test_idx_files_are_read_packed_and_plain(tmp_path: Path) -> None:
         assert torch.equal(read_idx(tmp_path / name), torch.arange(6, dtype=torch.uint8).reshape(2, 3))
     with pytest.raises(SystemExit):
         read_idx(tmp_path / "absent")
+
+
+class Fetched:
+    """In the place of torchvision's MNIST: a fetch takes a while, and does not bear a second one beside it."""
+
+    fetches = 0
+
+    def __init__(self, root: Path, download: bool) -> None:
+        raw = root / "MNIST" / "raw"
+        if download and not raw.is_dir():
+            type(self).fetches += 1
+            raw.mkdir(parents=True)
+            time.sleep(0.3)
+            for part in ("train", "t10k"):
+                (raw / f"{part}-images-idx3-ubyte").write_bytes(
+                    b"\0\0\x08\x03" + struct.pack(">3I", 1, 2, 2) + bytes(4)
+                )
+                (raw / f"{part}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + struct.pack(">I", 1) + b"\7")
+
+
+def test_the_ranks_of_a_node_download_once_into_the_folder_of_its_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    from train import load
+
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", SimpleNamespace(MNIST=Fetched))
+    monkeypatch.setenv("ORCH_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    options = Namespace(dataset="mnist", data_dir=None, download=True)
+    for _ in range(2):
+        with ThreadPoolExecutor(2) as ranks:
+            for train, test in ranks.map(load, [options, options]):
+                assert len(train) == len(test) == 1 and train[0][1] == 7
+    assert Fetched.fetches == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_every_rank_has_its_share_of_each_batch_once() -> None:

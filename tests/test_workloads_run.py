@@ -45,12 +45,12 @@ def test_a_data_set_that_is_nowhere_is_named_with_the_ways_out(orch: Orch, clust
 
 
 def test_multinode_is_stopped_at_epoch_5_and_resumed(orch: Orch) -> None:
-    process = orch.popen("run", "multinode", "--", "12", "100", "--batch-size", "3")
+    process = orch.popen("run", "--nodes", "2", "multinode", "--", "12", "100", "--batch-size", "3")
     output = heard(process, "Epoch 4 of 12")
     process.send_signal(signal.SIGINT)
     output += rest(process)
     assert process.returncode == 130, output
-    resumed = orch("run", "--resume", orch.run_folder().name, "multinode", "--", "12", "2")
+    resumed = orch("run", "--nodes", "2", "--resume", orch.run_folder().name, "multinode", "--", "12", "2")
     assert resumed.returncode == 0, resumed.stderr
     assert re.search(r"Resuming training from snapshot at epoch [56]\n", resumed.stdout), output + resumed.stdout
     assert "Epoch 11 of 12" in resumed.stdout and "Epoch 4 of 12" not in resumed.stdout

@@ -65,9 +65,10 @@ def sync(target: Target, options: SyncOptions, display: Display) -> int:
         if options.check or options.dry_run:
             found = compare(opened, nodes, snapshot, options, target.hosts_file.parent, display)
             return SyncError.exit_code if options.check and any(found.values()) else 0
+        data = wanted_data(opened, target.hosts_file.parent, options)
         deliver(opened, nodes, snapshot, display)
         ensure(opened, nodes, display, offline=options.offline)
-        for source in wanted_data(opened, target.hosts_file.parent, options):
+        for source in data:
             send_data(opened, nodes, source, options.rate, display)
         if options.watch:
             follow(opened, nodes, snapshot, display)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import socket
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ import pytest
 from orchestrator.core.messages import STATUS
 from orchestrator.core.snapshot import Entry, Snapshot, take, tree_id
 from orchestrator.errors import SyncError
-from orchestrator.node import blobs, wire
+from orchestrator.node import blobs, probe, wire
 from orchestrator.node.follow import sizes_at
 from orchestrator.node.journal import Journal, read
 from orchestrator.node.lease import Lease, touch
@@ -152,3 +155,24 @@ def test_only_what_this_host_left_incomplete_is_abandoned(monkeypatch: pytest.Mo
     # The same in a folder that gpu-1 shares: it is that one's to judge.
     assert not blobs.abandoned(gone.replace("gpu@", "gpu-1@"))
     assert not blobs.abandoned("file")
+
+
+def test_a_machine_that_was_busy_for_a_moment_is_no_slow_link() -> None:
+    """The first stream comes back whole but late, as from a node that waited for its turn; the second at once."""
+    here, there = socket.socketpair()
+    late = threading.Event()
+
+    def echo() -> None:
+        while data := there.recv(1 << 16):
+            if not late.is_set():
+                late.set()
+                time.sleep(0.2)
+            there.sendall(data)
+
+    thread = threading.Thread(target=echo)
+    thread.start()
+    with here:
+        size, seconds = probe.stream(here, None)
+    thread.join()
+    there.close()
+    assert late.is_set() and size == probe.BULK and seconds < 0.1

@@ -22,6 +22,8 @@ TURNS = 5
 # More than any path's packet, so that full-size packets must get through; less than a second at 5 Mbit/s.
 BULK = 512 * 1024
 BULK_LIMIT = 2.5
+# A stream that took longer than this many seconds is tried again, so often, after so long.
+QUICK, AGAIN, PAUSE = 0.02, 3, 0.1
 DATAGRAMS, DATAGRAM_INTERVAL, DATAGRAM_WAIT = 30, 0.01, 1.0
 GREETING = 16
 PORT_TRIES = 10
@@ -188,7 +190,7 @@ def dial(target, orders, began, results):
             if target["streams"]:
                 # Not before all have counted their datagrams: streams would push them out.
                 time.sleep(max(0.0, began + QUIET - time.monotonic()))
-                found["bulk"] = bulk(sock, orders["seconds"])
+                found["bulk"] = stream(sock, orders["seconds"])
         except OSError:
             found["bulk"] = found["bulk"] or [0, 0.0]
 
@@ -240,6 +242,21 @@ def round_trip(sock):
     return best
 
 
+def stream(sock, seconds):
+    """``bulk``; one that came whole but late is tried again, and the quickest counts.
+
+    A machine that was busy for a moment is no slow link, and twenty milliseconds are but a moment.
+    """
+    found = bulk(sock, seconds)
+    for _ in range(AGAIN):
+        if seconds is not None or found[0] < BULK or found[1] < QUICK:
+            break
+        time.sleep(PAUSE)
+        other = bulk(sock, seconds)
+        found = other if other[0] >= BULK and other[1] < found[1] else found
+    return found
+
+
 def bulk(sock, seconds):
     """``[bytes that came back, seconds]`` of a stream that goes both ways at once.
 
@@ -254,7 +271,7 @@ def bulk(sock, seconds):
         sent = 0
         try:
             while not stopped.is_set() and (seconds is not None or sent < BULK):
-                sent += sock.send(block)
+                sent += sock.send(block if seconds is not None else block[: BULK - sent])
         except OSError:
             return
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from orchestrator.core.checks import check
 from orchestrator.core.facts import Facts
 from orchestrator.core.findings import Examined
 from orchestrator.core.inventory import Host
+from orchestrator.core.messages import PARTS
 from orchestrator.core.plan import nproc_for
 from orchestrator.display import Display
 from orchestrator.node import bounded, machine
@@ -203,3 +205,11 @@ def test_words_reach_a_command_through_any_login_shell(shell: str) -> None:
 
 def test_ping_waits_in_its_systems_units() -> None:
     assert options("linux")[-1] == "1" and options("darwin")[-1] == "1000"
+
+
+@pytest.mark.parametrize(
+    "part", ["system", "own_name", "limits", "memory", "variables", "interfaces", "home", "timekeeping", "logout"]
+)
+def test_what_a_node_says_of_itself_arrives_whole(part: str) -> None:
+    said = json.loads(json.dumps(getattr(machine, part)()))
+    assert PARTS[part](said, part) == said

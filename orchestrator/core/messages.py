@@ -152,7 +152,8 @@ PARTS: dict[str, Shape] = {
             "firewall": maybe(text(64)),
             "boot_id": text(64),
             "root": flag,
-        }
+        },
+        {"network": text(64)},
     ),
     "own_name": record({"hostname": text(256), "addresses": many(ADDRESS)}, {"error": text()}),
     "limits": record(

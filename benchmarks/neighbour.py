@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from orchestrator.core.messages import RUNS
+from orchestrator.protocol.run import ListRuns, RunsHere
 from orchestrator.remote.node import Node
 from tests import bare
 from tests.cluster import Cluster, NodeHost
@@ -76,13 +76,13 @@ def stopped(node: Node, project: Path, host: NodeHost, seconds: float) -> tuple[
         argv = host.enter(*NOBODY, "python3", "-c", ATTACK, str(seconds + 5))
         attack = subprocess.Popen(argv, env=host.login(), stdout=subprocess.PIPE, text=True)
         time.sleep(seconds)
-    (run,) = node.ask("runs", {"run_id": asked["run_id"], "ended": True}, RUNS, 30)["runs"]
+    (run,) = node.ask(ListRuns(run_id=asked.run_id, ended=True), RunsHere.from_wire, 30).runs
     began = time.monotonic()
-    node.stop(asked["run_id"], 5.0)
+    node.stop(asked.run_id, 5.0)
     took = time.monotonic() - began
     if attack is not None:
         said = "{} messages and {} files".format(*attack.communicate()[0].split())
-    return run["state"] == "running", took, said
+    return run.state == "running", took, said
 
 
 def main() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from orchestrator.core.facts import Address
 from orchestrator.core.findings import Examined
 from orchestrator.core.report import from_json
+from orchestrator.protocol.facts import Parts
 
 HEALTHY = Path(__file__).parent.parent / "tests" / "recorded" / "doctor" / "unknown-interface.json"
 ADAPTER = {"state": "ACTIVE", "rate": "200 Gb/sec (4X HDR)", "link": "InfiniBand"}
@@ -31,6 +31,7 @@ GPU = {
 NFS = {
     "path": "/home/u/orch-work",
     "free": 1 << 40,
+    "size": 1 << 42,
     "inodes": None,
     "writable": True,
     "noexec": False,
@@ -62,7 +63,11 @@ def healthy() -> Examined:
 def with_part(seen: Examined, node: str, name: str, value: Any) -> Examined:
     """With another answer of one node."""
     facts = dict(seen.facts)
-    facts[node] = replace(facts[node], parts={**facts[node].parts, name: value})
+    parts = facts[node].parts
+    others = {other: part for other, part in parts.to_wire().items() if other != name and part is not None}
+    unanswered = {other: why for other, why in parts.unanswered.items() if other != name}
+    known = Parts.from_wire({**others, name: value, "unanswered": unanswered})
+    facts[node] = replace(facts[node], parts=known)
     return replace(seen, facts=facts)
 
 
@@ -72,24 +77,27 @@ def examples() -> Iterator[Examined]:
         seen = healthy()
         for node, known in seen.facts.items():
             value = mine if node == "node2" else others
-            if isinstance(value, dict) and "error" not in value and isinstance(known.parts.get(name), dict):
-                value = {**known.parts[name], **value}
+            recorded = known.parts.to_wire()[name]
+            if isinstance(value, dict) and "error" not in value and isinstance(recorded, dict):
+                value = {**recorded, **value}
             if value is not None:
                 seen = with_part(seen, node, name, value)
         yield seen
     seen = healthy()
     facts = {**seen.facts, "node3": replace(seen.facts["node3"], addresses=(Address("eth0", "fd00::3", 64),))}
     yield replace(seen, facts=facts)
-    nfs = with_part(seen, "node2", "home", {**seen.facts["node2"].parts["home"], "kind": "nfs4"})
-    yield with_part(nfs, "node2", "disks", {**seen.facts["node2"].parts["disks"], "workdir": NFS})
+    nfs = with_part(seen, "node2", "home", {**seen.facts["node2"].parts.to_wire()["home"], "kind": "nfs4"})
+    yield with_part(nfs, "node2", "disks", {**seen.facts["node2"].parts.to_wire()["disks"], "workdir": NFS})
     yield _probed(seen, {"master": "timeout"}, into="node1")
     yield _probed(seen, {"rtt": 0.031}, into="node2")
 
 
 def _probed(seen: Examined, changed: dict[str, Any], *, into: str) -> Examined:
-    probes = json.loads(json.dumps(seen.probes))
-    for node, others in probes.items():
-        for other, found in others.items():
-            if into == other or ("rtt" in changed and into == node):
-                found.update(changed)
+    probes = {
+        node: {
+            other: found.replace(**changed) if into == other or ("rtt" in changed and into == node) else found
+            for other, found in others.items()
+        }
+        for node, others in seen.probes.items()
+    }
     return replace(seen, probes=probes)

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.live import Live
@@ -22,7 +22,7 @@ from rich.text import Text
 
 from orchestrator.console import Screen
 from orchestrator.core.escapes import harmless, visible
-from orchestrator.core.events import Event, RunResult
+from orchestrator.core.events import RunResult
 from orchestrator.core.findings import Examined, Finding, merged
 from orchestrator.core.hostrange import folded
 from orchestrator.core.lines import LineAssembler
@@ -32,6 +32,8 @@ from orchestrator.core.secret import masked, masked_words, redacted
 from orchestrator.core.torchrun import as_json, as_ps1, as_sh, commands
 from orchestrator.errors import OrchError
 from orchestrator.progress import Saying, Transfers
+from orchestrator.protocol import events
+from orchestrator.protocol.events import Event, to_line
 from orchestrator.remote.follower import Output, Sample
 from orchestrator.tables import machine, nodes_table, plan_table, runs_table, settings_grid, short_command
 from orchestrator.view import Block, View
@@ -261,7 +263,7 @@ class Display:
     def event(self, event: Event) -> None:
         """An event of a run."""
         if self.as_json:
-            self._write(event.to_json().encode() + b"\n")
+            self._write(to_line(event).encode() + b"\n")
             return
         if self._view is not None:
             self._view.event(event)
@@ -269,8 +271,9 @@ class Display:
         if told is not None:
             self.note(told)
         elif self.verbose:
-            fields = " ".join(f"{name}={value}" for name, value in event.fields.items())
-            self.note(f"{event.node or '-'}: {event.kind} {fields}")
+            about = event.to_wire()
+            fields = " ".join(f"{key}={about[key]}" for key in about if key not in ("event", "time", "node"))
+            self.note(f"{event.node or '-'}: {event.KIND} {fields}")
 
     def detached(self, run_id: str) -> None:
         """How to come back to a run that goes on; its id is the command's result."""
@@ -375,29 +378,35 @@ def _json_lines(key: tuple[str, str, str], lines: bytes) -> bytes:
     return "".join(json.dumps({**about, "line": text}) + "\n" for text in texts).encode()
 
 
-def _allowed(fields: Mapping[str, Any]) -> str:
+def _allowed(stop: events.StopRequested) -> str:
     """How long a stop may take; its user can cut it short."""
-    grace = fields.get("grace") or 0
-    again = "; Ctrl-C again ends them now" if fields.get("by_user") else ""
-    return f" (ranks have {grace:g} s to end{again})" if grace else ""
+    again = "; Ctrl-C again ends them now" if stop.by_user else ""
+    return f" (ranks have {stop.grace:g} s to end{again})" if stop.grace else ""
 
 
 def _told(event: Event) -> str | None:
     """The line that an event is worth to everybody, or None."""
-    fields = event.fields
-    texts = {
-        "stop_requested": f"stopping: {fields.get('reason')}" + _allowed(fields),
-        "stop_failed": f"{event.node}: could not be told to stop: {fields.get('reason')}",
-        "reconnecting": f"{event.node}: connection lost ({fields.get('reason')}); trying again",
-        "reconnected": f"{event.node}: connected again",
-        "node_lost": f"{event.node}: lost, {fields.get('reason')}",
-        "orphaned": f"{event.node}: "
-        + ("the machine was started anew" if fields.get("rebooted") else "the run's supervisor was killed"),
-        "swept": f"{event.node}: ended {fields.get('processes')} processes that were left over",
-        "fenced": f"{event.node}: is back; what it still ran of this run was ended",
-        "rank_failed": f"{event.node}: rank {fields.get('rank')} failed",
-    }
-    return texts.get(event.kind)
+    match event:
+        case events.StopRequested():
+            return f"stopping: {event.reason}" + _allowed(event)
+        case events.StopFailed():
+            return f"{event.node}: could not be told to stop: {event.reason}"
+        case events.Reconnecting():
+            return f"{event.node}: connection lost ({event.reason}); trying again"
+        case events.Reconnected():
+            return f"{event.node}: connected again"
+        case events.NodeLost():
+            return f"{event.node}: lost, {event.reason}"
+        case events.Orphaned():
+            what = "the machine was started anew" if event.rebooted else "the run's supervisor was killed"
+            return f"{event.node}: {what}"
+        case events.Swept():
+            return f"{event.node}: ended {event.processes} processes that were left over"
+        case events.Fenced():
+            return f"{event.node}: is back; what it still ran of this run was ended"
+        case events.RankFailed():
+            return f"{event.node}: rank {event.rank} failed"
+    return None
 
 
 def _label(output: Output) -> str:

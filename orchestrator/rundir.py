@@ -15,10 +15,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from orchestrator.core.events import OF_NODES, Event, RunResult, fold
+from orchestrator.core.events import RunResult, fold
 from orchestrator.core.plan import LaunchPlan
 from orchestrator.core.torchrun import as_json
 from orchestrator.errors import CannotRecord, UsageError
+from orchestrator.protocol import VERSION
+from orchestrator.protocol.events import OF_NODES, Event, LogCut, Planned, WorkerFound, from_line, to_line
+from orchestrator.protocol.shapes import Misshapen
 from orchestrator.remote.follower import Output
 
 TAIL_BYTES = 64 * 1024
@@ -85,19 +88,26 @@ class RunFolder:
 
     def begin(self, nodes: list[str], attempt: int, min_nodes: int | None = None) -> None:
         """An attempt starts on these nodes, of which an elastic one needs ``min_nodes``."""
-        fields = {"nodes": nodes, "attempt": attempt, "min_nodes": min_nodes}
-        self.record(Event(time.time(), "planned", None, fields))
+        self.record(
+            Planned(
+                time=time.time(),
+                nodes=tuple(nodes),
+                attempt=attempt,
+                min_nodes=min_nodes,
+                version=VERSION,
+            )
+        )
 
     def record(self, event: Event) -> None:
         """Keep an event."""
         self.events.append(event)
         if self._events_file is not None:
             with self._recording():
-                self._events_file.write(event.to_json() + "\n")
+                self._events_file.write(to_line(event) + "\n")
                 self._events_file.flush()
-        if event.kind == "planned":
-            self.attempt = event.fields["attempt"]
-        if event.kind == "worker":
+        if isinstance(event, Planned):
+            self.attempt = event.attempt
+        if isinstance(event, WorkerFound):
             # A rank that prints nothing has a log too, an empty one.
             self.log(_of_worker(event, "stdout"))
 
@@ -108,14 +118,17 @@ class RunFolder:
         data = output.data
         if output.skipped:
             data = b"\n[orch: %d bytes are not kept]\n" % output.skipped + data
-            about = {"rank": output.rank, "local_rank": output.local_rank, "stream": output.stream}
-            fields = {
-                **about,
-                "restart": output.restart,
-                "skipped": output.skipped,
-                "added": len(data) - len(output.data),
-            }
-            self.record(Event(time.time(), "log_cut", output.node, fields))
+            cut = LogCut(
+                time=time.time(),
+                node=output.node,
+                rank=output.rank,
+                local_rank=output.local_rank,
+                stream=output.stream,
+                restart=output.restart,
+                skipped=output.skipped,
+                added=len(data) - len(output.data),
+            )
+            self.record(cut)
         with self._recording():
             file = self._logs.get(name := self._log_name(output))
             if file is None:
@@ -142,32 +155,29 @@ class RunFolder:
         """What of the newest attempt is here already, by node: see ``remote.follower.Follower``."""
         found: dict[str, dict[str, int]] = {}
         for event in self.events:
-            if event.kind == "planned":
-                found = {node: {} for node in event.fields["nodes"]}
-                self.attempt = event.fields.get("attempt", 1)
-            elif event.node is not None and event.kind in OF_NODES:
+            if isinstance(event, Planned):
+                found = {node: {} for node in event.nodes}
+                self.attempt = event.attempt
+            elif event.node is not None and event.KIND in OF_NODES:
                 mine = found.setdefault(event.node, {})
                 mine["events"] = mine.get("events", 0) + 1
-                if event.kind == "worker":
+                if isinstance(event, WorkerFound):
                     for output in (_of_worker(event, "stdout"), _of_worker(event, "stderr")):
                         mine[output.name] = self._size(output)
         for node, mine in found.items():
             mine["torchrun"] = self._size(Output(node, None, None, "torchrun", b""))
-        for event in self._newest("log_cut"):
+        for cut in self._cuts():
             # A log here differs from the node's where some of that was left out.
-            fields = event.fields
-            output = Output(
-                event.node or "?", fields["rank"], fields["local_rank"], fields["stream"], b"", fields["restart"]
-            )
+            output = Output(cut.node or "?", cut.rank, cut.local_rank, cut.stream, b"", cut.restart)
             known = found.get(output.node, {})
             if output.name in known:
-                known[output.name] += fields["skipped"] - fields["added"]
+                known[output.name] += cut.skipped - cut.added
         return found
 
-    def _newest(self, kind: str) -> list[Event]:
-        """The events of one kind of the newest attempt."""
-        begun = max((n for n, event in enumerate(self.events) if event.kind == "planned"), default=0)
-        return [event for event in self.events[begun:] if event.kind == kind]
+    def _cuts(self) -> list[LogCut]:
+        """What is not kept of the newest attempt's logs."""
+        begun = max((n for n, event in enumerate(self.events) if isinstance(event, Planned)), default=0)
+        return [event for event in self.events[begun:] if isinstance(event, LogCut)]
 
     def node_folder(self, node: str) -> Path:
         """Where a node's outputs go."""
@@ -224,9 +234,8 @@ class RunFolder:
         return path.stat().st_size if path.exists() else 0
 
 
-def _of_worker(event: Event, stream: str) -> Output:
-    fields = event.fields
-    return Output(event.node or "?", fields["rank"], fields["local_rank"], stream, b"", fields.get("restart", 0))
+def _of_worker(event: WorkerFound, stream: str) -> Output:
+    return Output(event.node or "?", event.rank, event.local_rank, stream, b"", event.restart)
 
 
 def read_events(path: Path, *, mend: bool = True) -> list[Event]:
@@ -244,8 +253,8 @@ def read_events(path: Path, *, mend: bool = True) -> list[Event]:
         file.write_text(whole)
     found = []
     for line in whole.splitlines():
-        with suppress(ValueError, KeyError, TypeError, AttributeError):
-            found.append(Event.from_json(line.lstrip("\0")))
+        with suppress(Misshapen):
+            found.append(from_line(line.lstrip("\0")))
     return found
 
 

@@ -116,17 +116,17 @@ def nodes_table(result: RunResult) -> Table:
 
 def machine(examined: Examined, name: str) -> str:
     """A node in a few words."""
-    facts, memory = examined.facts[name], examined.part(name, "memory") or {}
+    facts, memory = examined.facts[name], examined.parts(name).memory
     system = examined.system(name)
     python = facts.python
     words = [
-        str(system.get("os", facts.system)),
+        system.os or facts.system,
         f"Python {python.version}" if python.version else "no Python",
         f"torch {python.torch}" if python.torch else "no torch",
-        f"{memory.get('cores', '?')} cores",
-        f"{memory.get('total', 0) / 1e9:.0f} GB",
+        f"{memory.cores if memory is not None else '?'} cores",
+        f"{memory.total / 1e9 if memory is not None else 0:.0f} GB",
     ]
-    gpus = examined.part(name, "gpus") or []
+    gpus = examined.parts(name).gpus or ()
     if gpus:
         words.append(f"{len(gpus)} x {gpus[0]['name']}")
     return ", ".join(words)

@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.console import AsIs
-from orchestrator.core.events import Event, fold
+from orchestrator.core.events import fold
+from orchestrator.protocol.events import Event, Planned, StopRequested, TorchrunStarted
 from orchestrator.remote.follower import Output, Sample
 
 WIDE = 120
@@ -60,15 +61,15 @@ class View:
         # When what still runs will be killed, once a stop was asked for.
         self.killed_by: float | None = None
         self.nodes = {name: NodeView() for name in nodes}
-        self.result = fold([Event(time.time(), "planned", None, {"nodes": list(nodes), "attempt": attempt})])
-        self._events: list[Event] = [Event(0.0, "planned", None, {"nodes": list(nodes), "attempt": attempt})]
+        self.result = fold([Planned(time=time.time(), nodes=tuple(nodes), attempt=attempt)])
+        self._events: list[Event] = [Planned(time=0.0, nodes=tuple(nodes), attempt=attempt)]
 
     def event(self, event: Event) -> None:
         """Something happened."""
-        if event.kind == "stop_requested":
-            by = time.monotonic() + event.fields["grace"]
+        if isinstance(event, StopRequested):
+            by = time.monotonic() + event.grace
             self.killed_by = by if self.killed_by is None else min(by, self.killed_by)
-        if event.kind == "torchrun_started":
+        if isinstance(event, TorchrunStarted):
             self.began = min(self.began, event.time)
         self._events.append(event)
         self.result = fold(self._events)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.core.inventory import Host
-from orchestrator.core.messages import STARTED
 from orchestrator.core.snapshot import take
+from orchestrator.protocol.run import Start, Started
 from orchestrator.remote.node import Call, Node
 from orchestrator.remote.ssh import Settings, connections
 from orchestrator.remote.store import Push
@@ -32,40 +32,40 @@ def connected(cluster: Cluster, position: int = 0, settings: Settings | None = N
         link.close()
 
 
-def request(node: Node, project: Path, argv: Sequence[str], **changes: Any) -> dict[str, Any]:
+def request(node: Node, project: Path, argv: Sequence[str], **changes: Any) -> Start:
     """What starts ``argv`` on a node in a copy of the folder ``project``, which is synced for it."""
     tree = take(project)
     pushed = Push(node, "~/orch-work", PROJECT, tree)
     pushed.close() if pushed.have else pushed.send()
     run_id = f"bare-{secrets.token_hex(4)}"
-    return {
-        "run_id": run_id,
-        "attempt": 1,
-        "node": node.name,
-        "nodes": [node.name],
-        "node_rank": 0,
-        "owner": "root@here",
-        "workload": "bare",
-        "workdir": "~/orch-work",
-        "project": PROJECT,
-        "tree": tree.tree_id,
-        "overlays": [],
-        "cwd": ".",
-        "argv": list(argv),
-        "env": {"ORCH_RUN_ID": run_id, "ORCH_ATTEMPT": "1"},
-        "files": {},
-        "first_rank": 0,
-        "min_nodes": None,
-        "nproc": 1,
-        "grace": 5.0,
-        "on_disconnect": None,
-        "cut_off": None,
-        **changes,
-    }
+    usual = Start(
+        run_id=run_id,
+        attempt=1,
+        node=node.name,
+        nodes=(node.name,),
+        node_rank=0,
+        owner="root@here",
+        workload="bare",
+        workdir="~/orch-work",
+        project=PROJECT,
+        tree=tree.tree_id,
+        overlays=(),
+        cwd=".",
+        argv=tuple(argv),
+        env={"ORCH_RUN_ID": run_id, "ORCH_ATTEMPT": "1"},
+        files={},
+        first_rank=0,
+        min_nodes=None,
+        nproc=1,
+        grace=5.0,
+        on_disconnect=None,
+        cut_off=None,
+    )
+    return usual.replace(**changes)
 
 
-def start(node: Node, asked: dict[str, Any]) -> Call:
+def start(node: Node, asked: Start) -> Call:
     """Start it; the call goes on to follow it."""
-    call = node.call("start", asked)
-    call.answer(STARTED, 20.0)
+    call = node.call(asked)
+    call.answer(Started.from_wire, 20.0)
     return call

@@ -22,13 +22,15 @@ from orchestrator.console import Screen
 from orchestrator.core.checks import check
 from orchestrator.core.diagnosis import diagnose, scan
 from orchestrator.core.environment import Environment
-from orchestrator.core.events import Event
 from orchestrator.core.findings import Examined
 from orchestrator.core.inventory import Host, Outputs
-from orchestrator.core.messages import PRUNED, RUNS, USED, VERIFIED
 from orchestrator.core.runs import NodeRun, joined
 from orchestrator.core.snapshot import Snapshot, take
-from orchestrator.node import wire
+from orchestrator.protocol import frames as wire
+from orchestrator.protocol.events import Event
+from orchestrator.protocol.facts import AskFacts
+from orchestrator.protocol.run import Follow, ListRuns, RunsHere
+from orchestrator.protocol.transfer import ListUsed, Prune, Pruned, Used, Verified, Verify
 from orchestrator.remote.environment import Build
 from orchestrator.remote.follower import Closed, Follower, Item, Output, Sample
 from orchestrator.remote.node import Node
@@ -134,18 +136,18 @@ def shown(*what: Any) -> None:
 
 def stopped(node: Node, folder: Path) -> None:
     answer = node.stop(RUN, 1.0)
-    shown(", ".join(answer["ended"] + answer["alive"]), str(answer["refused"]))
+    shown(", ".join(answer.ended + answer.alive), str(answer.refused))
 
 
 def listed(node: Node, folder: Path) -> None:
-    answer = node.ask("runs", {}, RUNS, 5.0)
-    found = joined(NodeRun.from_answer(each, answer["time"], NAME) for each in answer["runs"])
+    answer = node.ask(ListRuns(run_id=None, ended=True), RunsHere.from_wire, 5.0)
+    found = joined(NodeRun.from_answer(each, answer.time, NAME) for each in answer.runs)
     if found:
         shown(runs_table(found))
 
 
 def examined(node: Node, folder: Path) -> None:
-    answers, problems = ask([node], {NAME: {}}, 4)
+    answers, problems = ask([node], {NAME: AskFacts()}, 4)
     if problems:
         raise problems[0]
     twin = {NAME: answers[NAME], "gpu8": answers[NAME]}
@@ -197,19 +199,21 @@ def collected(node: Node, folder: Path) -> None:
 
 
 def asked_for_lists(node: Node, folder: Path) -> None:
-    for verb, shape in (("verify", VERIFIED), ("used", USED), ("prune", PRUNED)):
+    verify = Verify(workdir="~/w", project="p", tree=PLACE)
+    prune = Prune(workdir="~/w", keep=1, runs=False, used=())
+    for request, kind in ((verify, Verified), (ListUsed(), Used), (prune, Pruned)):
         try:
-            shown(str(node.ask(verb, {}, shape, 5.0)))
+            shown(str(node.ask(request, kind.from_wire, 5.0)))
         except errors.OrchError:
             continue
-    node.ask("verify", {}, VERIFIED, 5.0)
+    node.ask(verify, Verified.from_wire, 5.0)
 
 
 def followed(node: Node, folder: Path) -> None:
     items: list[Item] = []
     follower = Follower(
         node,
-        {"run_id": RUN, "attempt": 1},
+        Follow(run_id=RUN, attempt=1),
         items.append,
         timeout=0.001,
         company=lambda: True,
@@ -217,7 +221,7 @@ def followed(node: Node, folder: Path) -> None:
         passive=True,
     )
     try:
-        call = node.call("follow", {"run_id": RUN})
+        call = node.call(Follow(run_id=RUN))
     finally:
         record = RunFolder.open(folder / "runs", RUN)
         record.begin([NAME], 1)
@@ -232,7 +236,7 @@ def followed(node: Node, folder: Path) -> None:
     for _, _, text in record.tails():
         scan(text)
     result = record.result()
-    assert result.over or not any(isinstance(item, Event) and item.kind == "node_lost" for item in items)
+    assert result.over or not any(isinstance(item, Event) and item.KIND == "node_lost" for item in items)
     shown(nodes_table(result), str(diagnose(result)))
     [str(item) for item in items if isinstance(item, Sample)]
     record.close()

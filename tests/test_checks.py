@@ -11,11 +11,12 @@ import pytest
 from docs import make
 from docs.examples import GPU, healthy, with_part
 from orchestrator.core.checks import CHECKS, check
-from orchestrator.core.facts import Address, Interpreter
-from orchestrator.core.findings import Examined, Finding, merged
+from orchestrator.core.facts import Address
+from orchestrator.core.findings import UNKNOWN, Examined, Finding, merged
 from orchestrator.core.pair_checks import culprits
 from orchestrator.core.remedies import let_in
 from orchestrator.core.report import as_html, as_json, from_json
+from orchestrator.protocol.facts import Interpreter
 
 RECORDED = sorted((Path(__file__).parent / "recorded" / "doctor").glob("*.json"))
 
@@ -35,8 +36,8 @@ def test_recorded_facts_give_the_same_findings(file: Path) -> None:
 
 def test_a_master_port_that_lost_packets_missed_is_not_a_firewall() -> None:
     seen = recorded("30-packet-loss")
-    probes = {a: {b: dict(found) for b, found in row.items()} for a, row in seen.probes.items()}
-    probes["node2"]["node1"]["master"] = "timeout"
+    probes = {a: dict(row) for a, row in seen.probes.items()}
+    probes["node2"]["node1"] = probes["node2"]["node1"].replace(master="timeout")
     assert check(replace(seen, probes=probes)) == check(seen)
 
 
@@ -88,7 +89,7 @@ def test_a_backend_that_torch_lacks() -> None:
 
 def test_a_master_port_that_the_kernel_gives_away() -> None:
     seen = healthy()
-    limits = {**seen.facts["node1"].parts["limits"], "ephemeral_ports": [32768, 60999]}
+    limits = {**seen.facts["node1"].parts.to_wire()["limits"], "ephemeral_ports": [32768, 60999]}
     (found,) = check(replace(with_part(seen, "node1", "limits", limits), port=40000))
     assert found.nodes == ("node1",) and "(32768 to 60999)" in found.what
 
@@ -111,7 +112,7 @@ def test_infiniband_needs_locked_memory() -> None:
 
 def test_a_container_with_little_memory() -> None:
     seen = healthy()
-    memory = {**seen.facts["node2"].parts["memory"], "limit": 2 << 30}
+    memory = {**seen.facts["node2"].parts.to_wire()["memory"], "limit": 2 << 30}
     (found,) = check(with_part(seen, "node2", "memory", memory))
     assert found.what == "its container or slice is limited to 2.0 GiB of memory"
 
@@ -127,7 +128,7 @@ def test_a_container_with_little_memory() -> None:
 )
 def test_how_much_room_is_too_little(what: str, free: int, severity: str) -> None:
     seen = healthy()
-    disks = seen.facts["node2"].parts["disks"]
+    disks = seen.facts["node2"].parts.to_wire()["disks"]
     (found,) = check(with_part(seen, "node2", "disks", {**disks, what: {**disks[what], "free": free}}))
     assert (found.nodes, found.severity) == (("node2",), severity)
 
@@ -197,14 +198,14 @@ def test_torch_that_cannot_use_its_gpus() -> None:
 
 def test_memory_that_is_swapped_out() -> None:
     seen = healthy()
-    memory = {**seen.facts["node2"].parts["memory"], "swap": 8 << 30, "swap_free": 1 << 30}
+    memory = {**seen.facts["node2"].parts.to_wire()["memory"], "swap": 8 << 30, "swap_free": 1 << 30}
     (found,) = check(with_part(seen, "node2", "memory", {**memory, "total": 16 << 30}))
     assert found.what.startswith("7.0 GiB of it are swapped out")
 
 
 def test_a_kernel_that_pytorch_hangs_on() -> None:
     seen = healthy()
-    system = {**seen.facts["node3"].parts["system"], "kernel": "5.4.0-150-generic"}
+    system = {**seen.facts["node3"].parts.to_wire()["system"], "kernel": "5.4.0-150-generic"}
     (found,) = check(with_part(seen, "node3", "system", system))
     assert found.nodes == ("node3",) and "before 5.5" in found.what
 
@@ -219,15 +220,15 @@ def test_requirements_are_compared_as_pip_would() -> None:
 
 def test_a_stream_that_starves_on_a_narrow_link_is_no_black_hole() -> None:
     seen = recorded("slow-link")
-    probes = json.loads(json.dumps(seen.probes))
-    probes["node2"]["node3"]["bulk"] = [0, 2.5]
+    probes = {a: dict(row) for a, row in seen.probes.items()}
+    probes["node2"]["node3"] = probes["node2"]["node3"].replace(bulk=(0, 2.5))
     (found,) = check(replace(seen, probes=probes))
     assert (found.nodes, found.check) == (("node2",), "throughput")
 
 
 def test_processors_that_differ() -> None:
     seen = healthy()
-    system = {**seen.facts["node3"].parts["system"], "machine": "aarch64"}
+    system = {**seen.facts["node3"].parts.to_wire()["system"], "machine": "aarch64"}
     (found,) = check(with_part(seen, "node3", "system", system))
     assert (found.severity, found.nodes) == ("fail", ("node3",)) and "aarch64, most have x86_64" in found.what
 
@@ -236,7 +237,7 @@ def test_quick_checks_are_a_part_of_all() -> None:
     seen = replace(
         healthy(),
         facts={
-            name: replace(known, python=Interpreter("/x", error="no such program"))
+            name: replace(known, python=Interpreter(path="/x", error="no such program"))
             for name, known in healthy().facts.items()
         },
     )
@@ -260,11 +261,11 @@ def test_who_is_to_blame(bad: set[tuple[str, str]], nodes: list[str], pairs: lis
 
 
 def test_remedies_are_spelled_as_the_system_does() -> None:
-    assert let_in({"firewall": "ufw"}, ["10.0.0.2", "10.0.0.1"]) == (
+    assert let_in(UNKNOWN.replace(firewall="ufw"), ["10.0.0.2", "10.0.0.1"]) == (
         "there: sudo ufw allow from 10.0.0.1 && sudo ufw allow from 10.0.0.2"
     )
     assert "firewall-cmd --permanent --zone=trusted --add-source=10.0.0.1" in let_in(
-        {"firewall": "firewall-cmd", "root": True}, ["10.0.0.1"]
+        UNKNOWN.replace(firewall="firewall-cmd", root=True), ["10.0.0.1"]
     )
 
 

@@ -14,18 +14,18 @@ import pytest
 
 from orchestrator.commands.watch import Collector, exit_code
 from orchestrator.core.choice import Offer, choose
-from orchestrator.core.events import Event
 from orchestrator.core.inventory import Outputs
-from orchestrator.core.messages import OFFERED, SENT
 from orchestrator.display import Display
 from orchestrator.errors import OrchError
-from orchestrator.node import wire
+from orchestrator.protocol import frames as wire
+from orchestrator.protocol.transfer import Collect, Offered
 from orchestrator.remote.landing import Landing, Misplaced
 from orchestrator.remote.node import Node, program
 from orchestrator.remote.outputs import collect
 from orchestrator.rundir import RunFolder
 from tests import bare
 from tests.cluster import Cluster
+from tests.history import happened
 from tests.hostile import NAME, RUN, framed, node_that_says
 from tests.test_run import until
 
@@ -141,7 +141,7 @@ def test_names_that_are_odd_but_lawful_come(node: Node, cluster: Cluster, tmp_pa
     assert all((tmp_path / "node1" / name).is_file() for name in (*names, "p/l", "dot"))
     assert (tmp_path / "node1" / ".x.part").read_text() == "t"
     folder = RunFolder.open(tmp_path, RUN)
-    shown = Event(time.time(), "collected", NAME, {"files": 1, "bytes": 1, "left": names, "lacking": names[0]})
+    shown = happened(time.time(), "collected", NAME, {"files": 1, "bytes": 1, "left": names, "lacking": names[0]})
     folder.record(shown)
     Display(verbose=True).event(shown)
     Display().note(names[0])
@@ -160,7 +160,7 @@ def test_a_node_that_dawdles_does_not_keep_a_run_from_its_end(
 
     begin = [{"work": "/w", "files": [["f", 1000, 1, None]]}, {"path": "f", "size": 1000, "mode": 420}]
     node = node_that_says(b"".join(map(framed, begin)))
-    call = node.call("collect", {"run_id": RUN})
+    call = node.call(Collect(run_id=RUN))
     said = call.channel.read
     first = [True]
 
@@ -171,7 +171,7 @@ def test_a_node_that_dawdles_does_not_keep_a_run_from_its_end(
         return read(call.channel, 0)
 
     call.channel.read = slowly  # type: ignore[method-assign]
-    monkeypatch.setattr(node, "call", lambda verb, request: call)
+    monkeypatch.setattr(node, "call", lambda request: call)
     began = time.monotonic()
     with pytest.raises(OrchError, match="or nothing" if not piece else "no whole answer within"):
         collect(node, RUN, Outputs(), tmp_path)
@@ -214,9 +214,9 @@ def test_what_changes_between_offer_and_sending_stays_and_the_rest_comes(
     )
     for _ in bare.start(node, asked).frames(20):
         continue
-    work = cluster.hosts[0].home / "orch-work" / "runs" / "node1" / asked["run_id"]
-    call = node.call("collect", {"run_id": asked["run_id"]})
-    offered = {entry[0]: entry[1] for entry in call.answer(OFFERED, 20)["files"]}
+    work = cluster.hosts[0].home / "orch-work" / "runs" / "node1" / asked.run_id
+    call = node.call(Collect(run_id=asked.run_id))
+    offered = {entry[0]: entry[1] for entry in call.answer(Offered.from_wire, 20).files}
     assert set(offered) == {"gone", "short", "grown", "new", "kept", "piped"}
     (work / "gone").unlink()
     (work / "short").write_text("1")
@@ -231,7 +231,7 @@ def test_what_changes_between_offer_and_sending_stays_and_the_rest_comes(
     for kind, payload in call.frames(20):
         if kind == wire.DATA:
             got[last] += payload  # noqa: F821
-        elif (about := SENT(json.loads(payload), "")).get("done"):
+        elif (about := json.loads(payload)).get("done"):
             break
         else:
             last = about["path"]
@@ -299,12 +299,12 @@ def test_a_collection_that_fails_is_said_once_and_told_by_the_exit_code(
     broken = node_that_says(framed({"work": "/w", "files": "none"}))
     collector = Collector([broken], RUN, Outputs(), folder)
     with collector.every(0.01, Display()):
-        until(lambda: [each.kind for each in folder.events].count("collect_failed") > 3, 10)
+        until(lambda: [each.KIND for each in folder.events].count("collect_failed") > 3, 10)
     collector.finish(Display())
     said = [line for line in capsys.readouterr().err.splitlines() if "could not be fetched" in line]
     assert len(said) == 1 and said[0].startswith(f"{NAME}: its outputs could not be fetched: spoke nonsense")
     ended = {"exit_code": 0, "signal": None, "stopped": False, "killed": 0}
-    folder.record(Event(time.time(), "finished", NAME, ended))
+    folder.record(happened(time.time(), "finished", NAME, ended))
     assert folder.result().ok and exit_code(folder.result(), None) == 5
     folder.close()
 

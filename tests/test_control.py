@@ -16,13 +16,15 @@ from orchestrator import errors
 from orchestrator.cli import raise_open_files
 from orchestrator.commands.restart import Lineup, next_lineup
 from orchestrator.commands.watch import Grace, grace_of, watch
-from orchestrator.core.events import Event, fold
+from orchestrator.core.events import fold
 from orchestrator.core.inventory import Host, parse_inventory
-from orchestrator.core.messages import RUNS
 from orchestrator.display import Display
-from orchestrator.node import logcut, paths, tidy
-from orchestrator.node.follow import Stream
-from orchestrator.remote import gang as gang_module
+from orchestrator.node.host import paths
+from orchestrator.node.run import logcut
+from orchestrator.node.run.follow import Log
+from orchestrator.node.store import prune
+from orchestrator.protocol.events import Event
+from orchestrator.protocol.run import Follow, ListRuns, RunsHere, Started
 from orchestrator.remote.follower import Follower, Output
 from orchestrator.remote.gang import Gang
 from orchestrator.remote.node import Node
@@ -31,6 +33,7 @@ from orchestrator.rundir import MOST_OPEN, RunFolder
 from tests import bare
 from tests.cluster import Cluster
 from tests.conftest import Orch
+from tests.history import happened
 from tests.hostile import Link, framed, node_that_says
 from tests.test_run import until
 
@@ -95,9 +98,9 @@ def test_a_second_orch_follows_without_writing(folder: RunFolder, tmp_path: Path
     folder.log(output(0))
     second = RunFolder.open(tmp_path, RUN)
     assert folder.writing and not second.writing
-    assert [event.kind for event in second.events] == ["planned"]
+    assert [event.KIND for event in second.events] == ["planned"]
     second.log(output(0))
-    second.record(Event(1.0, "attached", None, {}))
+    second.record(happened(1.0, "attached", None, {}))
     second.close()
     folder.log(output(0))
     assert (folder.path / "logs" / "gpu1" / "rank0.stdout.log").read_text() == "x\nx\n"
@@ -110,7 +113,7 @@ def test_a_second_orch_follows_without_writing(folder: RunFolder, tmp_path: Path
 
 def test_what_a_node_left_out_is_said_and_counted(folder: RunFolder, tmp_path: Path) -> None:
     worker = {"rank": 0, "local_rank": 0, "pid": 1, "logs": "logs/x", "restart": 0}
-    folder.record(Event(1.0, "worker", "gpu1", worker))
+    folder.record(happened(1.0, "worker", "gpu1", worker))
     folder.log(output(0, b"", skipped=1000))
     folder.log(output(0, b"tail\n"))
     log = folder.path / "logs" / "gpu1" / "rank0.stdout.log"
@@ -122,10 +125,10 @@ def test_what_a_node_left_out_is_said_and_counted(folder: RunFolder, tmp_path: P
 
 
 def test_whoever_answers_an_attach_was_not_lost() -> None:
-    planned = Event(0.0, "planned", None, {"nodes": ["gpu1", "gpu2"], "attempt": 1})
-    outage = [Event(1.0, "node_lost", name, {"reason": "no answer for 30 s"}) for name in ("gpu1", "gpu2")]
+    planned = happened(0.0, "planned", None, {"nodes": ["gpu1", "gpu2"], "attempt": 1})
+    outage = [happened(1.0, "node_lost", name, {"reason": "no answer for 30 s"}) for name in ("gpu1", "gpu2")]
     assert len(fold([planned, *outage]).failures) == 2
-    result = fold([planned, *outage, Event(2.0, "attached", None, {"nodes": ["gpu1"]})])
+    result = fold([planned, *outage, happened(2.0, "attached", None, {"nodes": ["gpu1"]})])
     assert [failure.node for failure in result.failures] == ["gpu2"] and result.lost == ("gpu2",)
     assert result.nodes["gpu1"].state == "running"
 
@@ -143,7 +146,7 @@ def test_a_try_to_connect_may_take_as_long_as_the_first_one() -> None:
     node = Node(Slow(b""))  # type: ignore[arg-type]
     follower = Follower(
         node,
-        {"run_id": RUN},
+        Follow(run_id=RUN),
         lambda item: None,
         timeout=30.0,
         company=lambda: True,
@@ -161,7 +164,12 @@ def test_a_run_on_one_node_waits_out_an_outage_of_this_side() -> None:
         gang = Gang(nodes, RUN, 1, 30.0)
         for number, node in enumerate(nodes):
             gang._followers[str(number)] = Follower(
-                node, {}, lambda item: None, timeout=30.0, company=lambda: True, stopping=lambda: None
+                node,
+                Follow(run_id=RUN),
+                lambda item: None,
+                timeout=30.0,
+                company=lambda: True,
+                stopping=lambda: None,
             )
             gang._followers[str(number)].name = str(number)
             gang._followers[str(number)].heard_at = time.monotonic() - 100
@@ -179,7 +187,7 @@ def heard(gang: Gang) -> list[str]:
     kinds = []
     while (item := gang.next()) is not None:
         if isinstance(item, Event):
-            kinds.append(item.kind)
+            kinds.append(item.KIND)
     return kinds
 
 
@@ -188,14 +196,14 @@ def test_a_checkpoint_written_on_a_stop_is_not_cut(node: Node, cluster: Cluster,
     # Longer than five seconds.
     script = "trap 'sleep 6; echo saved > saved; exit 0' TERM; echo ready; sleep 300 & wait"
     asked = bare.request(node, project, ["sh", "-c", script])
-    gang = Gang([node], asked["run_id"], 1, 30.0)
+    gang = Gang([node], asked.run_id, 1, 30.0)
     assert gang.start({"node1": asked}) == []
-    until(lambda: list(cluster.hosts[0].home.glob(f".orch/node1/runs/{asked['run_id']}/*/logs/torchrun.log")), 10)
+    until(lambda: list(cluster.hosts[0].home.glob(f".orch/node1/runs/{asked.run_id}/*/logs/torchrun.log")), 10)
     until(lambda: "ready" in next(cluster.hosts[0].home.glob(
-        f".orch/node1/runs/{asked['run_id']}/*/logs/torchrun.log")).read_text(), 10)  # fmt: skip
+        f".orch/node1/runs/{asked.run_id}/*/logs/torchrun.log")).read_text(), 10)  # fmt: skip
     gang.stop("interrupted", by_user=True)
     assert "finished" in heard(gang)
-    assert (cluster.hosts[0].home / "orch-work" / "runs" / "node1" / asked["run_id"] / "saved").exists()
+    assert (cluster.hosts[0].home / "orch-work" / "runs" / "node1" / asked.run_id / "saved").exists()
 
 
 @pytest.mark.cluster
@@ -206,7 +214,7 @@ def test_a_stop_gets_through_where_one_session_is_all_there_is(
     cluster.hosts[0].restart_sshd({"MaxSessions": "1"})
     try:
         with bare.connected(cluster) as alone:
-            gang = Gang([alone], asked["run_id"], 1, 30.0)
+            gang = Gang([alone], asked.run_id, 1, 30.0)
             assert gang.start({"node1": asked}) == []
             gang.stop("interrupted", 1.0, by_user=True)
             kinds = heard(gang)
@@ -221,12 +229,12 @@ def test_a_connection_that_breaks_in_the_middle_of_a_start_leaves_nothing(
 ) -> None:
     asked = bare.request(node, project, ["sleep", "300"])
 
-    def broken(value: Any, where: str) -> Any:
+    def broken(value: object, where: str) -> Started:
         cluster.hosts[0].kill_sshd_sessions()
         raise errors.ConnectionLost("the connection broke", host="node1")
 
-    monkeypatch.setattr(gang_module, "STARTED", broken)
-    gang = Gang([node], asked["run_id"], 1, 30.0)
+    monkeypatch.setattr(Started, "from_wire", broken)
+    gang = Gang([node], asked.run_id, 1, 30.0)
     (refusal,) = gang.start({"node1": asked})
     assert isinstance(refusal, errors.ConnectionLost)
     assert not [each for each in cluster.hosts[0].processes() if each.argv[:1] == ["sleep"]]
@@ -257,7 +265,7 @@ def test_a_log_keeps_its_head_and_its_tail(tmp_path: Path) -> None:
         pytest.skip(f"this disk cannot: {error}")
     assert log.stat().st_size == 4_000_000 and log.stat().st_blocks * 512 < 1 << 20
     assert not logcut.cut(str(log), 1 << 20)
-    stream = Stream("0.stdout", str(log), 0)
+    stream = Log("0.stdout", str(log), 0)
     pieces = []
     while piece := stream.read():
         pieces.append((stream.offset, piece))
@@ -276,14 +284,14 @@ def test_a_log_that_grows_too_long_is_cut_on_the_node_and_that_is_said(
     asked = bare.request(node, project, ["sh", "-c", script], log_limit=1 << 20)
     call = bare.start(node, asked)
     call.channel.close()
-    until(lambda: node.ask("runs", {"run_id": asked["run_id"], "ended": True}, RUNS, 20)["runs"][0]["ended"], 30)
+    until(lambda: node.ask(ListRuns(run_id=asked.run_id, ended=True), RunsHere.from_wire, 20).runs[0].ended, 30)
     work = cluster.hosts[0].home / "orch-work" / "runs" / "node1"
-    log = work / f"{asked['run_id']}.logs" / "attempt1" / "torchrun.log"
+    log = work / f"{asked.run_id}.logs" / "attempt1" / "torchrun.log"
     assert log.stat().st_size > 4_000_000
     if log.stat().st_blocks * 512 > 2 << 20:
         pytest.skip("this disk cannot cut a file's middle out")
-    gang = Gang([node], asked["run_id"], 1, 30.0)
-    made = RunFolder.open(tmp_path / "runs", asked["run_id"])
+    gang = Gang([node], asked.run_id, 1, 30.0)
+    made = RunFolder.open(tmp_path / "runs", asked.run_id)
     made.begin(["node1"], 1)
     assert gang.join({}) == []
     while (item := gang.next()) is not None:
@@ -294,7 +302,7 @@ def test_a_log_that_grows_too_long_is_cut_on_the_node_and_that_is_said(
     assert made.offsets()["node1"]["torchrun"] == log.stat().st_size
     made.close()
     # Somebody else who looks at it now begins with its end.
-    gang = Gang([node], asked["run_id"], 1, 30.0, tail=1000)
+    gang = Gang([node], asked.run_id, 1, 30.0, tail=1000)
     assert gang.join({}) == []
     pieces = []
     while (item := gang.next()) is not None:
@@ -319,7 +327,7 @@ def test_runs_that_ended_long_ago_go_and_the_newest_stay(tmp_path: Path, monkeyp
             for path in Path(paths.run_dir(run_id)).rglob("*"):
                 os.utime(path, (0, 0))
             os.utime(paths.run_dir(run_id), (0, 0))
-    tidy.forget_old(workdir)
+    prune.forget_old(workdir)
     # The oldest but the one that was written to lately; twenty stay in any case.
     assert paths.run_ids() == ["20260003", *(f"2026{number:04}" for number in range(5, 25))]
     kept = sorted(path.name for path in Path(paths.work_dir(workdir, "x")).parent.iterdir())
@@ -343,12 +351,12 @@ def test_a_host_that_came_back_is_used_again_and_one_that_failed_is_not(
         link.host = host
     nodes = tuple(Node(link) for link in links)  # type: ignore[arg-type]
     opened: Any = SimpleNamespace(hosts=hosts, links=tuple(links), spares=(), given_up=set())
-    planned = Event(0.0, "planned", None, {"nodes": ["gpu1", "gpu2", "gpu3"], "attempt": 1})
-    lost = [Event(1.0, "node_lost", "gpu2", {"reason": "no answer"})]
+    planned = happened(0.0, "planned", None, {"nodes": ["gpu1", "gpu2", "gpu3"], "attempt": 1})
+    lost = [happened(1.0, "node_lost", "gpu2", {"reason": "no answer"})]
     lineup = next_lineup(opened, Lineup(hosts, nodes), fold([planned, *lost]), Display())
     assert lineup is not None and sorted(host.name for host in lineup.hosts) == ["gpu1", "gpu2", "gpu3"]
     assert lineup.new == ("gpu2",)
     # One that does not answer is given up, and there are too few then.
-    lost = [Event(1.0, "node_lost", "gpu3", {"reason": "no answer"})]
+    lost = [happened(1.0, "node_lost", "gpu3", {"reason": "no answer"})]
     assert next_lineup(opened, Lineup(hosts, nodes), fold([planned, *lost]), Display()) is None
     assert opened.given_up == {"gpu3"} and "in the place of gpu3: gpu7: gone" in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,29 +9,31 @@ from typing import Any
 import pytest
 
 from orchestrator.core.diagnosis import ENDINGS, Diagnosis, diagnose, scan
-from orchestrator.core.events import Event, fold
+from orchestrator.core.events import fold
 from orchestrator.core.signatures import SIGNATURES, Kind, Signature
+from orchestrator.protocol.events import Event, from_line, to_line
+from tests.history import happened
 
 RECORDED = Path(__file__).parent / "recorded"
-PLANNED = Event(0, "planned", None, {"nodes": ["a", "b", "c"], "attempt": 1})
+PLANNED = happened(0, "planned", None, {"nodes": ["a", "b", "c"], "attempt": 1})
 ENDED: Mapping[str, Any] = {"exit_code": 1, "signal": None, "stopped": False, "killed": 0, "oom_kills": 0}
 
 
 def failed(node: str, rank: int | None, time: float, code: int | None = 1, signal: int | None = None) -> Event:
     fields = {"rank": rank, "exit_code": code, "signal": signal, "message": None}
-    return Event(time, "rank_failed", node, fields)
+    return happened(time, "rank_failed", node, fields)
 
 
 def said(node: str, rank: int | None, text: str) -> list[Event]:
     """The evidence in the end of a log, as a run records it."""
     return [
-        Event(90, "evidence", node, {"rank": rank, "signature": signature, "line": line})
+        happened(90, "evidence", node, {"rank": rank, "signature": signature, "line": line})
         for signature, line in scan(text)
     ]
 
 
 def told(*events: Event) -> Diagnosis:
-    found = diagnose(fold(Event.from_json(event.to_json()) for event in [PLANNED, *events]))
+    found = diagnose(fold(from_line(to_line(event)) for event in [PLANNED, *events]))
     assert found is not None
     return found
 
@@ -68,13 +69,13 @@ def test_signals(signal: int, name: str) -> None:
 
 
 def test_killed_for_memory_only_if_the_kernel_says_so() -> None:
-    ended = Event(6, "finished", "b", {**ENDED, "oom_kills": 1})
+    ended = happened(6, "finished", "b", {**ENDED, "oom_kills": 1})
     assert told(failed("b", 1, 5.0, None, 9), ended).signature == "killed-for-memory"
 
 
 @pytest.mark.parametrize("code, name", [(126, "not-permitted"), (127, "not-found"), (1, "torchrun-ended")])
 def test_a_torchrun_that_fails_itself(code: int, name: str) -> None:
-    assert told(Event(1, "finished", "b", {**ENDED, "exit_code": code})).signature == name
+    assert told(happened(1, "finished", "b", {**ENDED, "exit_code": code})).signature == name
 
 
 def test_an_exception_is_named_and_its_log_shown() -> None:
@@ -90,7 +91,7 @@ def test_torchs_own_prefix_is_no_part_of_a_line() -> None:
 
 
 def test_a_disk_too_full_for_the_traceback() -> None:
-    event = Event(1, "rank_failed", "b", {**failed("b", 1, 1).fields, "full_disks": ["/scratch"]})
+    event = failed("b", 1, 1).replace(full_disks=("/scratch",))
     found = told(event)
     assert (found.signature, found.evidence) == ("disk-full", ("/scratch",))
 
@@ -120,13 +121,13 @@ def test_a_killed_rank_beats_the_others_network_errors_and_timeouts() -> None:
 
 
 def test_a_lost_node_beats_what_its_loss_did_to_others() -> None:
-    lost = Event(35, "node_lost", "b", {"reason": "no answer for 30 s"})
+    lost = happened(35, "node_lost", "b", {"reason": "no answer for 30 s"})
     found = told(failed("a", 0, 1.0), *said("a", 0, "Connection closed by peer"), lost)
     assert (found.signature, found.node) == ("node-lost", "b")
 
 
 def test_exit_0_here_and_a_closed_connection_there_are_uneven_steps() -> None:
-    done = Event(1, "finished", "b", {**ENDED, "exit_code": 0})
+    done = happened(1, "finished", "b", {**ENDED, "exit_code": 0})
     found = told(done, failed("a", 0, 2.0), *said("a", 0, "RuntimeError: Connection closed by peer"))
     assert found.signature == "uneven-steps"
 
@@ -148,7 +149,7 @@ def test_harmless_warnings_are_no_evidence() -> None:
 
 
 def test_a_user_who_stops_a_run_is_told_of_no_failure() -> None:
-    stopped = Event(1, "stop_requested", None, {"reason": "interrupted", "by_user": True})
+    stopped = happened(1, "stop_requested", None, {"reason": "interrupted", "by_user": True})
     result = fold([PLANNED, stopped, failed("a", 0, 2.0)])
     assert result.stopped_by_user and diagnose(result) is None
 
@@ -156,14 +157,11 @@ def test_a_user_who_stops_a_run_is_told_of_no_failure() -> None:
 @pytest.mark.parametrize("file", sorted(RECORDED.glob("*.jsonl")), ids=lambda file: file.stem)
 def test_recorded_runs(file: Path) -> None:
     """Runs that really failed this way; the last event is what was made of them when they were recorded."""
-    events = [Event.from_json(line) for line in file.read_text().splitlines()]
-    (expected,) = (event for event in events if event.kind == "diagnosed")
-    found = diagnose(fold(event for event in events if event.kind != "diagnosed"))
+    events = [from_line(line) for line in file.read_text().splitlines()]
+    (expected,) = (event for event in events if event.KIND == "diagnosed")
+    found = diagnose(fold(event for event in events if event.KIND != "diagnosed"))
     assert found is not None
-    assert json.loads(json.dumps({"node": found.node, **found.as_fields()})) == {
-        "node": expected.node,
-        **expected.fields,
-    }
+    assert found.as_event(expected.time) == expected
     assert found.signature == file.stem
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.node import wire
+from orchestrator.protocol import frames as wire
 from tests.conftest import ROOT
 from tests.hostile import VERBS, Verb, framed, mutated, node_that_says, outside, survived
 

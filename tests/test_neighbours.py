@@ -14,11 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.messages import CLOCK, FACTS, LISTENING, RUNS, STATUS
 from orchestrator.core.snapshot import take
 from orchestrator.errors import OrchError
-from orchestrator.node import paths, relay, wire
-from orchestrator.node.refusal import Refused
+from orchestrator.node.host import paths
+from orchestrator.node.store import relay
+from orchestrator.protocol import frames as wire
+from orchestrator.protocol.facts import AskFacts, Clock, Facts
+from orchestrator.protocol.probe import Listening
+from orchestrator.protocol.refusal import Refused
+from orchestrator.protocol.run import ListRuns, RunsHere
 from orchestrator.remote import node as node_module
 from orchestrator.remote.node import Node
 from orchestrator.remote.relay import Relay
@@ -65,8 +69,8 @@ def parent_of(pid: int) -> int:
 
 
 def states(node: Node, run_id: str) -> list[str]:
-    answer = node.ask("runs", {"run_id": run_id, "ended": True}, RUNS, 20.0)
-    return [run["state"] for run in answer["runs"]]
+    answer = node.ask(ListRuns(run_id=run_id, ended=True), RunsHere.from_wire, 20.0)
+    return [run.state for run in answer.runs]
 
 
 def test_what_a_stranger_sends_to_the_lock_neither_ends_nor_holds_up_a_run(
@@ -101,11 +105,11 @@ while time.monotonic() < end:
         assert sending.stdout is not None
         heard = [line.strip() for line in iter(sending.stdout.readline, "held\n")]
         assert heard and set(heard) <= {"b''", "BrokenPipeError", "ConnectionResetError"}
-        assert states(node, asked["run_id"]) == ["running"]
+        assert states(node, asked.run_id) == ["running"]
         began = time.monotonic()
-        answer = node.stop(asked["run_id"], 5.0)
+        answer = node.stop(asked.run_id, 5.0)
         took = time.monotonic() - began
-    assert answer["ended"] == [asked["run_id"]] and answer["refused"] is None
+    assert answer.ended == (asked.run_id,) and answer.refused is None
     assert took < 3.0
 
 
@@ -125,8 +129,8 @@ def test_the_users_own_nonsense_does_not_end_a_run_either(node: Node, cluster: C
     code += "slow = lock(); slow.send(b'{'); print(slow.recv(1))"
     done = cluster.hosts[0].run("python3", "-c", code, *lines, *more)
     assert done.returncode == 0 or "ConnectionReset" in done.stderr, done.stderr
-    assert states(node, asked["run_id"]) == ["running"]
-    assert node.stop(asked["run_id"], 5.0)["ended"] == [asked["run_id"]]
+    assert states(node, asked.run_id) == ["running"]
+    assert node.stop(asked.run_id, 5.0).ended == (asked.run_id,)
 
 
 IMPOSTOR = """
@@ -152,7 +156,7 @@ def test_a_stranger_who_holds_the_lock_is_named_and_not_believed(
     until(lambda: sleepers(host), 10)
     (job,) = sleepers(host)
     os.kill(parent_of(parent_of(job.pid_outside)), 9)
-    lies = ("[1]", json.dumps({"gone": True, "run_id": asked["run_id"]}), '{"run_id": "x\\u001b[2J"}', "nonsense")
+    lies = ("[1]", json.dumps({"gone": True, "run_id": asked.run_id}), '{"run_id": "x\\u001b[2J"}', "nonsense")
     with stranger(host, IMPOSTOR, *lies) as impostor:
         assert impostor.stdout is not None and impostor.stdout.readline() == "held\n"
         shown = orch("ps", "--nodes", "node1")
@@ -160,13 +164,13 @@ def test_a_stranger_who_holds_the_lock_is_named_and_not_believed(
         pruned = orch("sync", "--prune", "--nodes", "node1")
         assert pruned.returncode == 0, pruned.stderr
         stopped = orch("stop", "--all", "--nodes", "node1", "--grace", "1")
-        assert f"stopped {asked['run_id']} on node1" in stopped.stdout
+        assert f"stopped {asked.run_id} on node1" in stopped.stdout
         assert stopped.returncode == 3
         assert "the lock is held by nobody (uid 65534, pid" in stopped.stderr
         refused = orch("run", "--nodes", "node1", "hello")
         assert refused.returncode == 3
         assert "its lock is held by nobody (uid 65534, pid " in refused.stderr
-    until(lambda: node.ask("status", {}, STATUS, 10) == {"running": None}, 10)
+    until(lambda: node.idle(), 10)
     assert sleepers(host) == []
 
 
@@ -176,13 +180,13 @@ def test_a_strangers_process_with_the_mark_of_a_run_is_none_of_it(
     host = cluster.hosts[0]
     asked = bare.request(node, project, ["sleep", "300"])
     bare.start(node, asked)
-    mark = ("env", f"ORCH_RUN_ID={asked['run_id']}", "ORCH_ATTEMPT=1")
+    mark = ("env", f"ORCH_RUN_ID={asked.run_id}", "ORCH_ATTEMPT=1")
     code = "import signal; signal.signal(15, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
     with stranger(host, code, env=mark) as marked:
         assert marked.stdout is not None and marked.stdout.readline() == "1\n"
         began = time.monotonic()
-        answer = node.stop(asked["run_id"], 5.0)
-        assert answer["ended"] == [asked["run_id"]] and answer["alive"] == [] and time.monotonic() - began < 3.0
+        answer = node.stop(asked.run_id, 5.0)
+        assert answer.ended == (asked.run_id,) and answer.alive == () and time.monotonic() - began < 3.0
         assert marked.poll() is None
 
 
@@ -199,10 +203,10 @@ def test_a_process_that_cannot_be_ended_is_named(
     until(lambda: sleepers(host), 10)
     (job,) = sleepers(host)
     try:
-        answer = node.stop(asked["run_id"], 0.0)
-        assert answer["alive"] == [f"pid {job.pid_inside} (sleep) of nobody"]
+        answer = node.stop(asked.run_id, 0.0)
+        assert answer.alive == (f"pid {job.pid_inside} (sleep) of nobody",)
         events = [json.loads(payload).get("event") for kind, payload in call.frames(10) if kind == wire.JSON]
-        assert [each["alive"] for each in events if each and each["event"] == "finished"] == [answer["alive"]]
+        assert [each["alive"] for each in events if each and each["event"] == "finished"] == [list(answer.alive)]
     finally:
         os.kill(job.pid_outside, 9)
 
@@ -211,10 +215,10 @@ def test_what_orch_keeps_of_a_run_is_its_users_alone(node: Node, cluster: Cluste
     host = cluster.hosts[0]
     asked = bare.request(node, project, ["sh", "-c", "touch made; echo said; sleep 300"])
     bare.start(node, asked)
-    until(lambda: list(host.home.glob(f"orch-work/runs/node1/{asked['run_id']}/made")), 10)
-    node.stop(asked["run_id"], 1.0)
-    kept = list(host.home.glob(f".orch/node1/runs/{asked['run_id']}/**/*"))
-    work = host.home / "orch-work" / "runs" / "node1" / asked["run_id"]
+    until(lambda: list(host.home.glob(f"orch-work/runs/node1/{asked.run_id}/made")), 10)
+    node.stop(asked.run_id, 1.0)
+    kept = list(host.home.glob(f".orch/node1/runs/{asked.run_id}/**/*"))
+    work = host.home / "orch-work" / "runs" / "node1" / asked.run_id
     kept += [work.with_name(f"{work.name}.logs"), *work.with_name(f"{work.name}.logs").rglob("*")]
     assert {"run.json", "events.jsonl", "torchrun.log", "before.json"} <= {path.name for path in kept}
     assert [path for path in [*kept, work] if path.stat().st_mode & 0o077] == []
@@ -252,12 +256,12 @@ def test_nodes_listen_only_where_they_are_told_to(node: Node, cluster: Cluster, 
     assert {each.partition(":")[0] for each in listening(host) - before} == {here}
     receiver.close()
     until(lambda: listening(host) == before, 10)
-    call = node.call("facts", {"parts": [], "probe": True})
-    call.answer(CLOCK, 30)
-    call.answer(FACTS, 30)
+    call = node.call(AskFacts(probe=True))
+    call.answer(Clock.from_wire, 30)
+    call.answer(Facts.from_wire, 30)
     assert listening(host) == before
     call.channel.write(wire.json_frame({"listen": [host.address], "master_port": 29400}))
-    assert call.answer(LISTENING, 30)["master"] == "ok"
+    assert call.answer(Listening.from_wire, 30).master == "ok"
     assert {each.partition(":")[0] for each in listening(host) - before} == {here}
     call.channel.close()
 

@@ -13,18 +13,21 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.messages import STATUS
 from orchestrator.core.snapshot import Entry, Snapshot, take, tree_id
 from orchestrator.errors import SyncError
-from orchestrator.node import blobs, probe, wire
-from orchestrator.node.follow import sizes_at
-from orchestrator.node.journal import Journal, read
-from orchestrator.node.lease import Lease, touch
-from orchestrator.node.sample import parsed_gpus
+from orchestrator.node.probe import dial as probe
+from orchestrator.node.run.dead_man_switch import DeadManSwitch, touch
+from orchestrator.node.run.follow import sizes_at
+from orchestrator.node.run.journal import Journal, read
+from orchestrator.node.run.sample import parsed_gpus
+from orchestrator.node.store import blobs
+from orchestrator.protocol import frames as wire
+from orchestrator.protocol.run import Follow, ListRuns, RunsHere
 from orchestrator.remote.node import Node, program
 from orchestrator.remote.store import Push
 from tests.cluster import Cluster
 from tests.conftest import ROOT, Orch
+from tests.history import happened
 from tests.test_run import until
 
 pytestmark = pytest.mark.cluster
@@ -36,11 +39,11 @@ def test_the_program_is_shipped_once_and_noise_is_told_apart(node: Node, cluster
     profile = cluster.hosts[0].home / ".bashrc"
     profile.write_text("echo welcome to this machine\n")
     try:
-        call = node.call("status", {})
-        assert call.answer(STATUS, 10) == {"running": None}
+        call = node.call(ListRuns(run_id=None, ended=False))
+        assert call.answer(RunsHere.from_wire, 10).runs == ()
         assert call.noise in (b"", b"welcome to this machine\n")
         written = installed.stat().st_mtime_ns
-        assert node.ask("status", {}, STATUS, 10) == {"running": None}
+        assert node.ask(ListRuns(run_id=None, ended=False), RunsHere.from_wire, 10).runs == ()
         assert installed.stat().st_mtime_ns == written
     finally:
         profile.unlink()
@@ -52,7 +55,7 @@ def test_a_log_can_be_followed_from_an_offset(node: Node, orch: Orch) -> None:
     request = {"run_id": orch.run_folder().name, "offsets": {"0.stdout": 90}}
     got = b""
     streams = {}
-    for kind, payload in node.call("follow", request).frames(30):
+    for kind, payload in node.call(Follow(**request)).frames(30):
         if kind == wire.LOG:
             stream, offset = wire.LOG_HEAD.unpack_from(payload)
             if streams[stream] == "0.stdout":
@@ -67,7 +70,7 @@ def test_a_log_can_be_followed_from_an_offset(node: Node, orch: Orch) -> None:
 def test_a_path_that_leaves_the_tree_is_refused(node: Node, path: str, tmp_path: Path) -> None:
     entries = (Entry(path, "file", 0o644, 0, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),)
     with pytest.raises(SyncError, match=r"could leave the tree|more than 255 bytes"):
-        Push(node, "~/w", "p", Snapshot(tmp_path, entries, tree_id(entries))).send()
+        Push(node, "~/w", "p", Snapshot(tmp_path, entries, tree_id(entry.row for entry in entries))).send()
 
 
 def test_a_file_that_changes_while_it_is_sent_is_refused(node: Node, tmp_path: Path, cluster: Cluster) -> None:
@@ -84,7 +87,7 @@ def test_a_file_that_changes_while_it_is_sent_is_refused(node: Node, tmp_path: P
 
 def test_what_nvidia_smi_says() -> None:
     text = "97, 30211, 81559\n0, 4, 81559\n[N/A], [N/A], 81559\n"
-    assert parsed_gpus(text) == [[0.97, 30211 * 2**20, 81559 * 2**20], [0.0, 4 * 2**20, 81559 * 2**20]]
+    assert parsed_gpus(text) == ((0.97, 30211 * 2**20, 81559 * 2**20), (0.0, 4 * 2**20, 81559 * 2**20))
 
 
 def test_a_mark_of_time_gives_the_offset_of_each_log(tmp_path: Path) -> None:
@@ -98,7 +101,7 @@ def test_a_mark_of_time_gives_the_offset_of_each_log(tmp_path: Path) -> None:
 def test_a_node_knows_whether_it_is_cut_off(cluster: Cluster) -> None:
     first, second, third = cluster.hosts
     code = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from orchestrator.node.lease import any_answers\n"
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from orchestrator.node.run.dead_man_switch import any_answers\n"
         "print(any_answers([(address, int(port)) for address, port in zip(sys.argv[1::2], sys.argv[2::2])], 1.0))"
     )
 
@@ -116,17 +119,17 @@ def test_a_node_knows_whether_it_is_cut_off(cluster: Cluster) -> None:
 
 
 def test_a_run_ends_without_its_control_machine_if_that_was_asked_for(tmp_path: Path) -> None:
-    lease = Lease(str(tmp_path), 0.2, None)
-    assert lease.ended() is None
-    until(lambda: lease.ended(), 5)
-    assert lease.ended() == "no control machine for 0 s"
+    switch = DeadManSwitch(str(tmp_path), 0.2, None)
+    assert switch.ended() is None
+    until(lambda: switch.ended(), 5)
+    assert switch.ended() == "no control machine for 0 s"
     touch(str(tmp_path))
-    assert lease.ended() is None
+    assert switch.ended() is None
     # A note that is empty for a moment, or is not there, says nothing of the control machine.
     (tmp_path / "contact").write_text("")
-    assert lease.ended() is None
+    assert switch.ended() is None
     (tmp_path / "contact").unlink()
-    assert lease.ended() is None
+    assert switch.ended() is None
 
 
 def test_events_are_kept_until_the_disk_has_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,10 +142,10 @@ def test_events_are_kept_until_the_disk_has_room(tmp_path: Path, monkeypatch: py
         return written(descriptor, data)
 
     monkeypatch.setattr(os, "write", full)
-    journal.record("worker", rank=0)
+    journal.record(happened(1.0, "worker", None, {"rank": 0}))
     assert read(str(tmp_path)) == []
-    journal.record("rank_failed", rank=0)
-    assert [event["event"] for event in read(str(tmp_path))] == ["worker", "rank_failed"]
+    journal.record(happened(2.0, "rank_failed", None, {"rank": 0, "exit_code": 1, "signal": None}))
+    assert [event.KIND for event in read(str(tmp_path))] == ["worker", "rank_failed"]
     journal.close()
 
 

@@ -16,12 +16,17 @@ from typing import Any
 import pytest
 
 from orchestrator.core.diagnosis import diagnose
-from orchestrator.core.events import Event, fold
+from orchestrator.core.events import fold
 from orchestrator.core.inventory import Host, Outputs
-from orchestrator.core.messages import CLOCK, FACTS, PRUNED, RUNS, VERIFIED
 from orchestrator.core.snapshot import take
 from orchestrator.errors import OrchError
-from orchestrator.node import blobs, journal, paths, place
+from orchestrator.node.host import paths, shared_disk
+from orchestrator.node.run import journal
+from orchestrator.node.store import blobs
+from orchestrator.protocol import frames
+from orchestrator.protocol.facts import AskFacts, Clock, Facts
+from orchestrator.protocol.run import Kept, ListRuns, RunsHere
+from orchestrator.protocol.transfer import BuildEnvironment, Prune, Pruned, Verified, Verify, Wheels
 from orchestrator.remote import node as node_module
 from orchestrator.remote.node import Node, program
 from orchestrator.remote.outputs import collect
@@ -31,6 +36,7 @@ from orchestrator.rundir import read_events
 from orchestrator.sandbox.cluster import Sandbox
 from tests import bare
 from tests.conftest import ROOT
+from tests.history import happened
 
 VERSIONS = ("3.7", "3.8")
 
@@ -72,22 +78,22 @@ def test_a_whole_life_on_an_old_python(
     for kind, payload in call_.frames(20):
         if kind == b"L" or b'"torchrun_started"' in payload:
             break
-    (run,) = boxed.ask("runs", {"run_id": None, "ended": False}, RUNS, 20)["runs"]
-    assert run["state"] == "running"
-    assert boxed.stop(asked["run_id"], 5.0)["ended"] == [asked["run_id"]]
-    assert collect(boxed, asked["run_id"], Outputs(), tmp_path / "got").files >= 1
-    facts = boxed.call("facts", {"parts": ["system", "limits", "memory", "interfaces"], "probe": False})
-    facts.answer(CLOCK, 30)
-    assert "error" not in facts.answer(FACTS, 30)["parts"]["system"]
-    tree = {"workdir": "~/orch-work", "project": bare.PROJECT, "tree": asked["tree"]}
-    assert boxed.ask("verify", tree, VERIFIED, 20) == {"changed": [], "missing": [], "added": []}
+    (run,) = boxed.ask(ListRuns(run_id=None, ended=False), RunsHere.from_wire, 20).runs
+    assert run.state == "running"
+    assert boxed.stop(asked.run_id, 5.0).ended == (asked.run_id,)
+    assert collect(boxed, asked.run_id, Outputs(), tmp_path / "got").files >= 1
+    facts = boxed.call(AskFacts(parts=("system", "limits", "memory", "interfaces")))
+    facts.answer(Clock.from_wire, 30)
+    assert facts.answer(Facts.from_wire, 30).parts.system is not None
+    tree = Verify(workdir="~/orch-work", project=bare.PROJECT, tree=asked.tree)
+    assert boxed.ask(tree, Verified.from_wire, 20) == Verified(changed=(), missing=(), added=())
     relay = Relay(boxed, "~/orch-work", "~/orch-work/data/x", take(project).entries)
     relay.listen(["127.0.0.1"])
     relay.order("token", None, [(0, 0)])
     relay.feed(iter([b"text"]))
     assert relay.result(lambda done: None).complete
-    request = {"workdir": "~/orch-work", "keep": 1, "runs": True, "used": []}
-    assert boxed.ask("prune", request, PRUNED, 20)["runs"] == 0
+    request = Prune(workdir="~/orch-work", keep=1, runs=True, used=())
+    assert boxed.ask(request, Pruned.from_wire, 20).runs == 0
 
 
 def test_an_installation_that_fails_leaves_nothing(
@@ -136,7 +142,7 @@ def test_a_workdir_on_an_odd_disk(kind: str, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("HOME", str(tmp_path))
     OddDisk(monkeypatch, kind)
     workdir = str(tmp_path / "workdir")
-    assert place.of(workdir) == place.of(workdir)
+    assert shared_disk.of(workdir) == shared_disk.of(workdir)
     store = blobs.Blobs(workdir)
     with store.held(), pytest.raises(Exception, match="something is being synced"), store.held(alone=True):
         pass
@@ -154,10 +160,8 @@ def test_two_builds_of_one_environment_at_once(tmp_path: Path, boxed: Node) -> N
     ended: list[Any] = []
 
     def build() -> None:
-        call = boxed.call(
-            "environment", {"workdir": "~/w", "key": "ab" * 16, "requirements": "x", "python": str(fake)}
-        )
-        call.channel.write(node_module.wire.json_frame({"wheels": None}))
+        call = boxed.call(BuildEnvironment(workdir="~/w", key="ab" * 16, requirements="x", python=str(fake)))
+        call.channel.write(frames.message_frame(Wheels(wheels=None)))
         found = [json.loads(payload) for _, payload in call.frames(20)]
         ended.append(found[-1])
 
@@ -171,26 +175,34 @@ def test_two_builds_of_one_environment_at_once(tmp_path: Path, boxed: Node) -> N
 
 
 DAMAGED = (
-    b'{"event": "worker", "time": 1.0, "rank": 0}\n\0\0\0\0{"event": "finished", "time": 2.0}\n\0\0\0\n{"ev\n[]\n'
+    b'{"event": "torchrun_started", "time": 1.0, "pid": 7}\n\0\0\0\0'
+    b'{"event": "failed_to_start", "time": 2.0, "error": "x"}\n\0\0\0\n{"ev\n[]\n'
 )
 
 
 def test_events_that_a_power_cut_damaged_are_passed_over(tmp_path: Path) -> None:
-    (tmp_path / "events.jsonl").write_bytes(DAMAGED + b'{"event": "x", "time": 3.0}\n')
-    assert [event["event"] for event in journal.read(str(tmp_path))] == ["worker", "finished", "x"]
-    assert [event.kind for event in read_events(tmp_path)] == ["worker", "finished", "x"]
+    (tmp_path / "events.jsonl").write_bytes(
+        DAMAGED + b'{"event": "stopping", "time": 3.0, "by": "x", "grace": 1}\n'
+    )
+    assert [event.KIND for event in journal.read(str(tmp_path))] == [
+        "torchrun_started",
+        "failed_to_start",
+        "stopping",
+    ]
+    assert [event.KIND for event in read_events(tmp_path)] == ["torchrun_started", "failed_to_start", "stopping"]
 
 
 def test_a_machine_that_was_started_anew_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     folder = Path(paths.attempt_dir("run", 1))
     folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"boot_id": paths.boot_id()}))
+    kept = Kept(run_id="run", attempt=1, work="/w", workdir="/d", tree="ab" * 16, boot_id=paths.boot_id())
+    (folder / "run.json").write_text(json.dumps(kept.to_wire()))
     assert not paths.rebooted("run", 1)
-    (folder / "run.json").write_text(json.dumps({"boot_id": "another"}))
+    (folder / "run.json").write_text(json.dumps(kept.replace(boot_id="another").to_wire()))
     assert paths.rebooted("run", 1)
-    planned = Event(0.0, "planned", None, {"nodes": ["gpu1"], "attempt": 1})
-    result = fold([planned, Event(1.0, "orphaned", "gpu1", {"rebooted": True})])
+    planned = happened(0.0, "planned", None, {"nodes": ["gpu1"], "attempt": 1})
+    result = fold([planned, happened(1.0, "orphaned", "gpu1", {"rebooted": True})])
     assert result.failures[0].describe() == "gpu1 was rebooted while the run was on"
     found = diagnose(result)
     assert found is not None and found.signature == "rebooted"

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.checks import check
-from orchestrator.core.events import Event, fold
-from orchestrator.core.facts import Address, Facts, Interpreter, Running
+from orchestrator.core.events import fold
+from orchestrator.core.facts import Address, Facts
 from orchestrator.core.findings import Examined
 from orchestrator.core.hostrange import expand, folded
 from orchestrator.core.inventory import Host, Rendezvous
@@ -26,7 +27,10 @@ from orchestrator.core.plan import LaunchPlan, RunSpec, Workload, plan
 from orchestrator.core.snapshot import take
 from orchestrator.core.torchrun import as_json, as_ps1, as_sh, commands
 from orchestrator.errors import PreflightError, SyncError, UsageError
+from orchestrator.protocol.events import from_line, to_line
+from orchestrator.protocol.facts import Interface, Interpreter, Parts, Running
 from tests.conftest import ROOT
+from tests.history import happened
 
 HOSTS = (Host("a", "a"), Host("b", "b", gpus=2, env={"X": "it's", "HF_TOKEN": "hush"}))
 
@@ -39,7 +43,7 @@ def facts(name: str, last: int, **changes: object) -> Facts:
         user="u",
         system="Linux",
         path="/usr/bin",
-        python=Interpreter("/usr/bin/python3", "3.11.2", "2.4.0"),
+        python=Interpreter(path="/usr/bin/python3", version="3.11.2", torch="2.4.0"),
         gpus=0,
         addresses=(
             Address("lo", "127.0.0.1", 8),
@@ -123,21 +127,21 @@ def test_an_elastic_run_leaves_restarts_to_torchrun() -> None:
 
 def test_an_elastic_run_is_well_while_enough_nodes_are() -> None:
     began = [
-        Event(0, "planned", None, {"nodes": ["a", "b", "c"], "attempt": 1, "min_nodes": 2}),
-        Event(2, "node_lost", "c", {"reason": "silence"}),
-        Event(3, "rank_failed", "b", {"rank": 1, "exit_code": 1, "signal": None}),
+        happened(0, "planned", None, {"nodes": ["a", "b", "c"], "attempt": 1, "min_nodes": 2}),
+        happened(2, "node_lost", "c", {"reason": "silence"}),
+        happened(3, "rank_failed", "b", {"rank": 1, "exit_code": 1, "signal": None}),
     ]
     assert fold(began).bearable and not fold(began).ok
-    restarted = Event(4, "worker", "b", {"rank": 1, "local_rank": 0, "restart": 1})
+    restarted = happened(4, "worker", "b", {"rank": 1, "local_rank": 0, "restart": 1})
     ended = [
-        Event(9, "finished", node, {"exit_code": 0, "signal": None, "stopped": False, "killed": 0})
+        happened(9, "finished", node, {"exit_code": 0, "signal": None, "stopped": False, "killed": 0})
         for node in "ab"
     ]
     result = fold([*began, restarted, *ended])
     assert result.ok and result.failures == () and result.lost == ("c",)
     # The first node holds the rendezvous; and one node is too few.
     for lost in ("a", "b"):
-        worse = fold([*began, Event(5, "node_lost", lost, {"reason": "silence"})])
+        worse = fold([*began, happened(5, "node_lost", lost, {"reason": "silence"})])
         assert not worse.bearable and not worse.ok
 
 
@@ -179,7 +183,8 @@ def test_an_address_behind_nat_is_not_used() -> None:
     ],
 )
 def test_the_fastest_network_of_all_nodes_is_preferred(speeds: dict[str, int], master: str) -> None:
-    parts = {"interfaces": {name: {"speed": speed} for name, speed in speeds.items()}}
+    cards = {name: Interface(up=True, speed=speed, mtu=1500, kind="ethernet") for name, speed in speeds.items()}
+    parts = Parts(interfaces=cards)
     known = {name: facts(name, last, parts=parts) for name, last in (("a", 1), ("b", 2))}
     fast = {
         name: replace(each, addresses=(*each.addresses, Address("ib0", f"10.9.0.{number}", 24)))
@@ -206,11 +211,11 @@ def test_findings() -> None:
         "a": facts(
             "a",
             1,
-            python=Interpreter("/x", error="no such program"),
-            running=Running("r9", "ann@pc", "t", 7200),
+            python=Interpreter(path="/x", error="no such program"),
+            running=Running(run_id="r9", owner="ann@pc", workload="t", age=7200),
             leftovers=("r8",),
         ),
-        "b": facts("b", 2, python=Interpreter("/usr/bin/python3", "3.11.2", None)),
+        "b": facts("b", 2, python=Interpreter(path="/usr/bin/python3", version="3.11.2", torch=None)),
     }
     found = {str(finding) for finding in check(Examined(HOSTS, known, own_run="r7"), quick=True)}
     beginnings = (
@@ -226,12 +231,12 @@ def test_findings() -> None:
 def test_events_fold_to_how_each_node_ended() -> None:
     ended = {"exit_code": 1, "signal": None, "stopped": False, "killed": 0}
     events = [
-        Event(0, "planned", None, {"nodes": ["a", "b"]}),
-        Event(1, "rank_failed", "b", {"rank": 1, "exit_code": None, "signal": 9, "message": None}),
-        Event(2, "finished", "b", ended),
-        Event(3, "finished", "a", {**ended, "stopped": True}),
+        happened(0, "planned", None, {"nodes": ["a", "b"]}),
+        happened(1, "rank_failed", "b", {"rank": 1, "exit_code": None, "signal": 9, "message": None}),
+        happened(2, "finished", "b", ended),
+        happened(3, "finished", "a", {**ended, "stopped": True}),
     ]
-    result = fold(Event.from_json(event.to_json()) for event in events)
+    result = fold(from_line(to_line(event)) for event in events)
     assert [failure.describe() for failure in result.failures] == ["rank 1 on b was killed by SIGKILL"]
     assert [node.state for node in result.nodes.values()] == ["stopped", "failed"]
     assert result.over
@@ -283,19 +288,31 @@ def test_an_unreadable_file_is_refused_by_name() -> None:
 
 MAY = {
     "errors": set(),
-    "core": {"core", "errors"},
-    "node": {"node"},
-    "remote": {"remote", "core", "errors", "node"},
+    "protocol": {"protocol"},
+    "core": {"core", "errors", "protocol"},
+    "node": {"node", "protocol"},
+    "remote": {"remote", "core", "errors", "protocol"},
     "sandbox": {"sandbox", "core", "errors"},
-    "rundir": {"remote", "core", "errors"},
+    "rundir": {"remote", "core", "errors", "protocol"},
     "console": {"core"},
-    "view": {"console", "remote", "core"},
+    "view": {"console", "remote", "core", "protocol"},
     "tables": {"core"},
     "progress": set(),
     "datasets": {"errors"},
     "wheels": {"core", "errors"},
-    "display": {"console", "view", "tables", "progress", "remote", "core", "errors"},
-    "commands": {"commands", "remote", "sandbox", "datasets", "wheels", "display", "rundir", "core", "errors"},
+    "display": {"console", "view", "tables", "progress", "remote", "core", "errors", "protocol"},
+    "commands": {
+        "commands",
+        "remote",
+        "sandbox",
+        "datasets",
+        "wheels",
+        "display",
+        "rundir",
+        "core",
+        "errors",
+        "protocol",
+    },
     "options": {"commands", "remote", "core", "errors"},
     "cli": {"options", "commands", "display", "errors"},
     "__main__": {"cli"},
@@ -309,6 +326,16 @@ def test_the_folder_says_what_code_may_touch() -> None:
         layer = file.relative_to(ROOT / "orchestrator").parts[0].removesuffix(".py")
         for node in ast.walk(ast.parse(file.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if layer in ("node", "protocol") and isinstance(node, ast.ImportFrom) and node.level:
+                # Both are shipped: what a node imports is below one of them.
+                inside = len(file.relative_to(ROOT / "orchestrator").parts) - node.level
+                above = file.relative_to(ROOT / "orchestrator").parts[:inside]
+                where = [*above, *(node.module or "").split(".")]
+                assert where[0] in MAY[layer], f"{file.name} imports {where}"
+            if layer in ("node", "protocol") and not (isinstance(node, ast.ImportFrom) and node.level):
+                assert all(name.split(".")[0] in sys.stdlib_module_names for name in names), (
+                    f"{file.name}: {names}"
+                )
             if isinstance(node, ast.ImportFrom) and node.level == 0:
                 names = (
                     [node.module or ""]

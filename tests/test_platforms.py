@@ -17,11 +17,13 @@ from orchestrator.core.checks import check
 from orchestrator.core.facts import Facts
 from orchestrator.core.findings import Examined
 from orchestrator.core.inventory import Host
-from orchestrator.core.messages import PARTS
 from orchestrator.core.plan import nproc_for
 from orchestrator.display import Display
-from orchestrator.node import bounded, machine
-from orchestrator.node.facts import amd_gpus, gpu_count
+from orchestrator.node.host import bounded
+from orchestrator.node.probe import machine
+from orchestrator.node.probe.facts import amd_gpus, gpu_count
+from orchestrator.protocol import facts
+from orchestrator.protocol.facts import Logout, Parts
 from orchestrator.remote.login import command_line
 from orchestrator.remote.ping import options
 from orchestrator.sandbox.server import own_address
@@ -85,12 +87,12 @@ def test_other_gpus_are_counted_as_torch_does(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("name", ["CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"])
 def test_the_devices_that_ranks_may_see_decide_how_many_there_are(name: str) -> None:
-    facts = replace(Facts.from_answer("a", FACTS), gpus=8)
-    assert nproc_for(Host("a", "a"), facts) == 8
-    assert nproc_for(Host("a", "a", env={name: "0,1"}), facts) == 2
-    assert nproc_for(Host("a", "a", env={name: "0,1"}), facts, {name: "5"}) == 1
-    assert nproc_for(Host("a", "a", env={name: ""}), facts) == 1
-    assert nproc_for(Host("a", "a", nproc=4, env={name: "0,1"}), facts) == 4
+    known = replace(Facts.from_answer("a", facts.Facts.from_wire(FACTS)), gpus=8)
+    assert nproc_for(Host("a", "a"), known) == 8
+    assert nproc_for(Host("a", "a", env={name: "0,1"}), known) == 2
+    assert nproc_for(Host("a", "a", env={name: "0,1"}), known, {name: "5"}) == 1
+    assert nproc_for(Host("a", "a", env={name: ""}), known) == 1
+    assert nproc_for(Host("a", "a", nproc=4, env={name: "0,1"}), known) == 4
 
 
 def test_a_backend_without_a_launcher_is_refused(local_orch: Orch) -> None:
@@ -101,15 +103,16 @@ def test_a_backend_without_a_launcher_is_refused(local_orch: Orch) -> None:
 
 def examined(**systems: dict[str, str]) -> Examined:
     """Hosts whose systems differ in these facts."""
-    facts = {}
+    seen = {}
     for name, changes in systems.items():
-        known = Facts.from_answer(name, FACTS)
+        known = Facts.from_answer(name, facts.Facts.from_wire(FACTS))
         mtu = int(changes.pop("mtu", 1500))
-        parts = {**known.parts, "system": {**known.parts["system"], **changes}}
-        parts["interfaces"] = {"eth0": {"up": True, "speed": 1000, "mtu": mtu, "kind": "ethernet"}}
-        facts[name] = replace(known, node=name, hostname=name, parts=parts, running=None, leftovers=())
+        card = facts.Interface(up=True, speed=1000, mtu=mtu, kind="ethernet")
+        system = known.parts.system.replace(**changes) if known.parts.system is not None else None
+        parts = known.parts.replace(system=system, interfaces={"eth0": card})
+        seen[name] = replace(known, node=name, hostname=name, parts=parts, running=None, leftovers=())
     hosts = [Host(name, name) for name in systems]
-    return Examined(hosts, facts, addresses=dict.fromkeys(systems, "10.0.0.1"))
+    return Examined(hosts, seen, addresses=dict.fromkeys(systems, "10.0.0.1"))
 
 
 def said(seen: Examined, name: str) -> list[str]:
@@ -150,7 +153,7 @@ def test_whether_logout_ends_a_run(config: str, group: str, kills: bool, monkeyp
     monkeypatch.setattr(machine, "read", lambda path: files.get(path, ""))
     monkeypatch.setattr(machine.getpass, "getuser", lambda: "u")
     monkeypatch.setattr(machine.glob, "glob", lambda pattern: [])
-    assert machine.logout() == {"kills": kills, "moves": False}
+    assert machine.logout() == Logout(kills=kills, moves=False)
 
 
 def test_a_supervisor_leaves_a_session_that_would_take_it_along(
@@ -173,7 +176,8 @@ def test_a_supervisor_leaves_a_session_that_would_take_it_along(
 
 def test_before_a_run_is_left_alone_its_end_is_foretold() -> None:
     seen = examined(a={}, b={})
-    seen.facts["a"].parts["logout"] = {"kills": True, "moves": False}  # type: ignore[index]
+    parts = seen.facts["a"].parts.replace(logout=Logout(kills=True, moves=False))
+    seen = replace(seen, facts={**seen.facts, "a": replace(seen.facts["a"], parts=parts)})
     (line,) = said(seen, "logout")
     assert line.startswith("a: its systemd ends a session's processes at logout")
     assert "there: sudo loginctl enable-linger u; orch then leaves the session" in line
@@ -211,5 +215,6 @@ def test_ping_waits_in_its_systems_units() -> None:
     "part", ["system", "own_name", "limits", "memory", "variables", "interfaces", "home", "timekeeping", "logout"]
 )
 def test_what_a_node_says_of_itself_arrives_whole(part: str) -> None:
-    said = json.loads(json.dumps(getattr(machine, part)()))
-    assert PARTS[part](said, part) == said
+    said = getattr(machine, part)()
+    sent = json.loads(json.dumps(Parts(**{part: said}).to_wire()))
+    assert getattr(Parts.from_wire(sent), part) == said

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.lines import LineAssembler
-from orchestrator.node import wire
+from orchestrator.protocol import frames as wire
 from tests.conftest import Orch
 
 

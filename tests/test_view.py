@@ -8,9 +8,9 @@ import time
 import pytest
 from rich.console import Console
 
-from orchestrator.core.events import Event
 from orchestrator.remote.follower import Output, Sample
 from orchestrator.view import Block, View
+from tests.history import happened
 
 
 def drawn(nodes: int, width: int, height: int) -> list[str]:
@@ -19,11 +19,11 @@ def drawn(nodes: int, width: int, height: int) -> list[str]:
     names = [f"node{number}" for number in range(1, nodes + 1)]
     view = View("20261121-120000-abcd", "train", 2, names, console)
     for rank, name in enumerate(names):
-        view.event(Event(time.time(), "worker", name, {"rank": 2 * rank, "local_rank": 0}))
-        view.event(Event(time.time(), "worker", name, {"rank": 2 * rank + 1, "local_rank": 1}))
+        view.event(happened(time.time(), "worker", name, {"rank": 2 * rank, "local_rank": 0}))
+        view.event(happened(time.time(), "worker", name, {"rank": 2 * rank + 1, "local_rank": 1}))
         view.sample(Sample(name, 0.5, 8 * 10**9, 64 * 10**9, ((0.9, 10**9, 80 * 10**9), (0.7, 10**9, 80 * 10**9))))
         view.output(Output(name, 2 * rank, 0, "stdout", b"epoch 1\nepoch 2 loss 0.5\n"))
-    view.event(Event(time.time(), "node_lost", "node2", {"reason": "no answer for 30 s"}))
+    view.event(happened(time.time(), "node_lost", "node2", {"reason": "no answer for 30 s"}))
     with console.capture() as captured:
         console.print(view)
     return [line.rstrip() for line in captured.get().splitlines()]

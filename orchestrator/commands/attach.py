@@ -11,10 +11,10 @@ from pathlib import Path
 from orchestrator.commands.ps import ask_runs
 from orchestrator.commands.session import Session, Target, session
 from orchestrator.commands.watch import Collector, conclude, grace_of, stopping_on_signals, watch
-from orchestrator.core.events import Event
 from orchestrator.core.runs import NodeRun
 from orchestrator.display import Display
 from orchestrator.errors import HostErrors, UsageError
+from orchestrator.protocol.events import Attached, Detached, NodeLost, Planned
 from orchestrator.remote.gang import Gang
 from orchestrator.remote.node import Node
 from orchestrator.rundir import RunFolder
@@ -64,7 +64,7 @@ def attach(
                     raise HostErrors(refusals, len(members))
                 watch(gang, folder, display, grace)
             if gang.left:
-                folder.record(Event(time.time(), "detached", None, {}))
+                folder.record(Detached(time=time.time()))
                 display.detached(first.run_id)
                 return 0
             if folder.writing:
@@ -115,12 +115,13 @@ def absent_nodes(members: Sequence[Member]) -> list[str]:
 def taken_up(folder: RunFolder, members: Sequence[Member]) -> Mapping[str, Mapping[str, int]]:
     """What is here already of a run's attempt; begins a record of it where there is none."""
     run = members[0].run
-    begun = [event.fields for event in folder.events if event.kind == "planned"]
-    if not begun or begun[-1].get("attempt", 1) != run.attempt:
+    begun = [event for event in folder.events if isinstance(event, Planned)]
+    if not begun or begun[-1].attempt != run.attempt:
         folder.begin(list(run.nodes), run.attempt, run.min_nodes)
     for name in absent_nodes(members):
         if name not in folder.result().lost:
-            folder.record(Event(time.time(), "node_lost", name, {"reason": "it does not answer orch attach"}))
+            reason = "it does not answer orch attach"
+            folder.record(NodeLost(time=time.time(), node=name, reason=reason))
     offsets = folder.offsets()
-    folder.record(Event(time.time(), "attached", None, {"nodes": [each.run.node for each in members]}))
+    folder.record(Attached(time=time.time(), nodes=tuple(each.run.node for each in members)))
     return offsets

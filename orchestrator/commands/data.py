@@ -18,10 +18,11 @@ from orchestrator.core.snapshot import Hashes, Snapshot, take, take_file
 from orchestrator.datasets import KNOWN, fetched
 from orchestrator.display import Display
 from orchestrator.errors import ConnectionLost, HostErrors, OrchError, SyncError, UsageError
+from orchestrator.protocol.transfer import Hop, Received
 from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
 from orchestrator.remote.place import groups_by_disk
-from orchestrator.remote.relay import Received, Relay, contents
+from orchestrator.remote.relay import Relay, contents
 
 # How long a broken connection may take to come back, in seconds.
 REOPEN = 10.0
@@ -204,11 +205,11 @@ class Distribution:
         places = self.listening(relays)
 
         def order(position: int) -> str | None:
-            door = None
+            hop = None
             if position + 1 < len(relays):
                 addresses, port = places[position + 1]
-                door = {"addresses": addresses, "port": port, "token": tokens[position + 1]}
-            return relays[position].order(tokens[position], door, files)
+                hop = Hop(addresses=tuple(addresses), port=port, token=tokens[position + 1])
+            return relays[position].order(tokens[position], hop, files)
 
         answers = on_all(range(len(relays)), order, limit=len(relays))
         self.note(failures(answers))

@@ -92,14 +92,18 @@ def look(opened: Session, options: DoctorOptions, display: Display) -> tuple[Exa
     fixed = options.port or opened.inventory.rendezvous.port
     project = project_of(Path.cwd())
     wanted = requirements_of(project)
-    of_all = {
-        "names": list(dict.fromkeys(name for host in hosts for name in (host.name, host.address))),
-        "packages": [each.name for each in parsed(wanted)],
-        "project": project_name(project),
+    requests = {
+        host.name: facts_request(host, ALL_PARTS).replace(
+            names=tuple(dict.fromkeys(name for other in hosts for name in (other.name, other.address))),
+            packages=tuple(each.name for each in parsed(wanted)),
+            project=project_name(project),
+        )
+        for host in hosts
     }
-    requests = {host.name: facts_request(host, ALL_PARTS) | of_all for host in hosts}
     if hosts:
-        requests[hosts[0].name] |= {"master_port": fixed or DEFAULT_PORT, "port_fixed": fixed is not None}
+        first = hosts[0].name
+        port = fixed or DEFAULT_PORT
+        requests[first] = requests[first].replace(master_port=port, port_fixed=fixed is not None)
     dialled_at = {link.host.name: link.address for link in opened.links if not link.host.jump}
     reached = {node.name: dialled_at[node.name] for node in nodes if node.name in dialled_at}
     with ThreadPoolExecutor(1) as beside, display.stage("asking every host"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from orchestrator.core.addresses import candidates, master_address
 from orchestrator.core.facts import Facts
@@ -12,6 +11,7 @@ from orchestrator.core.findings import Examined
 from orchestrator.core.inventory import Host
 from orchestrator.core.plan import own_address
 from orchestrator.errors import PreflightError
+from orchestrator.protocol.facts import AskFacts
 from orchestrator.remote.probing import Answer, hang_up, probe
 
 # What run looks at before each start, and what only doctor takes the time for.
@@ -32,9 +32,9 @@ OF_THE_PAST = ("torchruns", "locks", "kept")
 ALL_PARTS = (*QUICK_PARTS, *OF_GPUS, *OF_THE_PAST, "home", "names", "timekeeping", "torch")
 
 
-def facts_request(host: Host, parts: Sequence[str]) -> dict[str, Any]:
+def facts_request(host: Host, parts: Sequence[str]) -> AskFacts:
     """What is asked of a host, but for the master's port and the trees."""
-    return {"python": host.python, "workdir": host.workdir, "parts": list(parts), "probe": True}
+    return AskFacts(python=host.python, workdir=host.workdir, parts=tuple(parts), probe=True)
 
 
 def dialled(

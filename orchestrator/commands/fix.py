@@ -98,7 +98,7 @@ def _of_findings(
                 will = f"{name}: end the processes that run {run_id} left over there?"
                 yield Mend(will, partial(Node(links[name]).stop, run_id, GRACE))
         elif finding.check == "disk" and "mkdir -p" in finding.remedy:
-            folder = examined.part(name, "disks")["/tmp"]["path"]
+            folder = (examined.parts(name).disks or {})["/tmp"].path
             yield Mend(f"{name}: make the folder {folder}?", partial(_make_folder, links[name], folder))
         elif finding.check == "interface" and not finding.pair:
             plain = replace(hosts[name], fabric_address=None)

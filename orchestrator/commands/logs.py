@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from orchestrator.commands.attach import TAIL, find_members
 from orchestrator.commands.session import Target, session
 from orchestrator.core.plan import ranks_of
 from orchestrator.display import Display
 from orchestrator.errors import HostErrors, OrchError, UsageError
+from orchestrator.protocol.run import Follow
 from orchestrator.remote.follower import Closed, Follower, Item, Output
 from orchestrator.remote.node import Node
 
@@ -44,14 +43,14 @@ def logs(target: Target, run_id: str | None, wanted: Wanted, node_timeout: float
             known = {rank for each in members for rank in ranks_of(each.run.first_rank, each.run.nproc)}
             if known and (unknown := sorted(set(wanted.ranks) - known)):
                 raise UsageError(f"--rank {unknown[0]}: the run has ranks 0 to {max(known)}")
-        request: dict[str, Any] = {
-            "run_id": members[0].run.run_id,
-            "attempt": members[0].run.attempt,
-            "ranks": wanted.ranks,
-            "since": wanted.since,
-            "wait": wanted.follow,
-            "tail": TAIL if wanted.follow and wanted.since is None and not wanted.from_start else None,
-        }
+        request = Follow(
+            run_id=members[0].run.run_id,
+            attempt=members[0].run.attempt,
+            ranks=wanted.ranks,
+            since=wanted.since,
+            wait=wanted.follow,
+            tail=TAIL if wanted.follow and wanted.since is None and not wanted.from_start else None,
+        )
         nodes = [each.node for each in members if wanted.node in (None, each.run.node)]
         errors = _print(nodes, request, node_timeout, display)
     if errors:
@@ -59,9 +58,7 @@ def logs(target: Target, run_id: str | None, wanted: Wanted, node_timeout: float
     return 0
 
 
-def _print(
-    nodes: list[Node], request: Mapping[str, Any], node_timeout: float, display: Display
-) -> list[OrchError]:
+def _print(nodes: list[Node], request: Follow, node_timeout: float, display: Display) -> list[OrchError]:
     items: queue.Queue[Item | OrchError] = queue.Queue(ROOM)
 
     def follow(node: Node) -> None:
@@ -75,7 +72,7 @@ def _print(
             passive=True,
         )
         try:
-            follower.follow(node.call("follow", request))
+            follower.follow(node.call(request))
         except OrchError as error:
             items.put(error)
             items.put(Closed(node.name))

@@ -9,7 +9,6 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from orchestrator.commands.environment import ensure
 from orchestrator.commands.examine import QUICK_PARTS, dialled, facts_request
@@ -25,6 +24,7 @@ from orchestrator.core.snapshot import Snapshot, take
 from orchestrator.core.torchrun import command
 from orchestrator.display import Display
 from orchestrator.errors import HostErrors, PreflightError, SyncError, UsageError
+from orchestrator.protocol.run import CutOff, Start
 from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
 from orchestrator.remote.probing import ask, hang_up
@@ -90,17 +90,17 @@ def planned(
     ensure(opened, lineup.nodes, display)
     fixed = options.spec.port or opened.inventory.rendezvous.port
     project = options.spec.workload.project
-    requests: dict[str, dict[str, Any]] = {
-        host.name: {
-            **facts_request(host, QUICK_PARTS),
-            "trees": [[host.workdir, project, tree.tree_id] for tree in trees[host.name]],
-        }
+    requests = {
+        host.name: facts_request(host, QUICK_PARTS).replace(
+            trees=tuple((host.workdir, project, tree.tree_id) for tree in trees[host.name])
+        )
         for host in lineup.hosts
     }
-    requests[lineup.hosts[0].name] |= {
-        "master_port": (fixed or DEFAULT_PORT) + number - 1,
-        "port_fixed": fixed is not None and number == 1,
-    }
+    first = lineup.hosts[0].name
+    requests[first] = requests[first].replace(
+        master_port=(fixed or DEFAULT_PORT) + number - 1,
+        port_fixed=fixed is not None and number == 1,
+    )
     with display.stage("checking"):
         answers, errors = ask(lineup.nodes, requests, opened.fanout)
         if errors:
@@ -164,47 +164,45 @@ def push(prepared: Prepared, limit: int, display: Display, *, sync: bool = True)
             stage.result = f"sent {pushed.size / 1e6:.1f} MB to {_count(pushed.sent, 'host')}"
 
 
-def start_requests(
-    prepared: Prepared, options: RunOptions, grace: float, max_log: int
-) -> dict[str, dict[str, Any]]:
+def start_requests(prepared: Prepared, options: RunOptions, grace: float, max_log: int) -> dict[str, Start]:
     """What each node is told to start. Environments travel here and nowhere else. ``grace`` in seconds,
     ``max_log`` in bytes."""
     made = prepared.plan
     owner = f"{getpass.getuser()}@{socket.gethostname()}"
     ports = {host.name: host.port or 22 for host in prepared.lineup.hosts}
-    doors = {node.node: [node.address, ports[node.node]] for node in made.nodes if node.address}
+    doors = {node.node: (node.address, ports[node.node]) for node in made.nodes if node.address}
     requests = {}
     for node in made.nodes:
         launch = command(made, node)
         code, *overlays = prepared.trees[node.node]
-        peers = [door for name, door in doors.items() if name != node.node]
-        requests[node.node] = {
-            "run_id": made.run_id,
-            "attempt": made.attempt,
-            "node": node.node,
-            "nodes": [each.node for each in made.nodes],
-            "node_rank": node.node_rank,
-            "owner": owner,
-            "workload": made.spec.workload.name,
-            "workdir": node.workdir,
-            "project": made.spec.workload.project,
-            "tree": code.tree_id,
-            "overlays": [tree.tree_id for tree in overlays],
-            "cwd": made.spec.workload.cwd,
-            "argv": launch.argv,
-            "env": dict(launch.env),
-            "files": dict(launch.files),
-            "first_rank": node.first_rank,
-            "min_nodes": made.min_nodes,
-            "nproc": node.nproc_per_node,
-            "grace": grace,
-            "log_limit": max_log,
-            "on_disconnect": options.on_disconnect,
+        peers = tuple(door for name, door in doors.items() if name != node.node)
+        requests[node.node] = Start(
+            run_id=made.run_id,
+            attempt=made.attempt,
+            node=node.node,
+            nodes=tuple(each.node for each in made.nodes),
+            node_rank=node.node_rank,
+            owner=owner,
+            workload=made.spec.workload.name,
+            workdir=node.workdir,
+            project=made.spec.workload.project,
+            tree=code.tree_id,
+            overlays=tuple(tree.tree_id for tree in overlays),
+            cwd=made.spec.workload.cwd,
+            argv=tuple(launch.argv),
+            env=dict(launch.env),
+            files=dict(launch.files),
+            first_rank=node.first_rank,
+            min_nodes=made.min_nodes,
+            nproc=node.nproc_per_node,
+            grace=grace,
+            log_limit=max_log,
+            on_disconnect=options.on_disconnect,
             # A node that is cut off from all others has been replaced by a spare when it comes back.
-            "cut_off": {"after": options.node_timeout, "peers": peers}
+            cut_off=CutOff(after=options.node_timeout, peers=peers)
             if options.max_restarts or made.min_nodes
             else None,
-        }
+        )
     return requests
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from orchestrator.commands.session import Session, Target, session
-from orchestrator.core.messages import RUNS
 from orchestrator.core.runs import NodeRun, joined
 from orchestrator.display import Display
 from orchestrator.errors import HostErrors, OrchError
+from orchestrator.protocol.run import ListRuns, RunsHere
 from orchestrator.remote.fanout import on_all
 from orchestrator.remote.node import Node
 from orchestrator.remote.ssh import Connection
@@ -34,8 +34,9 @@ def ask_runs(
         node = Node(link)
         if not ended and node.idle():
             return node, []
-        answer = node.ask("runs", {"run_id": run_id, "ended": ended}, RUNS, ANSWER_TIMEOUT, scale=4)
-        return node, [NodeRun.from_answer(each, answer["time"], node.name) for each in answer["runs"]]
+        request = ListRuns(run_id=run_id, ended=ended)
+        answer = node.ask(request, RunsHere.from_wire, ANSWER_TIMEOUT, scale=4)
+        return node, [NodeRun.from_answer(each, answer.time, node.name) for each in answer.runs]
 
     outcomes = on_all(opened.links, ask, limit=opened.fanout)
     found = [outcome for outcome in outcomes if not isinstance(outcome, OrchError)]

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.commands.session import Session
-from orchestrator.core.events import Event, RunResult
+from orchestrator.core.events import RunResult
 from orchestrator.core.inventory import Host
-from orchestrator.core.messages import RUNS
 from orchestrator.core.snapshot import Snapshot, take
 from orchestrator.display import Display
 from orchestrator.errors import OrchError
+from orchestrator.protocol.events import Carried, NotCarried
+from orchestrator.protocol.run import ListRuns, RunsHere
 from orchestrator.remote.landing import PART
 from orchestrator.remote.node import Node
 from orchestrator.rundir import RunFolder
@@ -51,13 +52,13 @@ def next_lineup(opened: Session, before: Lineup, result: RunResult, display: Dis
         node = Node(link)
         try:
             link.reopen(link.settings.connect_timeout)
-            held = node.ask("runs", {"run_id": None, "ended": False}, RUNS, 20.0)["runs"]
+            held = node.ask(ListRuns(run_id=None, ended=False), RunsHere.from_wire, 20.0).runs
         except OrchError as error:
             opened.given_up.add(host.name)
             display.note(f"in the place of {', '.join(result.lost)}: {error}")
             continue
         if held:
-            display.note(f"in the place of {', '.join(result.lost)}: {host.name} is busy with {held[0]['run_id']}")
+            display.note(f"in the place of {', '.join(result.lost)}: {host.name} is busy with {held[0].run_id}")
             continue
         taking_part.add(host.name)
         chosen.append((host, node))
@@ -97,7 +98,7 @@ def carried_outputs(
             shutil.copy2(folder.node_folder(node) / path, there)
         trees[name] = [take(target, obey_ignore_files=False)]
         sources = sorted({node for _, node in lacking.values()})
-        folder.record(Event(time.time(), "carried", name, {"files": sorted(lacking), "from": sources}))
+        folder.record(Carried(time=time.time(), node=name, files=tuple(sorted(lacking)), sources=tuple(sources)))
         display.note(f"{name}: gets {len(lacking)} files that {', '.join(sources)} wrote")
     result = folder.result().nodes
     for node in before:
@@ -111,7 +112,7 @@ def carried_outputs(
             display.note(f"{node} is gone with what it wrote{why}")
         elif takers and known.lacking:
             missing = f"{', '.join(takers)}: starts without the newest snapshot of {node}, {known.lacking}"
-            folder.record(Event(time.time(), "not_carried", takers[0], {"path": known.lacking, "from": node}))
+            folder.record(NotCarried(time=time.time(), node=takers[0], path=known.lacking, source=node))
             display.note(missing)
     return trees
 

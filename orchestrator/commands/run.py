@@ -28,12 +28,12 @@ from orchestrator.commands.session import (
     session,
 )
 from orchestrator.commands.watch import Collector, Grace, conclude, explain, grace_of, stopping_on_signals, watch
-from orchestrator.core.events import Event
 from orchestrator.core.facts import Facts
 from orchestrator.core.inventory import select
 from orchestrator.core.plan import LaunchPlan, assumed_facts, plan
 from orchestrator.display import Display
 from orchestrator.errors import HostErrors, OrchError
+from orchestrator.protocol.events import Detached, NodeLost
 from orchestrator.remote.gang import Gang
 from orchestrator.rundir import RunFolder
 
@@ -74,7 +74,7 @@ def refused(error: HostErrors, folder: RunFolder, display: Display) -> None:
     display.error(error)
     for each in error.errors:
         if each.host is not None:
-            folder.record(Event(time.time(), "node_lost", each.host, {"reason": each.message}))
+            folder.record(NodeLost(time=time.time(), node=each.host, reason=each.message))
 
 
 def next_attempt(
@@ -131,7 +131,7 @@ def limited(gang: Gang, seconds: float | None, grace: Grace) -> Iterator[None]:
 
 def left_running(folder: RunFolder, run_id: str, display: Display) -> int:
     """Say how to come back to a run that goes on."""
-    folder.record(Event(time.time(), "detached", None, {}))
+    folder.record(Detached(time=time.time()))
     display.detached(run_id)
     return 0
 

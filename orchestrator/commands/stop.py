@@ -40,11 +40,11 @@ def stop(target: Target, run_id: str | None, asked: float | None, display: Displ
         if node.idle():
             return Ended(node.name, (), 0)
         answer = node.stop(run_id, grace)
-        refused = answer["refused"]
-        if refused and "foreign" not in refused:
-            raise PreflightError(refused["error"], host=node.name)
-        held_by = refused["owner"] if refused else None
-        return Ended(node.name, tuple(answer["ended"]), answer["killed"], tuple(answer["alive"]), held_by)
+        refused = answer.refused
+        if refused is not None and not refused.foreign:
+            raise PreflightError(refused.error or "does not answer", host=node.name)
+        held_by = refused.owner if refused is not None else None
+        return Ended(node.name, answer.ended, answer.killed, answer.alive, held_by)
 
     with session(target, spares_too=True) as opened:
         grace = grace_of(opened.inventory, asked).stop

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from orchestrator.commands.consent import Agree, agreed_to, outside
 from orchestrator.commands.data import missing_data, send_data
@@ -19,11 +18,11 @@ from orchestrator.commands.workload import project_name, project_of
 from orchestrator.core.data import parse_data
 from orchestrator.core.hostrange import folded
 from orchestrator.core.inventory import DataSource
-from orchestrator.core.messages import PRUNED, USED, VERIFIED
 from orchestrator.core.snapshot import Difference, Snapshot, difference, take
 from orchestrator.datasets import KNOWN
 from orchestrator.display import Display
 from orchestrator.errors import HostErrors, OrchError, SyncError
+from orchestrator.protocol.transfer import ListUsed, Prune, Pruned, Used, Verified, Verify
 from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
 from orchestrator.remote.store import SILENCE, Push
@@ -129,8 +128,8 @@ def compare(
             return differing(push.difference)
         if not options.check:
             return []
-        request = {"workdir": workdir, "project": project, "tree": snapshot.tree_id}
-        return damaged(node.ask("verify", request, VERIFIED, SILENCE, scale=8))
+        request = Verify(workdir=workdir, project=project, tree=snapshot.tree_id)
+        return damaged(node.ask(request, Verified.from_wire, SILENCE, scale=8))
 
     with display.stage(f"comparing {len(snapshot.entries)} files with {len(nodes)} hosts"):
         outcomes = on_all(nodes, look, limit=opened.fanout)
@@ -159,12 +158,12 @@ def differing(change: Difference) -> list[str]:
     ]
 
 
-def damaged(answer: dict[str, Any]) -> list[str]:
+def damaged(answer: Verified) -> list[str]:
     """A line for each file that was changed on a host since it was synced."""
     return [
-        *(f"! {shown(path)} was changed there" for path in answer["changed"]),
-        *(f"! {shown(path)} was removed there" for path in answer["missing"]),
-        *(f"! {shown(path)} was added there" for path in answer["added"]),
+        *(f"! {shown(path)} was changed there" for path in answer.changed),
+        *(f"! {shown(path)} was removed there" for path in answer.missing),
+        *(f"! {shown(path)} was added there" for path in answer.added),
     ]
 
 
@@ -177,23 +176,22 @@ def prune(opened: Session, nodes: Sequence[Node], options: SyncOptions, display:
     """Remove what no run uses from every host; raises HostErrors."""
     workdirs = {host.name: host.workdir for host in opened.hosts}
 
-    asked = on_all(nodes, lambda node: node.ask("used", {}, USED, SILENCE)["used"], limit=opened.fanout)
+    asked = on_all(nodes, lambda node: node.ask(ListUsed(), Used.from_wire, SILENCE).used, limit=opened.fanout)
     if errors := failures(asked):
         raise HostErrors(errors, len(nodes))
     used = sorted({name for names in asked if not isinstance(names, OrchError) for name in names})
 
-    def tidy(node: Node) -> dict[str, Any]:
-        request = {"workdir": workdirs[node.name], "keep": options.keep, "runs": options.runs, "used": used}
-        removed: dict[str, Any] = node.ask("prune", request, PRUNED, SILENCE)
-        return removed
+    def tidy(node: Node) -> Pruned:
+        request = Prune(workdir=workdirs[node.name], keep=options.keep, runs=options.runs, used=tuple(used))
+        return node.ask(request, Pruned.from_wire, SILENCE)
 
     outcomes = on_all(nodes, tidy, limit=opened.fanout)
     alike: dict[str, list[str]] = {}
     for node, outcome in zip(nodes, outcomes, strict=True):
         if not isinstance(outcome, OrchError):
-            counts = [(outcome[what], what) for what in ("trees", "environments", "blobs", "runs")]
+            counts = [(getattr(outcome, what), what) for what in ("trees", "environments", "blobs", "runs")]
             told = ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing"
-            alike.setdefault(f"removed {told}, {outcome['bytes'] / 1e6:.1f} MB", []).append(node.name)
+            alike.setdefault(f"removed {told}, {outcome.bytes / 1e6:.1f} MB", []).append(node.name)
     for text, names in alike.items():
         display.write(f"{folded(names)}: {text}\n")
     if errors := failures(outcomes):

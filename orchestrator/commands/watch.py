@@ -11,20 +11,32 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.core.diagnosis import Diagnosis, diagnose, scan
-from orchestrator.core.events import Event, RunResult
+from orchestrator.core.events import RunResult
 from orchestrator.core.inventory import Inventory, Outputs
 from orchestrator.display import Display
 from orchestrator.errors import CannotRecord, Interrupted, NodeUnreachable, OrchError, SyncError, WorkloadFailed
+from orchestrator.protocol.events import (
+    Collected,
+    CollectFailed,
+    Event,
+    Evidence,
+    FailedToStart,
+    Finished,
+    NodeLost,
+    Orphaned,
+    RankFailed,
+    RunFinished,
+)
+from orchestrator.remote import outputs
 from orchestrator.remote.fanout import on_all
 from orchestrator.remote.follower import Output, Sample
 from orchestrator.remote.gang import FAILURE_GRACE, GRACE, Gang
 from orchestrator.remote.node import Node
-from orchestrator.remote.outputs import Collected, collect
 from orchestrator.rundir import RunFolder
 
 LAST_LINES = 20
 # Events after which the run cannot succeed any more.
-FATAL = ("rank_failed", "failed_to_start", "finished", "node_lost", "orphaned")
+FATAL = (RankFailed, FailedToStart, Finished, NodeLost, Orphaned)
 
 
 @dataclass(frozen=True)
@@ -66,7 +78,7 @@ def _watch(gang: Gang, folder: RunFolder, display: Display, grace: Grace) -> Non
         else:
             folder.record(item)
             display.event(item)
-            if not stopping and item.kind in FATAL:
+            if not stopping and isinstance(item, FATAL):
                 result = folder.result()
                 if result.failures and not result.bearable:
                     stopping = True
@@ -141,20 +153,25 @@ class Collector:
     def _collect(self, nodes: Sequence[Node], display: Display) -> int:
         """Fetch, record what came of it, and say once what did not come; the bytes that came."""
 
-        def collect_from(node: Node) -> Collected:
-            return collect(node, self.run_id, self.outputs, self.folder.node_folder(node.name))
+        def collect_from(node: Node) -> outputs.Collected:
+            return outputs.collect(node, self.run_id, self.outputs, self.folder.node_folder(node.name))
 
         size = 0
         with self._one_at_a_time:
             for node, outcome in zip(nodes, on_all(nodes, collect_from), strict=True):
                 if isinstance(outcome, OrchError):
-                    fields: dict[str, Any] = {"reason": outcome.message}
-                    event = Event(time.time(), "collect_failed", node.name, fields)
+                    event: Event = CollectFailed(time=time.time(), node=node.name, reason=outcome.message)
                     said = f"its outputs could not be fetched: {outcome.message}"
                 else:
                     size += outcome.size
-                    fields = {"files": outcome.files, "bytes": outcome.size, "left": list(outcome.left)}
-                    event = Event(time.time(), "collected", node.name, {**fields, "lacking": outcome.lacking})
+                    event = Collected(
+                        time=time.time(),
+                        node=node.name,
+                        files=outcome.files,
+                        bytes=outcome.size,
+                        left=outcome.left,
+                        lacking=outcome.lacking,
+                    )
                     said = f"its newest snapshot stays there: {outcome.lacking}" if outcome.lacking else ""
                 self.folder.record(event)
                 if said and self._said.get(node.name) != said:
@@ -170,11 +187,11 @@ def explain(folder: RunFolder) -> Diagnosis | None:
         return None
     for node, rank, text in folder.tails():
         for signature, line in scan(text):
-            fields = {"rank": rank, "signature": signature, "line": line}
-            folder.record(Event(time.time(), "evidence", node, fields))
+            event = Evidence(time=time.time(), node=node, rank=rank, signature=signature, line=line)
+            folder.record(event)
     found = diagnose(folder.result())
     if found is not None:
-        folder.record(Event(time.time(), "diagnosed", found.node, found.as_fields()))
+        folder.record(found.as_event(time.time()))
     return found
 
 
@@ -183,7 +200,7 @@ def conclude(folder: RunFolder, display: Display) -> int:
     found = explain(folder)
     result = folder.result()
     code = exit_code(result, found)
-    event = Event(time.time(), "run_finished", None, {"exit_code": code})
+    event = RunFinished(time=time.time(), exit_code=code)
     folder.record(event)
     display.event(event)
     lines = folder.last_lines(found.node, found.rank, LAST_LINES) if found and found.show_log else []

@@ -116,8 +116,8 @@ def _fastest_first(own: Facts, others: Sequence[Facts]) -> list[str]:
 def _speed(facts: Facts, address: str) -> int:
     """Of the interface that has an address, in Mbit/s as the kernel says; 0 where it does not."""
     name = next((entry.interface for entry in facts.addresses if entry.address == address), "")
-    interfaces = facts.parts.get("interfaces") or {}
-    return int((interfaces.get(name) or {}).get("speed") or 0)
+    interface = (facts.parts.interfaces or {}).get(name)
+    return interface.speed or 0 if interface is not None else 0
 
 
 def candidates(host: Host, facts: Mapping[str, Facts], hosts: Sequence[Host]) -> list[str]:

@@ -30,10 +30,11 @@ def versions(examined: Examined) -> Iterator[Finding]:
     """torch checks nothing itself when versions differ (pytorch#24273); the failures look like anything."""
     facts = examined.facts
 
-    def package(name: str) -> dict[str, Any]:
-        found = {}
+    def package(name: str) -> dict[str, str | None]:
+        found: dict[str, str | None] = {}
         for node in facts:
-            packages = (examined.part(node, "versions") or {}).get("packages", {})
+            known = examined.parts(node).versions
+            packages = known.packages if known is not None else {}
             found[node] = next((packages[each] for each in packages if each.startswith(name)), None)
         return found
 
@@ -59,7 +60,7 @@ def versions(examined: Examined) -> Iterator[Finding]:
             ),
             "fail" if name == "nvidia-nccl" else "warn",
         )
-    cuda = {node: (examined.part(node, "torch") or {}).get("cuda") for node in facts}
+    cuda = {node: known.cuda for node in facts if (known := examined.parts(node).torch) is not None}
     yield from _differing(
         examined,
         {node: value for node, value in cuda.items() if node in agreeing},
@@ -89,7 +90,7 @@ def drivers(examined: Examined) -> Iterator[Finding]:
     for field, title in (("driver_version", "driver"), ("name", "GPUs")):
         values = {}
         for host in examined.hosts:
-            found = examined.part(host.name, "gpus") or []
+            found = examined.parts(host.name).gpus or ()
             values[host.name] = ", ".join(sorted({gpu[field] for gpu in found})) or None
         yield from _differing(
             examined,
@@ -105,7 +106,7 @@ def drivers(examined: Examined) -> Iterator[Finding]:
 def systems(examined: Examined) -> Iterator[Finding]:
     """Processors and C libraries are alike."""
     for field, title, severity in (("machine", "processor", "fail"), ("libc", "C library", "warn")):
-        values = {host.name: examined.system(host.name).get(field) or None for host in examined.hosts}
+        values = {host.name: getattr(examined.system(host.name), field) or None for host in examined.hosts}
         yield from _differing(
             examined,
             values,
@@ -117,7 +118,7 @@ def systems(examined: Examined) -> Iterator[Finding]:
         )
 
     for host in examined.hosts:
-        kernel = examined.system(host.name).get("kernel", "")
+        kernel = examined.system(host.name).kernel
         numbers = [int(word) for word in re.findall(r"\d+", kernel)[:2]]
         if len(numbers) == 2 and numbers < OLD_KERNEL:
             what = f"has Linux {kernel}: processes of PyTorch hang on kernels before 5.5"
@@ -126,7 +127,7 @@ def systems(examined: Examined) -> Iterator[Finding]:
 
 def names(examined: Examined) -> Iterator[Finding]:
     """A host's name leads to one address, whichever node asks (pytorch#150532)."""
-    asked = {host.name: examined.part(host.name, "names") or {} for host in examined.hosts}
+    asked = {host.name: examined.parts(host.name).names or {} for host in examined.hosts}
     for name in dict.fromkeys(name for known in asked.values() for name in known):
         # On itself a host's own name is another matter.
         values = {
@@ -151,13 +152,13 @@ def names(examined: Examined) -> Iterator[Finding]:
 
 def timekeeping(examined: Examined) -> Iterator[Finding]:
     """What keeps the other clocks right keeps this one."""
-    known = {host.name: examined.part(host.name, "timekeeping") or {} for host in examined.hosts}
-    states = {node: state.get("synchronised") for node, state in known.items()}
+    known = {host.name: examined.parts(host.name).timekeeping for host in examined.hosts}
+    states = {node: state and state.synchronised for node, state in known.items()}
     if not any(states.values()):
         return
     for node, state in states.items():
         if state is False:
-            sudo = "" if examined.system(node).get("root") else "sudo "
+            sudo = "" if examined.system(node).root else "sudo "
             yield warn(
                 node,
                 "nothing keeps its clock right (NTP), as it does on others",
@@ -167,8 +168,8 @@ def timekeeping(examined: Examined) -> Iterator[Finding]:
 
 def variables(examined: Examined) -> Iterator[Finding]:
     """Variables that change what torch and NCCL do are the same everywhere (nccl#1328)."""
-    seen = {host.name: (examined.part(host.name, "variables") or {}).get("drift") for host in examined.hosts}
-    known = {node: value for node, value in seen.items() if value is not None}
+    seen = {host.name: examined.parts(host.name).variables for host in examined.hosts}
+    known = {node: value.drift for node, value in seen.items() if value is not None}
     for name in sorted({name for drift in known.values() for name in drift}):
         values = {node: drift.get(name, "(unset)") for node, drift in known.items()}
         yield from _differing(
@@ -193,7 +194,7 @@ def clocks(examined: Examined) -> Iterator[Finding]:
         if abs(off) > CLOCK_WARN:
             severity = fail if abs(off) > CLOCK_FAIL else warn
             what = f"its clock is {abs(off):.1f} s {'ahead of' if off > 0 else 'behind'} the others"
-            sudo = "" if examined.system(node).get("root") else "sudo "
+            sudo = "" if examined.system(node).root else "sudo "
             yield severity(node, what, f"there: {sudo}chronyc makestep, or {sudo}timedatectl set-ntp true")
 
 
@@ -205,10 +206,10 @@ def identities(examined: Examined) -> Iterator[Finding]:
     names: dict[str, list[str]] = {}
     for host in examined.hosts:
         system = examined.system(host.name)
-        if system.get("boot_id"):
+        if system.boot_id:
             # Containers share a kernel, and so its boot id; with a network of their own they are machines of
             # their own.
-            machines.setdefault((system["boot_id"], system.get("network", "")), []).append(host.name)
+            machines.setdefault((system.boot_id, system.network), []).append(host.name)
         names.setdefault(examined.facts[host.name].hostname, []).append(host.name)
     doubled = [nodes for nodes in machines.values() if len(nodes) > 1]
     for nodes in doubled:
@@ -251,9 +252,9 @@ def load(examined: Examined) -> Iterator[Finding]:
     """No node has much more to do already than the others."""
     loads = {}
     for host in examined.hosts:
-        known = examined.part(host.name, "memory")
+        known = examined.parts(host.name).memory
         if known is not None:
-            loads[host.name] = known["load"] / max(1, known["cores"])
+            loads[host.name] = known.load / max(1, known.cores)
     if len(loads) < 2:
         return
     median = statistics.median(loads.values())
@@ -264,8 +265,8 @@ def load(examined: Examined) -> Iterator[Finding]:
 
 def trees(examined: Examined) -> Iterator[Finding]:
     """The project's code that was synced last is the same everywhere."""
-    kept = {host.name: examined.part(host.name, "kept") or {} for host in examined.hosts}
-    values = {node: known.get("newest") for node, known in kept.items() if "newest" in known}
+    kept = {host.name: examined.parts(host.name).kept for host in examined.hosts}
+    values = {node: known.newest for node, known in kept.items() if known is not None}
     if any(values.values()):
         yield from _differing(
             examined,
@@ -280,7 +281,8 @@ def trees(examined: Examined) -> Iterator[Finding]:
 
 def shared_homes(examined: Examined) -> Iterator[Finding]:
     """A home on the network is shared: orch keeps its state in it by host name, and its lock not at all."""
-    kinds = {host.name: (examined.part(host.name, "home") or {}).get("kind", "") for host in examined.hosts}
+    homes = {host.name: examined.parts(host.name).home for host in examined.hosts}
+    kinds = {node: home.kind if home is not None else "" for node, home in homes.items()}
     shared = tuple(
         node for node, kind in kinds.items() if kind.startswith(("nfs", "cifs", "lustre", "beegfs", "gpfs"))
     )
@@ -288,8 +290,8 @@ def shared_homes(examined: Examined) -> Iterator[Finding]:
         for node in [name for name in kinds if name not in shared]:
             what = f"its home is on {kinds[node]}, on most nodes it is on {kinds[shared[0]]}: is it not mounted?"
             yield warn(node, what, "there: mount -a, and see why it failed")
-    disk = {node: (examined.part(node, "disks") or {}).get("workdir", {}).get("kind") for node in shared}
-    slow = tuple(node for node in shared if disk[node] == kinds[node])
+    disks = {node: (examined.parts(node).disks or {}).get("workdir") for node in shared}
+    slow = tuple(node for node, disk in disks.items() if disk is not None and disk.kind == kinds[node])
     if slow:
         what = f"workdir is on a network file system ({kinds[slow[0]]}): every rank reads and writes through it"
         yield Finding(slow, "warn", what, "set workdir: to a local disk")

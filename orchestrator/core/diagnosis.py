@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from orchestrator.core.events import REBOOTED, Evidence, Failure, RunResult
 from orchestrator.core.signatures import BY_NAME, HARMLESS, SIGNATURES, Kind, Signature
+from orchestrator.protocol.events import Diagnosed
 
 LONGEST_LINE = 400
 EXCEPTION = re.compile(
@@ -42,9 +42,9 @@ class Diagnosis:
     evidence: tuple[str, ...] = ()
     show_log: bool = True
 
-    def as_fields(self) -> dict[str, Any]:
-        """As an event has it; the node stands beside."""
-        return {name: value for name, value in asdict(self).items() if name != "node"}
+    def as_event(self, time: float) -> Diagnosed:
+        """The event that records it."""
+        return Diagnosed(time=time, **asdict(self))
 
 
 @dataclass(frozen=True)

@@ -1,49 +1,14 @@
-"""What happens in a run, as values; a list of events is enough to say how it ended.
-
-Kinds that nodes report: ``torchrun_started``, ``worker``, ``rank_failed``, ``stopping``, ``failed_to_start``,
-``finished``. Kinds of the control side: ``planned`` (an attempt begins), ``stop_requested``, ``reconnecting``,
-``reconnected``, ``node_lost``, ``orphaned``, ``swept``, ``fenced``, ``evidence``, ``diagnosed``, ``collected``,
-``collect_failed``, ``carried``, ``not_carried``, ``detached``, ``attached``, ``log_cut``, ``stop_failed``,
-``run_finished``.
-"""
+"""What a run's events amount to: a list of them is enough to say how it ended, or stands."""
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Event:
-    """One thing that happened. ``time`` is in seconds since the epoch, by the clock of whoever saw it."""
-
-    time: float
-    kind: str
-    node: str | None = None
-    fields: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> str:
-        """One line of ``events.jsonl``, without its newline."""
-        return json.dumps({"time": self.time, "event": self.kind, "node": self.node, **self.fields})
-
-    @classmethod
-    def from_json(cls, line: str) -> Event:
-        """The event of a line of ``events.jsonl``; raises ValueError or KeyError if it is not one."""
-        return cls.from_dict(json.loads(line))
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any], node: str | None = None) -> Event:
-        """The event of a JSON object, as ``events.jsonl`` has it or as ``node`` sent it."""
-        rest = {key: item for key, item in value.items() if key not in ("time", "event", "node")}
-        return cls(value["time"], value["event"], node or value.get("node"), rest)
-
-
-# What a node's own journal holds; the rest is the control machine's.
-OF_NODES = ("torchrun_started", "worker", "rank_failed", "stopping", "failed_to_start", "finished")
-
+from orchestrator.protocol import events
+from orchestrator.protocol.events import Event
 
 REBOOTED = "was rebooted while the run was on"
 
@@ -161,7 +126,7 @@ class RunResult:
         return tuple(name for name, node in self.nodes.items() if node.state == "lost")
 
 
-def fold(events: Iterable[Event]) -> RunResult:
+def fold(happened: Iterable[Event]) -> RunResult:
     """The state that a run's events amount to."""
     attempt = 1
     nodes: dict[str, dict[str, Any]] = {}
@@ -171,38 +136,38 @@ def fold(events: Iterable[Event]) -> RunResult:
     stop_reason: str | None = None
     by_user = False
     min_nodes: int | None = None
-    for event in events:
-        fields = event.fields
-        if event.kind == "planned":
-            attempt, min_nodes = fields.get("attempt", 1), fields.get("min_nodes")
-            nodes, restarts = {name: {} for name in fields["nodes"]}, {}
-            failures, evidence, stop_reason, by_user = [], [], None, False
-        elif event.kind == "stop_requested":
-            stop_reason = stop_reason or fields["reason"]
-            by_user = by_user or fields.get("by_user", False)
-        elif event.kind == "attached":
-            # Whoever was recorded as lost then and answers now was not: the fault was on this side.
-            for name in fields.get("nodes", ()):
-                if nodes.get(name, {}).get("state") in ("lost", "reconnecting"):
-                    nodes[name].pop("state")
-                    failures[:] = [known for known in failures if known.node != name or known.reason is None]
-        elif event.kind == "evidence":
-            evidence.append(Evidence(event.node or "?", fields["rank"], fields["signature"], fields["line"]))
+    for event in happened:
+        match event:
+            case events.Planned():
+                attempt, min_nodes = event.attempt, event.min_nodes
+                nodes, restarts = {name: {} for name in event.nodes}, {}
+                failures, evidence, stop_reason, by_user = [], [], None, False
+            case events.StopRequested():
+                stop_reason = stop_reason or event.reason
+                by_user = by_user or event.by_user
+            case events.Attached():
+                # Whoever was recorded as lost then and answers now was not: the fault was on this side.
+                for name in event.nodes:
+                    if nodes.get(name, {}).get("state") in ("lost", "reconnecting"):
+                        nodes[name].pop("state")
+                        failures[:] = [known for known in failures if known.node != name or known.reason is None]
+            case events.Evidence():
+                evidence.append(Evidence(event.node or "?", event.rank, event.signature, event.line))
         if event.node is None:
             continue
         mine = nodes.setdefault(event.node, {})
-        restart = fields.get("restart", 0)
-        if event.kind == "worker" and restart > restarts.get(event.node, 0):
-            # torchrun has started the ranks again: what failed before is overcome.
-            restarts[event.node] = restart
-            mine["ranks"] = ()
-            failures.clear()
-        if event.kind == "worker" and fields["rank"] is not None:
-            mine["ranks"] = (*mine.get("ranks", ()), fields["rank"])
+        if isinstance(event, events.WorkerFound):
+            if event.restart > restarts.get(event.node, 0):
+                # torchrun has started the ranks again: what failed before is overcome.
+                restarts[event.node] = event.restart
+                mine["ranks"] = ()
+                failures.clear()
+            if event.rank is not None:
+                mine["ranks"] = (*mine.get("ranks", ()), event.rank)
         mine.update(_changes(event, mine.get("state", "running")))
         failure = _failure(event)
         # What torchrun's end says of a failure is known already from the rank's, and a stop breaks things.
-        told = event.kind == "finished" and any(known.node == event.node for known in failures)
+        told = isinstance(event, events.Finished) and any(known.node == event.node for known in failures)
         if failure and not told and not (by_user and not failures):
             failures.append(failure)
     results = {name: NodeResult(name, **values) for name, values in nodes.items()}
@@ -211,59 +176,57 @@ def fold(events: Iterable[Event]) -> RunResult:
 
 def _changes(event: Event, state: str) -> dict[str, Any]:
     """What an event changes in its node's result."""
-    fields = event.fields
-    if event.kind == "torchrun_started":
-        return {"began": event.time}
-    if event.kind == "finished":
-        code, number = fields["exit_code"], fields["signal"]
-        ended = "ok" if code == 0 else "stopped" if fields["stopped"] else "failed"
-        return {
-            "state": ended,
-            "exit_code": code,
-            "signal": number,
-            "killed": fields["killed"],
-            "oom_kills": fields.get("oom_kills", 0),
-            "alive": tuple(fields.get("alive", ())),
-            "ended": event.time,
-        }
-    if event.kind == "node_lost":
-        return {"state": "lost"}
-    if event.kind == "orphaned":
-        return {"state": "failed", "ended": event.time}
-    if event.kind == "reconnecting" and state == "running":
-        return {"state": "reconnecting"}
-    if event.kind == "reconnected" and state == "reconnecting":
-        return {"state": "running"}
-    if event.kind == "collected":
-        left, lacking = tuple(fields["left"]), fields.get("lacking")
-        return {"collected": fields["files"], "left": left, "lacking": lacking, "uncollected": None}
-    if event.kind == "collect_failed":
-        return {"uncollected": fields["reason"]}
+    match event:
+        case events.TorchrunStarted():
+            return {"began": event.time}
+        case events.Finished():
+            return {
+                "state": "ok" if event.exit_code == 0 else "stopped" if event.stopped else "failed",
+                "exit_code": event.exit_code,
+                "signal": event.signal,
+                "killed": event.killed,
+                "oom_kills": event.oom_kills,
+                "alive": event.alive,
+                "ended": event.time,
+            }
+        case events.NodeLost():
+            return {"state": "lost"}
+        case events.Orphaned():
+            return {"state": "failed", "ended": event.time}
+        case events.Reconnecting() if state == "running":
+            return {"state": "reconnecting"}
+        case events.Reconnected() if state == "reconnecting":
+            return {"state": "running"}
+        case events.Collected():
+            about = {"collected": event.files, "left": event.left, "lacking": event.lacking}
+            return {**about, "uncollected": None}
+        case events.CollectFailed():
+            return {"uncollected": event.reason}
     return {}
 
 
 def _failure(event: Event) -> Failure | None:
-    fields = event.fields
     node = event.node or "?"
-    if event.kind == "rank_failed":
-        return Failure(
-            node,
-            fields["rank"],
-            fields["exit_code"],
-            fields["signal"],
-            fields.get("message"),
-            event.time,
-            full_disks=tuple(fields.get("full_disks", ())),
-        )
-    if event.kind == "failed_to_start":
-        return Failure(node, None, 127, None, fields["error"], event.time)
-    if event.kind == "finished" and not fields["stopped"] and fields["exit_code"] != 0:
-        return Failure(node, None, fields["exit_code"], fields["signal"], None, event.time)
-    if event.kind == "node_lost":
-        return Failure(node, None, None, None, None, event.time, f"was lost: {fields['reason']}")
-    if event.kind == "orphaned":
-        reason = REBOOTED if fields.get("rebooted") else "lost its supervisor, which was killed"
-        return Failure(node, None, None, None, None, event.time, reason)
+    match event:
+        case events.RankFailed():
+            return Failure(
+                node,
+                event.rank,
+                event.exit_code,
+                event.signal,
+                event.message,
+                event.time,
+                full_disks=event.full_disks,
+            )
+        case events.FailedToStart():
+            return Failure(node, None, 127, None, event.error, event.time)
+        case events.Finished() if not event.stopped and event.exit_code != 0:
+            return Failure(node, None, event.exit_code, event.signal, None, event.time)
+        case events.NodeLost():
+            return Failure(node, None, None, None, None, event.time, f"was lost: {event.reason}")
+        case events.Orphaned():
+            reason = REBOOTED if event.rebooted else "lost its supervisor, which was killed"
+            return Failure(node, None, None, None, None, event.time, reason)
     return None
 
 

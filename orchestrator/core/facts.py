@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+
+from orchestrator.protocol import facts
+from orchestrator.protocol.facts import Interpreter, Parts, Running
 
 
 @dataclass(frozen=True)
@@ -17,33 +18,11 @@ class Address:
 
 
 @dataclass(frozen=True)
-class Interpreter:
-    """The training interpreter of a node; ``error`` says why it cannot be used, ``torch`` is its version."""
-
-    path: str
-    version: str | None = None
-    torch: str | None = None
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class Running:
-    """The run that holds a node's lock; ``age`` in seconds. Whose it is alone is known of another user's: then
-    ``run_id`` is empty."""
-
-    run_id: str
-    owner: str
-    workload: str
-    age: float
-
-
-@dataclass(frozen=True)
 class Facts:
     """One node. ``trees``: which of those asked for are there; ``free_port``: asked of the master only.
 
-    ``leftovers`` are the runs that have processes there but no supervisor any more. ``parts`` are further facts by
-    name, a part that gave no answer being ``{"error": why}``. ``clock_offset``: its clock minus this machine's, in
-    seconds. ``noise``: what its login shell printed.
+    ``leftovers`` are the runs that have processes there but no supervisor any more. ``clock_offset``: its clock
+    minus this machine's, in seconds. ``noise``: what its login shell printed.
     """
 
     node: str
@@ -61,41 +40,30 @@ class Facts:
     trees: tuple[bool, ...]
     running: Running | None
     leftovers: tuple[str, ...] = ()
-    parts: Mapping[str, Any] = field(default_factory=dict)
+    parts: Parts = field(default_factory=Parts)
     clock_offset: float = 0.0
     noise: str = ""
 
     @classmethod
-    def from_answer(
-        cls, node: str, answer: Mapping[str, Any], clock_offset: float = 0.0, noise: str = ""
-    ) -> Facts:
-        """Facts from the JSON that the node sent; raises KeyError or TypeError if it is not that."""
-        held = answer["running"]
-        running = None
-        if held is not None:
-            running = Running(
-                held.get("run_id", ""),
-                held.get("owner", "a supervisor that does not answer"),
-                held.get("workload", "?"),
-                held.get("age", 0.0),
-            )
+    def from_answer(cls, node: str, answer: facts.Facts, clock_offset: float = 0.0, noise: str = "") -> Facts:
+        """Facts from what the node answered."""
         return cls(
             node=node,
-            hostname=answer["hostname"],
-            home=answer["home"],
-            user=answer["user"],
-            system=answer["system"],
-            path=answer["path"],
-            python=Interpreter(**answer["python"]),
-            gpus=answer["gpus"],
-            addresses=tuple(Address(*entry) for entry in answer["addresses"]),
-            routes=tuple(Address(*entry) for entry in answer["routes"]),
-            ssh_address=_plain(answer["ssh_address"]),
-            free_port=answer["free_port"],
-            trees=tuple(answer["trees"]),
-            running=running,
-            leftovers=tuple(answer["leftovers"]),
-            parts=answer["parts"],
+            hostname=answer.hostname,
+            home=answer.home,
+            user=answer.user,
+            system=answer.system,
+            path=answer.path,
+            python=answer.python,
+            gpus=answer.gpus,
+            addresses=tuple(Address(*entry) for entry in answer.addresses),
+            routes=tuple(Address(*entry) for entry in answer.routes),
+            ssh_address=_plain(answer.ssh_address),
+            free_port=answer.free_port,
+            trees=answer.trees,
+            running=answer.running,
+            leftovers=answer.leftovers,
+            parts=answer.parts,
             clock_offset=clock_offset,
             noise=noise,
         )

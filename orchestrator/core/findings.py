@@ -8,9 +8,13 @@ from typing import Any
 
 from orchestrator.core.facts import Facts
 from orchestrator.core.inventory import Host
+from orchestrator.protocol.facts import Parts, System
+from orchestrator.protocol.probe import Probe
 
 # The worst first.
 SEVERITIES = ("fail", "warn", "skipped", "ok")
+
+UNKNOWN = System(os="", kernel="", machine="", libc="", firewall=None, boot_id="", root=False)
 
 
 @dataclass(frozen=True)
@@ -41,16 +45,16 @@ class Finding:
 class Examined:
     """Everything that is known of a cluster before a run.
 
-    ``probes``: what node a found out about node b, as ``node/probe.py`` has it; ``pings`` how each host answered
-    this machine's. ``addresses`` are those that a plan would use; ``port`` is the master port where it is fixed;
-    ``own_run`` a run that is to be started again; ``requirements`` the lines of the project's requirements.txt;
-    ``logins`` how each node's SSH logins to others ended, where they were tried. ``one_machine``: the hosts are a
-    sandbox.
+    ``probes``: what node a found out about node b, as ``protocol/probe.py`` has it; ``pings`` how each host
+    answered this machine's. ``addresses`` are those that a plan would use; ``port`` is the master port where it is
+    fixed; ``own_run`` a run that is to be started again; ``requirements`` the lines of the project's
+    requirements.txt; ``logins`` how each node's SSH logins to others ended, where they were tried.
+    ``one_machine``: the hosts are a sandbox.
     """
 
     hosts: Sequence[Host]
     facts: Mapping[str, Facts]
-    probes: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    probes: Mapping[str, Mapping[str, Probe]] = field(default_factory=dict)
     addresses: Mapping[str, str] = field(default_factory=dict)
     pings: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     port: int | None = None
@@ -60,14 +64,13 @@ class Examined:
     logins: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     one_machine: bool = False
 
-    def part(self, node: str, name: str) -> Any:
-        """A part of a node's facts; None if it was not asked for or gave no answer."""
-        value = self.facts[node].parts.get(name)
-        return None if value is None or (isinstance(value, dict) and "error" in value) else value
+    def parts(self, node: str) -> Parts:
+        """Further facts of a node; those that were not asked for, or gave no answer, are None."""
+        return self.facts[node].parts
 
-    def system(self, node: str) -> Mapping[str, Any]:
+    def system(self, node: str) -> System:
         """The node's system, for the spelling of remedies; empty if unknown."""
-        return self.part(node, "system") or {}
+        return self.parts(node).system or UNKNOWN
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,13 @@ def gpus(examined: Examined) -> Iterator[Finding]:
             yield fail(host.name, what, "look at nvidia-smi -L and CUDA_VISIBLE_DEVICES there, or correct gpus:")
         elif examined.backend == "nccl" and not found:
             yield fail(host.name, "--backend nccl needs GPUs, and it has none", "use --backend gloo")
-        backends = (examined.part(host.name, "torch") or {}).get("backends")
-        if backends is not None and examined.backend != "auto" and examined.backend not in backends:
+        torch = examined.parts(host.name).torch
+        backends = torch.backends if torch is not None else ()
+        if backends and examined.backend != "auto" and examined.backend not in backends:
             what = f"its torch has no backend {examined.backend}, only {', '.join(backends) or 'none'}"
             yield fail(host.name, what, f"use --backend {next(iter(backends), 'gloo')}, or install another torch")
-        users = [f"pid {pid} ({program})" for pid, program, _ in examined.part(host.name, "gpu_users") or []]
-        for gpu in examined.part(host.name, "gpus") or []:
+        users = [f"pid {pid} ({program})" for pid, program, _ in examined.parts(host.name).gpu_users or []]
+        for gpu in examined.parts(host.name).gpus or []:
             yield from _gpu(host.name, gpu, users)
 
 
@@ -59,18 +60,18 @@ def _gpu(node: str, gpu: dict[str, str], users: list[str]) -> Iterator[Finding]:
 def torch_sees(examined: Examined) -> Iterator[Finding]:
     """torch can use every GPU that is there."""
     for host in examined.hosts:
-        answer = examined.part(host.name, "torch") or {}
+        answer = examined.parts(host.name).torch
         there = examined.facts[host.name].gpus
-        if not there or "devices" not in answer or answer["devices"] >= there:
+        if not there or answer is None or answer.devices >= there:
             continue
         python = examined.facts[host.name].python.path
-        if answer["cuda"] is None:
+        if answer.cuda is None:
             what = f"its torch was built without CUDA and cannot use its {there} GPUs"
             yield fail(host.name, what, f"there: {python} -m pip install --force-reinstall torch, a CUDA build")
             continue
-        devices = examined.part(host.name, "gpus") or []
+        devices = examined.parts(host.name).gpus or ()
         driver = f" {devices[0]['driver_version']}" if devices else ""
-        what = f"torch (CUDA {answer['cuda']}) can use {answer['devices']} of its {there} GPUs"
+        what = f"torch (CUDA {answer.cuda}) can use {answer.devices} of its {there} GPUs"
         remedy = f"is driver{driver} new enough for that CUDA? with NVSwitch: start nvidia-fabricmanager"
         yield fail(host.name, what, remedy)
 
@@ -78,7 +79,7 @@ def torch_sees(examined: Examined) -> Iterator[Finding]:
 def peers(examined: Examined) -> Iterator[Finding]:
     """GPUs of one node read each other's memory directly, where they can at all."""
     for host in examined.hosts:
-        apart = [each for each in examined.part(host.name, "gpu_peers") or [] if each[2] not in NEVER_PEERS]
+        apart = [each for each in examined.parts(host.name).gpu_peers or [] if each[2] not in NEVER_PEERS]
         if apart:
             i, j, word = apart[0]
             more = f" and {len(apart) - 1} more pairs" if len(apart) > 1 else ""
@@ -90,7 +91,7 @@ def peers(examined: Examined) -> Iterator[Finding]:
 def errors(examined: Examined) -> Iterator[Finding]:
     """The driver has logged no error of the hardware since the node started."""
     for host in examined.hosts:
-        for bus, number, text in examined.part(host.name, "gpu_errors") or []:
+        for bus, number, text in examined.parts(host.name).gpu_errors or []:
             if number in OF_APPLICATIONS:
                 continue
             said = text.rstrip(".").split(", ")[-1]
@@ -105,13 +106,11 @@ def adapters(examined: Examined) -> Iterator[Finding]:
     """InfiniBand and RoCE ports are up, and of one kind on all nodes: mixed ones hang (nccl#2428)."""
     kinds = {}
     for host in examined.hosts:
-        ports = examined.part(host.name, "rdma")
+        ports = examined.parts(host.name).rdma
         if ports is None:
             continue
-        kinds[host.name] = (
-            ", ".join(sorted({f"{port['link']} {port['rate']}" for port in ports.values()})) or "none"
-        )
-        down = [name for name, port in ports.items() if port["state"] not in ("ACTIVE", "")]
+        kinds[host.name] = ", ".join(sorted({f"{port.link} {port.rate}" for port in ports.values()})) or "none"
+        down = [name for name, port in ports.items() if port.state not in ("ACTIVE", "")]
         if down and len(down) < len(ports):
             what = f"of its RDMA ports {', '.join(down)} {'is' if len(down) == 1 else 'are'} not active"
             yield warn(host.name, what, "look at its cable and at the subnet manager: ibstat")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
-from orchestrator.core.facts import Running
 from orchestrator.core.findings import Examined, Finding, fail, warn
 from orchestrator.core.plan import nproc_for
 from orchestrator.core.remedies import as_root
 from orchestrator.core.secret import masked_line
+from orchestrator.protocol.facts import Running
 
 GIB, MIB = 1 << 30, 1 << 20
 # Bytes with less than which a run fails, or may: it writes its logs to the home, and its files to the workdir.
@@ -30,9 +30,9 @@ def parts(examined: Examined) -> Iterator[Finding]:
         "torch": "run import torch there by hand; set python: for this host to one that works",
     }
     for host in examined.hosts:
-        for name, value in examined.facts[host.name].parts.items():
-            if isinstance(value, dict) and "error" in value and name not in ("versions", "torch", "own_name"):
-                what = f"its {name.replace('_', ' ')} could not be looked at: {value['error']}"
+        for name, why in examined.parts(host.name).unanswered.items():
+            if name not in ("versions", "torch"):
+                what = f"its {name.replace('_', ' ')} could not be looked at: {why}"
                 yield Finding((host.name,), "warn", what, remedies.get(name, "look at it by hand"))
 
 
@@ -82,7 +82,7 @@ def _held(node: str, running: Running, seconds: float) -> Finding:
 def other_launchers(examined: Examined) -> Iterator[Finding]:
     """No torchrun that orch did not start."""
     for host in examined.hosts:
-        for pid, _uid, command in examined.part(host.name, "torchruns") or []:
+        for pid, _uid, command in examined.parts(host.name).torchruns or []:
             what = (
                 f"a torchrun that orch did not start runs there: pid {pid} ({masked_line(command.strip())[:80]})"
             )
@@ -92,10 +92,10 @@ def other_launchers(examined: Examined) -> Iterator[Finding]:
 def own_name(examined: Examined) -> Iterator[Finding]:
     """The node's own name leads to an address of its own. Gloo binds the first one that it can."""
     for host in examined.hosts:
-        answer = examined.facts[host.name].parts.get("own_name")
-        if answer is None or "hostname" not in answer or examined.one_machine:
+        answer = examined.parts(host.name).own_name
+        if answer is None or examined.one_machine:
             continue
-        name, addresses = answer["hostname"], answer["addresses"]
+        name, addresses = answer.hostname, answer.addresses
         helps = "orch sets GLOO_SOCKET_IFNAME for its runs; for others, correct /etc/hosts there"
         if not addresses:
             yield warn(host.name, f"cannot resolve its own name {name!r}, which Gloo asks for", helps)
@@ -127,11 +127,12 @@ def master_port(examined: Examined) -> Iterator[Finding]:
     """The port that the ranks meet at is free on the master."""
     master = examined.hosts[0].name
     if examined.port is not None and examined.facts[master].free_port is None:
-        holders = examined.part(master, "listeners") or {}
+        holders = examined.parts(master).listeners or {}
         by = holders.get(str(examined.port))
         what = f"master port {examined.port} is in use" + (f" by {by}" if by else "")
         yield fail(master, what, "pass another --port, or leave it out and orch picks a free one")
-    low, high = (examined.part(master, "limits") or {}).get("ephemeral_ports") or (0, -1)
+    known = examined.parts(master).limits
+    low, high = (known and known.ephemeral_ports) or (0, -1)
     if examined.port is not None and low <= examined.port <= high:
         what = f"master port {examined.port} is one of those that outgoing connections are given ({low} to {high})"
         yield warn(master, what, f"take one below {low}, or leave it out and orch picks a free one")
@@ -141,55 +142,55 @@ def disks(examined: Examined) -> Iterator[Finding]:
     """There is room, and it can be written."""
     for host in examined.hosts:
         system = examined.system(host.name)
-        for what, disk in (examined.part(host.name, "disks") or {}).items():
-            where = what if disk["path"] == what else f"{what} ({disk['path']})"
-            if what == "/tmp" and not disk.get("there", True):
-                gone = f"TMPDIR is {disk['path']}, which does not exist there"
-                yield warn(host.name, gone, f"there: mkdir -p {shlex.quote(disk['path'])}")
+        for what, disk in (examined.parts(host.name).disks or {}).items():
+            where = what if disk.path == what else f"{what} ({disk.path})"
+            if what == "/tmp" and not disk.there:
+                gone = f"TMPDIR is {disk.path}, which does not exist there"
+                yield warn(host.name, gone, f"there: mkdir -p {shlex.quote(disk.path)}")
                 continue
-            if not disk["writable"] and disk["free"] >= MIB:
-                remedy = as_root(system, f"chown $USER {disk['path']}") + ", or set workdir: elsewhere"
+            if not disk.writable and disk.free >= MIB:
+                remedy = as_root(system, f"chown $USER {disk.path}") + ", or set workdir: elsewhere"
                 severity = warn if what == "/tmp" else fail
                 yield severity(host.name, f"{where} cannot be written", remedy)
-            elif disk["free"] < LEAST_DISK[what][1]:
-                severity = fail if disk["free"] < LEAST_DISK[what][0] else warn
+            elif disk.free < LEAST_DISK[what][1]:
+                severity = fail if disk.free < LEAST_DISK[what][0] else warn
                 remedy = "make room there (old runs in workdir and ~/.orch), or set workdir: to a larger disk"
-                yield severity(host.name, f"{where} has {disk['free'] / MIB:.0f} MiB left", remedy)
-            elif disk["inodes"] is not None and disk["inodes"] < LEAST_INODES:
-                yield warn(host.name, f"{where} has {disk['inodes']} inodes left", "delete small files there")
-            if disk["noexec"] and what == "workdir":
-                remedy = as_root(system, f"mount -o remount,exec {disk['path']}") + ", or set workdir: elsewhere"
+                yield severity(host.name, f"{where} has {disk.free / MIB:.0f} MiB left", remedy)
+            elif disk.inodes is not None and disk.inodes < LEAST_INODES:
+                yield warn(host.name, f"{where} has {disk.inodes} inodes left", "delete small files there")
+            if disk.noexec and what == "workdir":
+                remedy = as_root(system, f"mount -o remount,exec {disk.path}") + ", or set workdir: elsewhere"
                 yield warn(host.name, f"{where} is mounted noexec: compiled extensions cannot be loaded", remedy)
 
 
 def shared_memory(examined: Examined) -> Iterator[Finding]:
     """DataLoader workers and NCCL pass their data through /dev/shm."""
     for host in examined.hosts:
-        shm = examined.part(host.name, "shm")
-        if shm is None or shm["size"] >= USUAL_SHM:
+        shm = examined.parts(host.name).shm
+        if shm is None or shm.size >= USUAL_SHM:
             continue
-        what = f"/dev/shm has {shm['size'] / MIB:.0f} MiB; DataLoader workers and NCCL need more"
+        what = f"/dev/shm has {shm.size / MIB:.0f} MiB; DataLoader workers and NCCL need more"
         remedy = as_root(examined.system(host.name), "mount -o remount,size=16G /dev/shm")
-        severity = fail if shm["size"] < LEAST_SHM else warn
+        severity = fail if shm.size < LEAST_SHM else warn
         yield severity(host.name, what, f"there: {remedy}; in docker: --shm-size=16g or --ipc=host")
 
 
 def limits(examined: Examined) -> Iterator[Finding]:
     """What a session may have open and locked."""
     for host in examined.hosts:
-        known = examined.part(host.name, "limits")
+        known = examined.parts(host.name).limits
         if known is None:
             continue
-        soft = known["open_files"][0]
+        soft = known.open_files[0]
         if soft is not None and soft < USUAL_FILES:
             severity = fail if soft < LEAST_FILES else warn
             remedy = "add '* - nofile 65536' to /etc/security/limits.conf there and log in anew"
             yield severity(
                 host.name, f"a session may have {soft} files open (ulimit -n); training needs more", remedy
             )
-        interfaces = examined.part(host.name, "interfaces") or {}
-        locked = known["locked_memory"][0]
-        if locked is not None and any(each["kind"] == "infiniband" for each in interfaces.values()):
+        interfaces = examined.parts(host.name).interfaces or {}
+        locked = known.locked_memory[0]
+        if locked is not None and any(each.kind == "infiniband" for each in interfaces.values()):
             remedy = "add '* - memlock unlimited' to /etc/security/limits.conf there and log in anew"
             yield fail(host.name, f"InfiniBand needs locked memory, and a session may lock {locked} bytes", remedy)
 
@@ -197,35 +198,35 @@ def limits(examined: Examined) -> Iterator[Finding]:
 def memory(examined: Examined) -> Iterator[Finding]:
     """There is memory to begin with."""
     for host in examined.hosts:
-        known = examined.part(host.name, "memory")
+        known = examined.parts(host.name).memory
         if known is None:
             continue
-        if known["available"] < LEAST_MEMORY:
-            what = f"{known['available'] / MIB:.0f} MiB of memory are available"
+        if known.available < LEAST_MEMORY:
+            what = f"{known.available / MIB:.0f} MiB of memory are available"
             yield warn(host.name, what, "end what uses it there")
-        used = known["swap"] - known.get("swap_free", known["swap"])
-        if used > known["total"] / 10:
+        used = known.swap - known.swap_free
+        if used > known.total / 10:
             what = f"{used / GIB:.1f} GiB of it are swapped out: what waits for the disk holds all ranks back"
             yield warn(host.name, what, "end what uses its memory there: top, then o, then SWAP>0")
-        if known["limit"] is not None and known["limit"] < known["total"] / 2 and known["limit"] < 16 * GIB:
-            what = f"its container or slice is limited to {known['limit'] / GIB:.1f} GiB of memory"
+        if known.limit is not None and known.limit < known.total / 2 and known.limit < 16 * GIB:
+            what = f"its container or slice is limited to {known.limit / GIB:.1f} GiB of memory"
             yield warn(host.name, what, "raise the limit (docker --memory, systemd MemoryMax=)")
 
 
 def processes(examined: Examined) -> Iterator[Finding]:
     """Not more processes than cores: they would take turns."""
     for host in examined.hosts:
-        known = examined.part(host.name, "memory")
+        known = examined.parts(host.name).memory
         wanted = nproc_for(host, examined.facts[host.name])
-        if known is not None and wanted > known["cores"]:
-            what = f"{wanted} processes on {known['cores']} cores take turns"
+        if known is not None and wanted > known.cores:
+            what = f"{wanted} processes on {known.cores} cores take turns"
             yield warn(host.name, what, "lower nproc: for this host, or --nproc")
 
 
 def stale_locks(examined: Examined) -> Iterator[Finding]:
     """No lock is left of a build of a torch extension: every import of it waits for that, without a limit."""
     for host in examined.hosts:
-        for path, seconds in examined.part(host.name, "locks") or []:
+        for path, seconds in examined.parts(host.name).locks or []:
             what = f"{path} is left of a build that ended {age(seconds)} ago: torch waits for it without a limit"
             yield warn(host.name, what, f"if nothing builds there: rm {shlex.quote(path)}")
 
@@ -233,19 +234,19 @@ def stale_locks(examined: Examined) -> Iterator[Finding]:
 def kept(examined: Examined) -> Iterator[Finding]:
     """Trees and run folders do not pile up."""
     for host in examined.hosts:
-        known = examined.part(host.name, "kept")
-        if known is not None and (known["trees"] > MANY_TREES or known["runs"] > MANY_RUNS):
-            what = f"{known['path']} holds {known['trees']} trees and {known['runs']} working folders of runs"
+        known = examined.parts(host.name).kept
+        if known is not None and (known.trees > MANY_TREES or known.runs > MANY_RUNS):
+            what = f"{known.path} holds {known.trees} trees and {known.runs} working folders of runs"
             yield warn(host.name, what, "remove what no run uses: orch sync --prune")
 
 
 def logout(examined: Examined) -> Iterator[Finding]:
     """What a session leaves running goes on when it ends."""
     for host in examined.hosts:
-        known = examined.part(host.name, "logout") or {}
-        if known.get("kills") and not known.get("moves"):
+        known = examined.parts(host.name).logout
+        if known is not None and known.kills and not known.moves:
             what = "its systemd ends a session's processes at logout (KillUserProcesses): a run would end with it"
-            sudo = "" if examined.system(host.name).get("root") else "sudo "
+            sudo = "" if examined.system(host.name).root else "sudo "
             user = examined.facts[host.name].user
             yield warn(
                 host.name, what, f"there: {sudo}loginctl enable-linger {user}; orch then leaves the session"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
 
 from orchestrator.core.findings import Examined, Finding, usual, warn
 from orchestrator.core.remedies import let_in
+from orchestrator.protocol.probe import Probe
 
 LOSSY, VERY_LOSSY = 0.05, 0.2
 # Fewer bytes than this came back of a stream over a path that carries small messages: large packets get lost.
@@ -16,7 +16,6 @@ SLOW_SHARE, SLOW_RATE = 0.2, 12.5e6
 CRAWL = 1e6
 FAR_TIMES, FAR_SECONDS = 5.0, 0.005
 
-Probe = Mapping[str, Any]
 Pair = tuple[str, str]
 
 
@@ -27,7 +26,7 @@ def probed(examined: Examined) -> dict[Pair, Probe]:
 
 def verdict(found: Probe) -> str:
     """How the first address of the other node answered on a port of the system's choice."""
-    return str(next(reversed(found["tcp"].values()))) if found["tcp"] else "skipped"
+    return str(next(reversed(found.tcp.values()))) if found.tcp else "skipped"
 
 
 def culprits(bad: set[Pair], known: Iterable[Pair]) -> tuple[list[str], list[Pair]]:
@@ -59,7 +58,7 @@ def culprits(bad: set[Pair], known: Iterable[Pair]) -> tuple[list[str], list[Pai
 
 def lossy(examined: Examined) -> dict[Pair, float]:
     """The ordered pairs that lose datagrams, though not all of them: a firewall that lets no UDP in loses all."""
-    found = {pair: probe["loss"] for pair, probe in probed(examined).items() if probe["loss"] is not None}
+    found = {pair: probe.loss for pair, probe in probed(examined).items() if probe.loss is not None}
     return {pair: share for pair, share in found.items() if LOSSY < share < 0.95}
 
 
@@ -79,7 +78,7 @@ def connections(examined: Examined) -> Iterator[Finding]:
     for a, b in pairs:
         found = probes[a, b]
         if verdict(found) == "other":
-            address = next(reversed(found["tcp"]))
+            address = next(reversed(found.tcp))
             what = f"another machine answers at {address}: two machines have one address"
             yield Finding((a, b), "fail", what, "give each its own address, or set fabric_address:", pair=True)
         else:
@@ -110,7 +109,7 @@ def _open(examined: Examined, node: str, others: list[str], found: str) -> str:
 
 
 def _master_reached(probes: Mapping[Pair, Probe], pairs: list[Pair]) -> bool | None:
-    return True if any(probes[pair]["master"] == "ok" for pair in pairs) else None
+    return True if any(probes[pair].master == "ok" for pair in pairs) else None
 
 
 def master(examined: Examined) -> Iterator[Finding]:
@@ -121,13 +120,13 @@ def master(examined: Examined) -> Iterator[Finding]:
     bad = [
         (a, b)
         for (a, b), found in probes.items()
-        if found["master"] not in (None, "ok") and verdict(found) == "ok" and (a, b) not in shaky
+        if found.master not in (None, "ok") and verdict(found) == "ok" and (a, b) not in shaky
     ]
     if bad:
         others = sorted(a for a, _ in bad)
-        said = _said(str(probes[bad[0]]["master"])).removesuffix(" the")
+        said = _said(str(probes[bad[0]].master)).removesuffix(" the")
         what = f"{said} the master port for {_some(others)}, other ports are open"
-        yield Finding((node,), "fail", what, _open(examined, node, others, str(probes[bad[0]]["master"])))
+        yield Finding((node,), "fail", what, _open(examined, node, others, str(probes[bad[0]].master)))
 
 
 def packet_loss(examined: Examined) -> Iterator[Finding]:
@@ -149,7 +148,7 @@ def stalled(examined: Examined) -> set[Pair]:
 
     Not one of a node whose other pairs crawl: of streams that share a narrow link one may starve.
     """
-    moved = {pair: found["bulk"] for pair, found in probed(examined).items() if found["bulk"] and found["rtt"]}
+    moved = {pair: found.bulk for pair, found in probed(examined).items() if found.bulk and found.rtt}
     crawling = {pair for pair, (size, seconds) in moved.items() if STALLED <= size < CRAWL * (seconds or 1.0)}
     narrow = {node for pair in crawling for node in pair}
     partners = {node: sum(node in pair for pair in crawling) for node in narrow}
@@ -164,13 +163,10 @@ def full_packets(examined: Examined) -> Iterator[Finding]:
     streams = {
         pair: found
         for pair, found in probed(examined).items()
-        if found["bulk"] is not None and found["rtt"] and pair not in shaky
+        if found.bulk is not None and found.rtt and pair not in shaky
     }
     bad = stalled(examined) & set(streams)
-    mtus = {
-        node: (examined.part(node, "interfaces") or {}).get(name, {}).get("mtu")
-        for node, name in _interfaces(examined).items()
-    }
+    mtus = _mtus(examined)
     yield from _grouped(
         streams,
         bad,
@@ -187,10 +183,7 @@ def equal_mtus(examined: Examined) -> Iterator[Finding]:
     """All nodes send packets of one size: where a switch on the way does not, only the large ones get lost."""
     if examined.one_machine:
         return
-    mtus = {
-        node: (examined.part(node, "interfaces") or {}).get(name, {}).get("mtu")
-        for node, name in _interfaces(examined).items()
-    }
+    mtus = _mtus(examined)
     known = {node: mtu for node, mtu in mtus.items() if mtu}
     most = usual(known)
     broken = {node for pair in stalled(examined) for node in pair}
@@ -203,8 +196,16 @@ def equal_mtus(examined: Examined) -> Iterator[Finding]:
             )
 
 
-def _mtu_text(nodes: set[str], mtus: Mapping[str, Any]) -> str:
-    known = sorted({int(mtus[node]) for node in nodes if mtus.get(node)})
+def _mtus(examined: Examined) -> dict[str, int | None]:
+    found: dict[str, int | None] = {}
+    for node, name in _interfaces(examined).items():
+        interface = (examined.parts(node).interfaces or {}).get(name)
+        found[node] = interface.mtu if interface is not None else None
+    return found
+
+
+def _mtu_text(nodes: set[str], mtus: Mapping[str, int | None]) -> str:
+    known = sorted({mtu for node in nodes if (mtu := mtus.get(node))})
     return f" (MTU {', '.join(map(str, known))})" if known else ""
 
 
@@ -221,9 +222,9 @@ def throughput(examined: Examined) -> Iterator[Finding]:
     """No link is much slower than the others."""
     passed_over = set(lossy(examined)) | stalled(examined)
     rates = {
-        pair: found["bulk"][0] / found["bulk"][1]
+        pair: found.bulk[0] / found.bulk[1]
         for pair, found in probed(examined).items()
-        if found["bulk"] is not None and found["bulk"][1] and pair not in passed_over
+        if found.bulk is not None and found.bulk[1] and pair not in passed_over
     }
     if not rates:
         return
@@ -247,7 +248,7 @@ def throughput(examined: Examined) -> Iterator[Finding]:
 def latency(examined: Examined) -> Iterator[Finding]:
     """No node is much farther away than the others."""
     shaky = lossy(examined)
-    turns = {pair: found["rtt"] for pair, found in probed(examined).items() if found["rtt"] and pair not in shaky}
+    turns = {pair: found.rtt for pair, found in probed(examined).items() if found.rtt and pair not in shaky}
     if len(turns) < 3:
         return
     good = sorted(turns.values())[len(turns) // 4]

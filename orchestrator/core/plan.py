@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.core.addresses import interface_towards, master_address, on_interface
-from orchestrator.core.facts import Facts, Interpreter
+from orchestrator.core.facts import Facts
 from orchestrator.core.inventory import Host, Rendezvous
 from orchestrator.errors import PreflightError, UsageError
+from orchestrator.protocol.facts import Interpreter
 
 DEFAULT_PORT = 29500
 
@@ -207,7 +208,7 @@ def assumed_facts(host: Host) -> Facts:
         user=host.user or "",
         system="Linux",
         path="",
-        python=Interpreter(host.python or "python3"),
+        python=Interpreter(path=host.python or "python3"),
         gpus=0,
         addresses=(),
         routes=(),

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+
+from orchestrator.protocol.facts import System
 
 
-def as_root(system: Mapping[str, Any], command: str) -> str:
+def as_root(system: System, command: str) -> str:
     """A command with ``sudo`` where the user is not root."""
-    return command if system.get("root") else f"sudo {command}"
+    return command if system.root else f"sudo {command}"
 
 
-def let_in(system: Mapping[str, Any], sources: Iterable[str]) -> str:
+def let_in(system: System, sources: Iterable[str]) -> str:
     """How this system's firewall lets machines in: all TCP, for the ranks' own ports are chosen by the kernel."""
     addresses = sorted(set(sources))
-    tool = system.get("firewall")
+    tool = system.firewall
     if tool == "ufw":
         commands = [f"ufw allow from {address}" for address in addresses]
     elif tool == "firewall-cmd":

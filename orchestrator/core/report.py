@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from html import escape
 from typing import Any
 
-from orchestrator.core.facts import Address, Facts, Interpreter, Running
+from orchestrator.core.facts import Address, Facts
 from orchestrator.core.findings import Examined, Finding
 from orchestrator.core.inventory import Host
 from orchestrator.core.secret import masked, masked_line, redacted
 from orchestrator.errors import OrchError
+from orchestrator.protocol.facts import Interpreter, Parts, Running
+from orchestrator.protocol.probe import Probe
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem; color: #1b1f24; background: #fff; }
@@ -49,7 +51,10 @@ def as_json(examined: Examined, findings: Sequence[Finding], errors: Sequence[Or
         "hosts": hosts,
         "unreachable": {error.host or "?": str(error) for error in errors},
         "findings": [asdict(finding) for finding in findings],
-        "probes": examined.probes,
+        "probes": {
+            name: {other: found.to_wire() for other, found in others.items()}
+            for name, others in examined.probes.items()
+        },
         "pings": examined.pings,
         "requirements": list(examined.requirements),
         "logins": examined.logins,
@@ -59,10 +64,18 @@ def as_json(examined: Examined, findings: Sequence[Finding], errors: Sequence[Or
 
 def _facts(known: Facts) -> dict[str, Any]:
     """All of them; the command lines of others' launchers may hold their secrets."""
-    told = asdict(known)
-    if isinstance(launchers := told["parts"].get("torchruns"), list):
-        told["parts"]["torchruns"] = [[*owner, masked_line(command)] for *owner, command in launchers]
-    return told
+    launchers = known.parts.torchruns or ()
+    hidden = tuple((pid, uid, masked_line(command)) for pid, uid, command in launchers)
+    parts = known.parts.replace(torchruns=hidden) if launchers else known.parts
+    told = {field.name: getattr(known, field.name) for field in fields(known)}
+    return {
+        **told,
+        "python": known.python.to_wire(),
+        "addresses": [asdict(each) for each in known.addresses],
+        "routes": [asdict(each) for each in known.routes],
+        "running": known.running and known.running.to_wire(),
+        "parts": {name: part for name, part in parts.to_wire().items() if part is not None},
+    }
 
 
 def from_json(text: str) -> Examined:
@@ -71,15 +84,19 @@ def from_json(text: str) -> Examined:
     facts = {}
     for name, host in whole["hosts"].items():
         known = host["facts"]
-        running = known["running"] and Running(**known["running"])
+        running = known["running"] and Running.from_wire(known["running"])
         places = {key: tuple(Address(**each) for each in known[key]) for key in ("addresses", "routes")}
-        python = Interpreter(**known["python"])
+        python = Interpreter.from_wire(known["python"])
         lists = {"trees": tuple(known["trees"]), "leftovers": tuple(known["leftovers"])}
-        facts[name] = Facts(**{**known, **places, **lists, "python": python, "running": running})
+        parts = Parts.from_wire(known["parts"])
+        facts[name] = Facts(**{**known, **places, **lists, "python": python, "running": running, "parts": parts})
     return Examined(
         hosts=tuple(Host(**host["inventory"]) for host in whole["hosts"].values()),
         facts=facts,
-        probes=whole["probes"],
+        probes={
+            name: {other: Probe.from_wire(found) for other, found in others.items()}
+            for name, others in whole["probes"].items()
+        },
         pings=whole.get("pings", {}),
         addresses={name: host["address"] for name, host in whole["hosts"].items() if host["address"]},
         port=whole["port"],
@@ -111,20 +128,20 @@ def as_html(examined: Examined, findings: Sequence[Finding], errors: Sequence[Or
     )
 
 
-def _round_trip(probe: Mapping[str, Any]) -> float | None:
-    return None if probe["rtt"] is None else float(probe["rtt"]) * 1e3
+def _round_trip(probe: Probe) -> float | None:
+    return None if probe.rtt is None else probe.rtt * 1e3
 
 
-def _throughput(probe: Mapping[str, Any]) -> float | None:
-    bulk = probe["bulk"]
+def _throughput(probe: Probe) -> float | None:
+    bulk = probe.bulk
     return bulk[0] * 8e-6 / bulk[1] if bulk and bulk[1] else None
 
 
 def _map(
     title: str,
     names: Sequence[str],
-    probes: Mapping[str, Mapping[str, Mapping[str, Any]]],
-    value: Callable[[Mapping[str, Any]], float | None],
+    probes: Mapping[str, Mapping[str, Probe]],
+    value: Callable[[Probe], float | None],
     low_is_good: bool,
 ) -> str:
     """A table of cells coloured by how far each is from the median."""
@@ -141,8 +158,8 @@ def _map(
 
 
 def _cell(
-    probe: Mapping[str, Any] | None,
-    value: Callable[[Mapping[str, Any]], float | None],
+    probe: Probe | None,
+    value: Callable[[Probe], float | None],
     median: float,
     low_is_good: bool,
 ) -> str:
@@ -150,7 +167,7 @@ def _cell(
         return '<td class="none"></td>'
     shown = value(probe)
     if shown is None:
-        reached = "ok" in probe["tcp"].values()
+        reached = "ok" in probe.tcp.values()
         return '<td class="none"></td>' if reached else '<td class="bad">×</td>'
     ratio = shown / median if median else 1.0
     badness = ratio if low_is_good else 1 / ratio if ratio else 100.0

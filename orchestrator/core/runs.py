@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+
+from orchestrator.protocol.run import RunHere
 
 # The worst first: what a run is called whose nodes differ.
 STATES = ("left over", "not answering", "lost", "rebooted", "failed", "stopping", "running", "stopped", "ok")
@@ -12,7 +13,7 @@ STATES = ("left over", "not answering", "lost", "rebooted", "failed", "stopping"
 
 @dataclass(frozen=True)
 class NodeRun:
-    """A node's part of a run, as ``node/runs.py`` answers it. Times are the node's own, in seconds."""
+    """A node's part of a run, as ``protocol.run.RunHere`` answers it. Times are the node's own, in seconds."""
 
     run_id: str
     attempt: int
@@ -32,26 +33,26 @@ class NodeRun:
     min_nodes: int | None = None
 
     @classmethod
-    def from_answer(cls, value: Mapping[str, Any], now: float, asked: str) -> NodeRun:
+    def from_answer(cls, value: RunHere, now: float, asked: str) -> NodeRun:
         """One entry of the answer of node ``asked``, whose clock says ``now``."""
-        began, ended = value["began"], value["ended"]
+        began, ended = value.began, value.ended
         return cls(
-            run_id=value["run_id"],
-            attempt=value["attempt"],
-            state=value["state"],
-            workload=value["workload"] or "?",
-            owner=value["owner"] or "?",
-            node=value["node"] or asked,
-            nodes=tuple(value["nodes"] or (asked,)),
-            node_rank=value["node_rank"],
-            first_rank=value["first_rank"],
-            nproc=value["nproc"] or 0,
-            leftovers=value["leftovers"],
+            run_id=value.run_id,
+            attempt=value.attempt,
+            state=value.state,
+            workload=value.workload or "?",
+            owner=value.owner or "?",
+            node=value.node or asked,
+            nodes=tuple(value.nodes or (asked,)),
+            node_rank=value.node_rank,
+            first_rank=value.first_rank,
+            nproc=value.nproc or 0,
+            leftovers=value.leftovers,
             age=None if began is None else now - began,
             duration=None if began is None or ended is None else ended - began,
-            exit_code=value["exit_code"],
-            last_line=value["last_line"],
-            min_nodes=value["min_nodes"],
+            exit_code=value.exit_code,
+            last_line=value.last_line,
+            min_nodes=value.min_nodes,
         )
 
 

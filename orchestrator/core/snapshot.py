@@ -7,17 +7,20 @@ same id exactly when a script would find the same in them. Folders have no mode 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pathspec import GitIgnoreSpec
 
 from orchestrator.errors import SyncError
+from orchestrator.protocol.tree import tree_id
+
+if TYPE_CHECKING:
+    from orchestrator.protocol.tree import Row
 
 IGNORE_FILES = (".gitignore", ".orchignore")
 # Nothing here is ever part of what a script needs to run.
@@ -36,6 +39,11 @@ class Entry:
     mode: int
     size: int
     about: str
+
+    @property
+    def row(self) -> Row:
+        """The entry as lists of it have it."""
+        return self.path, self.kind, self.mode, self.size, self.about
 
 
 @dataclass(frozen=True)
@@ -136,7 +144,7 @@ def take(
     found = _walk(root, "", rules, obey_ignore_files)
     made = each(lambda item: _entry(root, item[0], item[1], known), found)
     entries = sorted(made, key=lambda entry: os.fsencode(entry.path))
-    return Snapshot(root, tuple(entries), tree_id(entries))
+    return Snapshot(root, tuple(entries), tree_id(entry.row for entry in entries))
 
 
 def take_file(path: Path, hashes: Hashes | None = None) -> Snapshot:
@@ -145,16 +153,7 @@ def take_file(path: Path, hashes: Hashes | None = None) -> Snapshot:
         entry = _entry(path.parent, path.name, path.stat(), hashes or Hashes())
     except OSError as error:
         raise SyncError(f"cannot read {path}: {error.strerror}") from None
-    return Snapshot(path.parent, (entry,), tree_id((entry,)))
-
-
-def tree_id(entries: Sequence[Entry]) -> str:
-    """The id of a tree with these entries: 32 hex digits."""
-    digest = hashlib.sha256()
-    for entry in entries:
-        line = [entry.path, entry.kind, entry.mode, entry.about]
-        digest.update(json.dumps(line).encode("ascii") + b"\n")
-    return digest.hexdigest()[:32]
+    return Snapshot(path.parent, (entry,), tree_id([entry.row]))
 
 
 def _walk(root: Path, folder: str, rules: _Rules, obey: bool) -> Iterator[tuple[str, os.stat_result | None]]:

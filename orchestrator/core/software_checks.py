@@ -28,22 +28,22 @@ def interpreter(examined: Examined) -> Iterator[Finding]:
 def torch_imports(examined: Examined) -> Iterator[Finding]:
     """torch can be imported."""
     for host in examined.hosts:
-        answer = examined.facts[host.name].parts.get("torch")
+        why = examined.parts(host.name).unanswered.get("torch")
         python = examined.facts[host.name].python
-        if answer is None or python.error or python.torch is None:
-            continue
-        if "error" in answer:
-            what = f"{python.path} cannot import torch: {answer['error']}"
+        if why is not None and not python.error and python.torch is not None:
+            what = f"{python.path} cannot import torch: {why}"
             yield fail(host.name, what, f"try it there: {python.path} -c 'import torch'")
 
 
 def torchvision(examined: Examined) -> Iterator[Finding]:
     """torchvision is built for one version of torch and does not import with another."""
     for host in examined.hosts:
-        versions = examined.part(host.name, "versions") or {}
-        wants, has = versions.get("torchvision_wants"), versions.get("packages", {}).get("torch")
+        versions = examined.parts(host.name).versions
+        if versions is None:
+            continue
+        wants, has = versions.torchvision_wants, versions.packages.get("torch")
         if wants and has and has.partition("+")[0] != wants.partition("+")[0]:
-            mine = versions["packages"]["torchvision"]
+            mine = versions.packages["torchvision"]
             what = f"torchvision {mine} belongs to torch {wants}, and torch {has} is installed: it will not import"
             remedy = f"there: {examined.facts[host.name].python.path} -m pip install torchvision torch=={has}"
             # Only a warning: not every script imports it.
@@ -54,7 +54,7 @@ def requirements(examined: Examined) -> Iterator[Finding]:
     """What the project's requirements.txt asks for is installed."""
     wanted = parsed(examined.requirements)
     for host in examined.hosts:
-        versions = examined.part(host.name, "versions")
+        versions = examined.parts(host.name).versions
         if versions is None or not wanted:
             continue
         python = examined.facts[host.name].python
@@ -64,7 +64,7 @@ def requirements(examined: Examined) -> Iterator[Finding]:
         for each in wanted:
             if each.marker is not None and not each.marker.evaluate(here):
                 continue
-            has = versions["packages"].get(each.name)
+            has = versions.packages.get(each.name)
             if has is None or (has != "unknown" and not each.specifier.contains(has, prereleases=True)):
                 lacking.append(f"{each.name}{each.specifier} ({has or 'not installed'})")
         if lacking:

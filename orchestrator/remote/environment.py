@@ -1,4 +1,4 @@
-"""The control's side of ``node/environment.py``: one node that builds an environment."""
+"""The control's side of ``node/store/environment.py``: one node that builds an environment."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from dataclasses import dataclass
 
 from orchestrator import errors
 from orchestrator.core.environment import Environment
-from orchestrator.core.messages import BUILDING, ENVIRONMENT
-from orchestrator.node import wire
+from orchestrator.protocol import frames
+from orchestrator.protocol.shapes import either
+from orchestrator.protocol.transfer import Base, BuildEnvironment, BuildFailed, Ready, Said, Wheels
 from orchestrator.remote.node import THERE_CODE, Node, in_home
 from orchestrator.remote.relay import as_sync_error
 
 # How long a build may say nothing: pip resolves and unpacks in silence.
 SILENCE = 1800.0
+ANSWER = either(Ready.from_wire, Base.from_wire)
+BUILDING = either(Said.from_wire, either(Ready.from_wire, BuildFailed.from_wire))
 
 
 def has_environment(node: Node, workdir: str, environment: Environment) -> bool:
@@ -37,23 +40,24 @@ class Build:
     def __init__(self, node: Node, workdir: str, environment: Environment) -> None:
         self.node = node
         self.workdir = workdir
-        request = {
-            "workdir": workdir,
-            "key": environment.key,
-            "requirements": environment.requirements,
-            "python": environment.python,
-        }
-        self._call = node.call("environment", request)
+        request = BuildEnvironment(
+            workdir=workdir,
+            key=environment.key,
+            requirements=environment.requirements,
+            python=environment.python,
+        )
+        self._call = node.call(request)
         try:
-            answer = self._call.answer(ENVIRONMENT, SILENCE)
+            answer = self._call.answer(ANSWER, SILENCE)
         except errors.OrchError as error:
             self.close()
             raise as_sync_error(error) from None
-        self.ready = answer["ready"] is not None
-        if not self.ready and "place" not in answer:
-            raise self._call.nonsense("neither an environment nor what it is to be built upon")
-        self.place: str | None = None if self.ready else answer["place"]
-        self.kind = ("", "", "") if self.ready else (answer["version"], answer["machine"], answer["libc"])
+        self.ready = isinstance(answer, Ready)
+        self.place: str | None = None
+        self.kind = ("", "", "")
+        if isinstance(answer, Base):
+            self.place = answer.place
+            self.kind = (answer.version, answer.machine, answer.libc)
 
     def run(self, wheels: str | None, heard: Callable[[str], object]) -> Failed | None:
         """Let it build, from a folder of wheels on the node or from what it reaches; None if it succeeded.
@@ -61,14 +65,14 @@ class Build:
         ``heard`` is called with each line of pip or uv. Raises SyncError, ConnectionLost.
         """
         try:
-            self._call.channel.write(wire.json_frame({"wheels": wheels}))
+            self._call.channel.write(frames.message_frame(Wheels(wheels=wheels)))
             while True:
                 answer = self._call.answer(BUILDING, SILENCE)
-                if "ready" in answer:
+                if isinstance(answer, Ready):
                     return None
-                if "failed" in answer:
-                    return Failed(tuple(answer["failed"]), answer["offline"])
-                heard(answer["line"])
+                if isinstance(answer, BuildFailed):
+                    return Failed(answer.failed, answer.offline)
+                heard(answer.line)
         except errors.OrchError as error:
             raise as_sync_error(error) from None
         finally:

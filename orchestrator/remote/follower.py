@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from orchestrator import errors
-from orchestrator.core.events import Event
-from orchestrator.core.messages import FOLLOWED
-from orchestrator.core.shapes import MOST
-from orchestrator.node import wire
+from orchestrator.protocol import events, frames, run
+from orchestrator.protocol.events import Event
+from orchestrator.protocol.shapes import MOST
 from orchestrator.remote.node import Call, Node
 
 # A node speaks every two seconds; after three silent turns the connection is tried anew.
@@ -44,7 +42,7 @@ class Output:
         return (
             self.stream
             if self.local_rank is None
-            else wire.stream_name(self.local_rank, self.restart, self.stream)
+            else frames.stream_name(self.local_rank, self.restart, self.stream)
         )
 
 
@@ -80,7 +78,7 @@ Item = Event | Output | Sample | Closed
 class Follower:
     """One node's frames, turned into items for ``put``. ``follow(call)`` runs in a thread of its own.
 
-    ``request`` is one of ``node/follow.py``; its ``offsets`` name what was received before. ``company()`` tells
+    ``request.offsets`` name what was received before. ``company()`` tells
     whether another node has been heard lately, or there is no other; ``stopping()`` the grace, in seconds, of a
     stop that was asked for. ``passive``: nothing is ever ended there.
     """
@@ -88,7 +86,7 @@ class Follower:
     def __init__(
         self,
         node: Node,
-        request: Mapping[str, Any],
+        request: run.Follow,
         put: Callable[[Item], None],
         *,
         timeout: float,
@@ -99,7 +97,7 @@ class Follower:
         self.node = node
         self.name = node.name
         self.request = request
-        self.offsets: dict[str, int] = dict(request.get("offsets") or {})
+        self.offsets: dict[str, int] = dict(request.offsets)
         self.put = put
         self.timeout = timeout
         self.company = company
@@ -140,7 +138,7 @@ class Follower:
         self.connected = False
         if self._call is not None:
             self._call.channel.close()
-        self.put(Event(time.time(), "node_lost", self.name, {"reason": reason}))
+        self.put(events.NodeLost(time=time.time(), node=self.name, reason=reason))
         if not self.passive:
             threading.Thread(target=self._fence, daemon=True, name=f"fence-{self.name}").start()
 
@@ -150,7 +148,7 @@ class Follower:
         Where the server lets no further session in, the one that follows carries the word.
         """
         try:
-            self.node.stop(self.request["run_id"], grace)
+            self.node.stop(self.request.run_id, grace)
         except errors.PreflightError:
             call = self._call
             if call is None or not self.connected:
@@ -172,72 +170,69 @@ class Follower:
         self._streams.clear()
         for kind, payload in call.frames(min(SILENCE, self.timeout / 2)):
             self.heard_at = time.monotonic()
-            if kind == wire.LOG:
+            if kind == frames.LOG:
                 self._hear_log(call, payload)
-            elif kind == wire.JSON:
-                if self._hear_value(call.shaped(payload, FOLLOWED)):
+            elif kind == frames.JSON:
+                if self._hear_message(call.shaped(payload, run.FOLLOWED)):
                     return
             else:
                 raise call.nonsense("data that nobody asked for")
         raise errors.ConnectionLost("its follower ended", host=self.name)
 
     def _hear_log(self, call: Call, payload: bytes) -> None:
-        if len(payload) < wire.LOG_HEAD.size:
+        if len(payload) < frames.LOG_HEAD.size:
             raise call.nonsense("a piece of a log without its head")
-        stream_id, offset = wire.LOG_HEAD.unpack_from(payload)
+        stream_id, offset = frames.LOG_HEAD.unpack_from(payload)
         stream = self._streams.get(stream_id)
         if stream is None or not stream.offset <= offset < MOST:
             raise call.nonsense(f"a piece of log {stream_id} at byte {offset}")
-        data = payload[wire.LOG_HEAD.size :]
+        data = payload[frames.LOG_HEAD.size :]
         if offset > stream.offset:
             self.put(replace(stream.output, skipped=offset - stream.offset))
         stream.offset = offset + len(data)
         self.offsets[stream.output.name] = stream.offset
         self.put(replace(stream.output, data=data))
 
-    def _stream(self, value: dict[str, Any]) -> _Stream:
+    def _stream(self, stream: run.Stream) -> _Stream:
         """The log that a node announces; its name is worked out here, whatever the node calls it."""
-        kind = value["name"].rpartition(".")[2]
-        if value["name"] == "torchrun" or kind not in ("stdout", "stderr") or "local_rank" not in value:
+        kind = stream.name.rpartition(".")[2]
+        if stream.local_rank is None or kind not in ("stdout", "stderr"):
             output = Output(self.name, None, None, "torchrun", b"")
         else:
-            output = Output(self.name, value.get("rank"), value["local_rank"], kind, b"", value.get("restart", 0))
-        return _Stream(output, max(self.offsets.get(output.name, 0), value.get("first", 0)))
+            output = Output(self.name, stream.rank, stream.local_rank, kind, b"", stream.restart)
+        return _Stream(output, max(self.offsets.get(output.name, 0), stream.first))
 
-    def _hear_value(self, value: dict[str, Any]) -> bool:
+    def _hear_message(self, message: run.Told) -> bool:
         """Take one message; whether it was the last."""
-        kind = value["type"]
-        if kind == "stream":
-            self._streams[value["id"]] = self._stream(value)
-        elif kind in ("beat", "following"):
-            skew = value["time"] - time.time()
+        if isinstance(message, run.Stream):
+            self._streams[message.id] = self._stream(message)
+        elif isinstance(message, run.Beat | run.Following):
+            skew = message.time - time.time()
             self._skew = skew if self._skew is None else max(self._skew, skew)
-            if value.get("sample"):
-                sample = value["sample"]
-                gpus = tuple((busy, used, total) for busy, used, total in sample.pop("gpus"))
-                self.put(Sample(self.name, gpus=gpus, **sample))
-        elif kind == "event":
+            if isinstance(message, run.Beat) and message.sample is not None:
+                busy = message.sample
+                self.put(Sample(self.name, busy.cpu, busy.memory_used, busy.memory_total, busy.gpus))
+        elif isinstance(message, run.Happened):
+            event = message.event
             self.offsets["events"] = self.offsets.get("events", 0) + 1
-            event = Event.from_dict(value["event"], self.name)
-            self.finished = self.finished or event.kind == "finished"
-            self.put(Event(event.time - (self._skew or 0.0), event.kind, event.node, event.fields))
-        elif kind == "orphaned":
-            rebooted = value.get("rebooted", False)
-            self.put(Event(time.time(), "orphaned", self.name, {"rebooted": rebooted}))
+            self.finished = self.finished or isinstance(event, events.Finished)
+            self.put(event.replace(node=self.name, time=event.time - (self._skew or 0.0)))
+        elif isinstance(message, run.SupervisorGone):
+            self.put(events.Orphaned(time=time.time(), node=self.name, rebooted=message.rebooted))
             if not self.passive:
                 self._sweep()
             return True
-        return bool(kind == "end")
+        return isinstance(message, run.End)
 
     def _sweep(self) -> None:
         """The supervisor is gone without a word: end what it may have left."""
-        answer = self.node.stop(self.request["run_id"], 1.0)
-        if answer["killed"]:
-            self.put(Event(time.time(), "swept", self.name, {"processes": answer["killed"]}))
+        answer = self.node.stop(self.request.run_id, 1.0)
+        if answer.killed:
+            self.put(events.Swept(time=time.time(), node=self.name, processes=answer.killed))
 
     def _reconnect(self, error: errors.OrchError) -> Call | None:
         """A new connection and a call that goes on where the old one stopped; None if the node is lost."""
-        self.put(Event(time.time(), "reconnecting", self.name, {"reason": error.message}))
+        self.put(events.Reconnecting(time=time.time(), node=self.name, reason=error.message))
         # A reader that paused for an hour was not listening: that is no silence of the node's.
         self.heard_at = max(self.heard_at, time.monotonic() - SILENCE)
         pause = PAUSE_SHORTEST
@@ -248,8 +243,8 @@ class Follower:
                 error = caught
             silent = time.monotonic() - self.heard_at
             if silent > self.timeout and (self.company() or silent > PATIENCE * self.timeout):
-                fields = {"reason": f"no answer for {silent:.0f} s: {error.message}"}
-                self.put(Event(time.time(), "node_lost", self.name, fields))
+                reason = f"no answer for {silent:.0f} s: {error.message}"
+                self.put(events.NodeLost(time=time.time(), node=self.name, reason=reason))
                 if not self.passive:
                     fence = threading.Thread(target=self._fence, daemon=True, name=f"fence-{self.name}")
                     fence.start()
@@ -269,10 +264,10 @@ class Follower:
         grace = self.stopping()
         if grace is not None:
             self.end(grace)
-        call = self.node.call("follow", {**self.request, "offsets": self.offsets})
+        call = self.node.call(self.request.replace(offsets=dict(self.offsets)))
         self.heard_at = time.monotonic()
         self.connected = True
-        self.put(Event(time.time(), "reconnected", self.name, {}))
+        self.put(events.Reconnected(time=time.time(), node=self.name))
         return call
 
     def _fence(self) -> None:
@@ -281,8 +276,8 @@ class Follower:
             time.sleep(PAUSE_LONGEST)
             try:
                 self.node.connection.reopen(self._try_limit)
-                self.node.stop(self.request["run_id"], 0.0)
+                self.node.stop(self.request.run_id, 0.0)
             except errors.OrchError:
                 continue
-            self.put(Event(time.time(), "fenced", self.name, {}))
+            self.put(events.Fenced(time=time.time(), node=self.name))
             return

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator import errors
-from orchestrator.core.events import Event
-from orchestrator.core.messages import STARTED
+from orchestrator.protocol.events import Event, StopFailed, StopRequested
+from orchestrator.protocol.run import Follow, Start, Started
 from orchestrator.remote.fanout import on_all
 from orchestrator.remote.follower import SILENCE, Closed, Follower, Item, Output, Sample
 from orchestrator.remote.node import Call, Node
@@ -48,15 +48,15 @@ class Gang:
         self._begun = threading.Event()
         self._grace: float | None = None
 
-    def start(self, requests: Mapping[str, Mapping[str, Any]]) -> list[errors.OrchError]:
+    def start(self, requests: Mapping[str, Start]) -> list[errors.OrchError]:
         """Start every node with its request. If one refuses, those that began are stopped again.
 
         Returns the refusals; none means that the run has begun.
         """
 
         def start_one(node: Node) -> Call:
-            call = node.call("start", requests[node.name])
-            call.answer(STARTED, START_TIMEOUT)
+            call = node.call(requests[node.name])
+            call.answer(Started.from_wire, START_TIMEOUT)
             return call
 
         return self._begin(start_one, {})
@@ -65,7 +65,7 @@ class Gang:
         """Follow a run that goes on, or that has ended, from where ``offsets`` says; returns as ``start`` does."""
 
         def follow_one(node: Node) -> Call:
-            return node.call("follow", self._request(node.name, offsets))
+            return node.call(self._request(node.name, offsets))
 
         return self._begin(follow_one, offsets, joining=True)
 
@@ -112,9 +112,9 @@ class Gang:
             except errors.OrchError:
                 time.sleep(0.5)
 
-    def _request(self, node: str, offsets: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+    def _request(self, node: str, offsets: Mapping[str, Mapping[str, int]]) -> Follow:
         known = dict(offsets.get(node, {}))
-        return {"run_id": self.run_id, "attempt": self.attempt, "offsets": known, "tail": self.tail}
+        return Follow(run_id=self.run_id, attempt=self.attempt, offsets=known, tail=self.tail)
 
     def _put(self, item: Item) -> None:
         if isinstance(item, Output):
@@ -164,8 +164,7 @@ class Gang:
 
         def work() -> None:
             self._begun.wait()
-            fields = {"reason": reason, "grace": grace, "by_user": by_user}
-            self._queue.put(Event(time.time(), "stop_requested", None, fields))
+            self._queue.put(StopRequested(time=time.time(), reason=reason, grace=grace, by_user=by_user))
             self._grace = grace if self._grace is None else min(grace, self._grace)
             self._stop_nodes(grace)
 
@@ -186,6 +185,6 @@ class Gang:
                 # It is told as soon as it is reached again.
                 return
             except errors.OrchError as error:
-                self._queue.put(Event(time.time(), "stop_failed", follower.name, {"reason": error.message}))
+                self._queue.put(StopFailed(time=time.time(), node=follower.name, reason=error.message))
 
         on_all(running, end, limit=len(running))

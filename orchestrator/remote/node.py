@@ -12,18 +12,35 @@ import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
-from orchestrator import errors
-from orchestrator.core.messages import REFUSAL, STOPPED
-from orchestrator.core.shapes import MOST_BYTES, MOST_VALUES, Misshapen, Shape, decoded
-from orchestrator.node import wire
+from orchestrator import errors, protocol
+from orchestrator.protocol import frames
+from orchestrator.protocol.refusal import Refusal
+from orchestrator.protocol.run import Stop, Stopped
+from orchestrator.protocol.shapes import MOST_BYTES, MOST_VALUES, Misshapen, decoded
 from orchestrator.remote.ssh import Channel, Connection
+
+if TYPE_CHECKING:
+    from orchestrator.protocol.frames import Frame
+    from orchestrator.protocol.shapes import Shape
+
+T = TypeVar("T")
+
+
+class Request(Protocol):
+    """A message that names the verb it is for."""
+
+    VERB: ClassVar[str]
+
+    def to_wire(self) -> dict[str, object]:
+        """The JSON object."""
+
 
 PACKAGE = "orch_node"
 # A stop may take its grace and this many seconds more before the connection counts as lost.
 STOP_MARGIN = 20.0
-MAIN = f"import sys\nfrom {PACKAGE}.__main__ import main\nsys.exit(main())\n"
+MAIN = f"import sys\nfrom {PACKAGE}.node.__main__ import main\nsys.exit(main())\n"
 # Receives the program: verified, compiled (else it would be at every start), put in place with one rename. Those
 # that nobody has sent for a month go.
 INSTALL = """
@@ -90,9 +107,10 @@ def program() -> tuple[str, bytes]:
     """The node program as a zipapp, and its file name, which holds the hash of its contents."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        folder = Path(wire.__file__).parent
-        texts = {f"{PACKAGE}/{path.name}": path.read_text() for path in sorted(folder.glob("*.py"))}
-        for name, text in [("__main__.py", MAIN), *texts.items()]:
+        folder = Path(protocol.__file__).parent.parent
+        files = sorted([*(folder / "node").rglob("*.py"), *(folder / "protocol").rglob("*.py")])
+        texts = {f"{PACKAGE}/{path.relative_to(folder)}": path.read_text() for path in files}
+        for name, text in [("__main__.py", MAIN), (f"{PACKAGE}/__init__.py", ""), *texts.items()]:
             # A fixed date makes the same sources the same bytes.
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), text)
     data = buffer.getvalue()
@@ -117,7 +135,8 @@ def install_command() -> str:
 
 
 def has_tree_command(workdir: str, project: str, tree_id: str) -> str:
-    """The command line that asks for a tree of this user's, and touches its list as ``node/store.py`` does."""
+    """The command line that asks for a tree of this user's, and touches its list as ``node/store/trees.py``
+    does."""
     tree, parent = in_home(f"{workdir}/{project}/{tree_id}"), in_home(f"{workdir}/{project}")
     return f"test -O {parent} && test -d {tree} && test -O {tree} && touch -c {tree}.json && exit {THERE_CODE}"
 
@@ -137,15 +156,15 @@ class Call:
         self.host = channel.host
         self.nonce = nonce
         self.sent_at = time.time()
-        self._splitter = wire.Splitter(nonce)
-        self._frames: list[tuple[bytes, bytes]] = []
+        self._splitter = frames.Splitter(nonce)
+        self._frames: list[Frame] = []
 
     @property
     def noise(self) -> bytes:
         """What a login shell printed before the node program spoke."""
         return bytes(self._splitter.noise)
 
-    def frames(self, silence: float, deadline: float | None = None) -> Iterator[tuple[bytes, bytes]]:
+    def frames(self, silence: float, deadline: float | None = None) -> Iterator[Frame]:
         """Frames until the node program ends; raises ConnectionLost, or what the node refused with.
 
         ``silence``: how many seconds may pass without a byte before the connection counts as lost; ``deadline``,
@@ -155,7 +174,7 @@ class Call:
         while True:
             while self._frames:
                 kind, payload = self._frames.pop(0)
-                if kind == wire.JSON and b'"error"' in payload and b'"kind"' in payload:
+                if kind == frames.JSON and b'"error"' in payload and b'"kind"' in payload:
                     self._raise_refusal(payload)
                 yield kind, payload
             left = silence if deadline is None else min(silence, deadline - time.monotonic())
@@ -167,16 +186,16 @@ class Call:
                 return
             self._take(piece)
 
-    def answer(self, shape: Shape, limit: float, scale: int = 1) -> Any:
+    def answer(self, shape: Shape[T], limit: float, scale: int = 1) -> T:
         """The next frame, which must be JSON of a shape, within ``limit`` seconds; raises as ``frames`` does.
 
         NodeProgramError if it is something else. ``scale``: how many times more than usual it may hold.
         """
-        return self.shaped(self._next(wire.JSON, limit), shape, scale)
+        return self.shaped(self._next(frames.JSON, limit), shape, scale)
 
     def data(self, limit: float) -> bytes:
         """The next frame, which must be raw bytes, within ``limit`` seconds."""
-        return self._next(wire.DATA, limit)
+        return self._next(frames.DATA, limit)
 
     def _next(self, wanted: bytes, limit: float) -> bytes:
         for kind, payload in self.frames(limit, time.monotonic() + limit):
@@ -185,7 +204,7 @@ class Call:
             raise self.nonsense("a frame that nobody asked for")
         raise self.ended()
 
-    def shaped(self, payload: bytes, shape: Shape, scale: int = 1) -> Any:
+    def shaped(self, payload: bytes, shape: Shape[T], scale: int = 1) -> T:
         """A message of this shape; raises NodeProgramError for any other."""
         try:
             return shape(decoded(payload, scale * MOST_BYTES, scale * MOST_VALUES), "answer")
@@ -216,7 +235,7 @@ class Call:
     def _take(self, piece: bytes) -> None:
         try:
             self._frames += self._splitter.feed(piece)
-        except wire.WireError as error:
+        except frames.WireError as error:
             raise self.nonsense(str(error)) from None
 
     def ended(self) -> errors.NodeProgramError:
@@ -227,11 +246,11 @@ class Call:
 
     def _raise_refusal(self, payload: bytes) -> None:
         try:
-            value = REFUSAL(decoded(payload), "answer")
+            refusal = Refusal.from_wire(decoded(payload))
         except Misshapen:
             return
-        kind = REFUSALS.get(value["kind"], errors.NodeProgramError)
-        raise kind(value["error"], host=self.host)
+        kind = REFUSALS.get(refusal.kind, errors.NodeProgramError)
+        raise kind(refusal.error, host=self.host)
 
 
 class Node:
@@ -241,12 +260,12 @@ class Node:
         self.connection = connection
         self.name = connection.host.name
 
-    def call(self, verb: str, request: Mapping[str, Any]) -> Call:
+    def call(self, request: Request) -> Call:
         """Start a verb. The program is shipped first if the node does not have it yet."""
-        call = self._try(verb, request)
+        call = self._try(request)
         if not call.wait_for_preamble():
             self._install()
-            call = self._try(verb, request)
+            call = self._try(request)
             if not call.wait_for_preamble():
                 raise self._unfit() or call.ended()
         return call
@@ -273,9 +292,9 @@ class Node:
             return None
         return errors.NodeProgramError(what, remedy=remedy, host=self.name)
 
-    def ask(self, verb: str, request: Mapping[str, Any], shape: Shape, limit: float, scale: int = 1) -> Any:
+    def ask(self, request: Request, shape: Shape[T], limit: float, scale: int = 1) -> T:
         """A verb with one answer; raises ConnectionLost if it does not come within ``limit`` seconds."""
-        call = self.call(verb, request)
+        call = self.call(request)
         try:
             return call.answer(shape, limit, scale)
         finally:
@@ -285,13 +304,12 @@ class Node:
         """Whether nothing of orch's is there: no run, no leftover. A tenth of what the node program costs."""
         return self.ends_with(IDLE, IDLE_CODE)
 
-    def stop(self, run_id: str | None, grace: float) -> dict[str, Any]:
-        """End a run there, or with None whatever runs, and its leftovers; the answer of ``node/sweep.py``.
+    def stop(self, run_id: str | None, grace: float) -> Stopped:
+        """End a run there, or with None whatever runs, and its leftovers; and what became of it.
 
         Returns when no process of it is left; raises ConnectionLost if that is not heard in time.
         """
-        answer: dict[str, Any] = self.ask("stop", {"run_id": run_id, "grace": grace}, STOPPED, grace + STOP_MARGIN)
-        return answer
+        return self.ask(Stop(run_id=run_id, grace=grace), Stopped.from_wire, grace + STOP_MARGIN)
 
     def has_tree(self, workdir: str, project: str, tree_id: str) -> bool:
         """Whether a tree is there; it is then the one synced last. One round trip, and no Python on the node."""
@@ -305,9 +323,12 @@ class Node:
         finally:
             channel.close()
 
-    def _try(self, verb: str, request: Mapping[str, Any]) -> Call:
+    def _try(self, request: Request) -> Call:
         nonce = secrets.token_hex(8)
-        return Call(self._given(call_command(verb), wire.json_frame({**request, "nonce": nonce})), nonce)
+        return Call(
+            self._given(call_command(request.VERB), frames.json_frame({**request.to_wire(), "nonce": nonce})),
+            nonce,
+        )
 
     def _given(self, line: str, data: bytes, *, more: bool = True) -> Channel:
         """Start a command line and write to it; one that ends before it has read all says more by how it ended."""

@@ -8,15 +8,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from orchestrator import errors
 from orchestrator.core.choice import Offer, choose
 from orchestrator.core.inventory import Outputs
-from orchestrator.core.messages import OFFERED, SENT
-from orchestrator.node import wire
+from orchestrator.protocol import frames
+from orchestrator.protocol.shapes import either
+from orchestrator.protocol.transfer import AllSent, Chosen, Collect, Offered, Sending, Skipped
 from orchestrator.remote.landing import Landing, Misplaced, fault_of
 from orchestrator.remote.node import Call, Node
+
+if TYPE_CHECKING:
+    from orchestrator.protocol.frames import Frame
 
 # How long a node may take over a file's next piece, in seconds.
 SILENCE = 20.0
@@ -26,6 +30,7 @@ SLOWEST = 16 * 1024
 TURNS = 3
 # How many times more than other messages an offer may hold: a hundred thousand files.
 SCALE = 8
+SENT = either(Skipped.from_wire, either(Sending.from_wire, AllSent.from_wire))
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,9 @@ class _Found(Collected):
 
 
 def _collected(node: Node, run_id: str, outputs: Outputs, into: Path) -> _Found:
-    call = node.call("collect", {"run_id": run_id})
+    call = node.call(Collect(run_id=run_id))
     try:
-        offers = [Offer(*entry) for entry in call.answer(OFFERED, SILENCE, SCALE)["files"]]
+        offers = [Offer(*entry) for entry in call.answer(Offered.from_wire, SILENCE, SCALE).files]
         odd = [f"{each.path!r} ({fault})" for each in offers if (fault := fault_of(each.path, each.target))]
         sound = [each for each in offers if not fault_of(each.path, each.target)]
         if len({each.path for each in sound}) < len(sound):
@@ -75,7 +80,9 @@ def _collected(node: Node, run_id: str, outputs: Outputs, into: Path) -> _Found:
         choice = choose(sound, outputs)
         with Landing(into) as landing:
             wanted = [each for each in choice.chosen if each.target is None and not _there(each, landing)]
-            call.channel.write(wire.json_frame({"files": [[each.path, each.size] for each in wanted]}))
+            call.channel.write(
+                frames.message_frame(Chosen(files=tuple((each.path, each.size) for each in wanted)))
+            )
             missed = _receive(call, wanted, landing) | _linked(choice.chosen, landing)
         stayed = {path: f"{path} ({why})" for path, why in missed.items()}
         moved = [entry for path, entry in stayed.items() if path in choice.newest]
@@ -100,19 +107,20 @@ def _receive(call: Call, wanted: Sequence[Offer], landing: Landing) -> dict[str,
     """Write the files that arrive, in the order in which they were asked for; those that did not come, and why."""
     missed: dict[str, str] = {}
     least = sum(each.size for each in wanted) / SLOWEST
-    frames = call.frames(SILENCE, time.monotonic() + SILENCE + least)
+    coming = call.frames(SILENCE, time.monotonic() + SILENCE + least)
     for offer in wanted:
-        about = _about(call, frames)
-        pieces = _pieces(call, frames, offer)
-        if about.get("path") != offer.path:
-            raise call.nonsense(f"it sends {about.get('path', 'the end')!r} instead of {offer.path!r}")
-        if "skipped" in about:
-            missed[offer.path] = about["skipped"]
+        about = _about(call, coming)
+        pieces = _pieces(call, coming, offer)
+        if isinstance(about, AllSent) or about.path != offer.path:
+            path = "the end" if isinstance(about, AllSent) else about.path
+            raise call.nonsense(f"it sends {path!r} instead of {offer.path!r}")
+        if isinstance(about, Skipped):
+            missed[offer.path] = about.skipped
             continue
-        if about["size"] != offer.size:
-            raise call.nonsense(f"{about['size']} bytes of {offer.path!r}, which it offered with {offer.size}")
+        if about.size != offer.size:
+            raise call.nonsense(f"{about.size} bytes of {offer.path!r}, which it offered with {offer.size}")
         try:
-            with landing.file(offer.path, about["mode"], offer.mtime_ns) as write:
+            with landing.file(offer.path, about.mode, offer.mtime_ns) as write:
                 for piece in pieces:
                     write(piece)
         except _Shrank:
@@ -121,7 +129,7 @@ def _receive(call: Call, wanted: Sequence[Offer], landing: Landing) -> dict[str,
             missed[offer.path] = str(error)
             with suppress(_Shrank):
                 deque(pieces, maxlen=0)
-    if not _about(call, frames).get("done"):
+    if not isinstance(_about(call, coming), AllSent):
         raise call.nonsense("it sends more than was asked for")
     return missed
 
@@ -130,25 +138,24 @@ class _Shrank(Exception):
     """A file has become shorter while it was sent."""
 
 
-def _about(call: Call, frames: Iterator[tuple[bytes, bytes]]) -> dict[str, Any]:
-    for kind, payload in frames:
-        if kind != wire.JSON:
+def _about(call: Call, coming: Iterator[Frame]) -> Sending | Skipped | AllSent:
+    for kind, payload in coming:
+        if kind != frames.JSON:
             raise call.nonsense("data that nobody asked for")
-        about: dict[str, Any] = call.shaped(payload, SENT)
-        return about
+        return call.shaped(payload, SENT)
     raise call.ended()
 
 
-def _pieces(call: Call, frames: Iterator[tuple[bytes, bytes]], offer: Offer) -> Iterator[bytes]:
+def _pieces(call: Call, coming: Iterator[Frame], offer: Offer) -> Iterator[bytes]:
     """The bytes of one file, exactly as many as were offered; raises _Shrank if the node has no more."""
     left = offer.size
     while left:
-        kind, piece = next(frames, (b"", b""))
+        kind, piece = next(coming, (b"", b""))
         if not kind:
             raise call.ended()
-        if kind == wire.JSON and "skipped" in call.shaped(piece, SENT):
+        if kind == frames.JSON and isinstance(call.shaped(piece, SENT), Skipped):
             raise _Shrank
-        if kind != wire.DATA or not 0 < len(piece) <= left:
+        if kind != frames.DATA or not 0 < len(piece) <= left:
             raise call.nonsense(f"more of {offer.path!r} than it offered, or nothing")
         left -= len(piece)
         yield piece

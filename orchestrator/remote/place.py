@@ -1,4 +1,5 @@
-"""Which nodes keep what is synced on one disk, as those with a shared home do; see ``node/place.py``."""
+"""Which nodes keep what is synced on one disk, as those with a shared home do; see
+``node/host/shared_disk.py``."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from orchestrator.core.messages import TOKEN
+from orchestrator.protocol.transfer import SharedDiskToken, TokenSeen
 from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
 
@@ -47,8 +48,8 @@ def _by_token(alike: Sequence[Asked]) -> list[list[Asked]]:
     token = secrets.token_hex(8)
 
     def ask(asked: Asked, op: str) -> bool:
-        request = {"workdir": asked.workdir, "token": token, "op": op}
-        return bool(asked.node.ask("token", request, TOKEN, SILENCE)["there"])
+        request = SharedDiskToken(workdir=asked.workdir, token=token, op=op)
+        return asked.node.ask(request, TokenSeen.from_wire, SILENCE).there
 
     ask(first, "write")
     try:

@@ -8,12 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from orchestrator.core.facts import Facts
-from orchestrator.core.messages import CLOCK, FACTS, LISTENING, PROBED
 from orchestrator.errors import OrchError
-from orchestrator.node import wire
+from orchestrator.protocol import facts, frames
+from orchestrator.protocol.probe import Dial, Found, ListenFor, Listening, Probe, SshServer, Target
 from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Call, Node
 
@@ -32,17 +31,17 @@ class Answer:
 
 
 def ask(
-    nodes: Sequence[Node], requests: Mapping[str, Mapping[str, Any]], limit: int
+    nodes: Sequence[Node], requests: Mapping[str, facts.AskFacts], limit: int
 ) -> tuple[dict[str, Answer], list[OrchError]]:
     """The answers of the nodes that give one, by name, and why others did not; ``hang_up`` when done."""
 
     def ask_one(node: Node) -> Answer:
-        call = node.call("facts", requests[node.name])
+        call = node.call(requests[node.name])
         try:
-            its_clock = float(call.answer(CLOCK, FACTS_TIMEOUT)["time"])
+            its_clock = call.answer(facts.Clock.from_wire, FACTS_TIMEOUT).time
             # It is read once Python has started there: nearer to the end of the round trip than to its middle.
             offset = its_clock - (call.sent_at + 2 * time.time()) / 3
-            value = call.answer(FACTS, FACTS_TIMEOUT)
+            value = call.answer(facts.Facts.from_wire, FACTS_TIMEOUT)
         except OrchError:
             call.channel.close()
             raise
@@ -83,8 +82,8 @@ def probe(
     seconds: float | None = None,
     thorough: bool = True,
     ssh_ports: Mapping[str, int] | None = None,
-) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, str]]]:
-    """What each node finds out about the others: ``{node: {other: result}}``; see ``node/probe.py``.
+) -> tuple[dict[str, dict[str, Probe]], dict[str, dict[str, str]]]:
+    """What each node finds out about the others: ``{node: {other: result}}``; see ``protocol/probe.py``.
 
     ``addresses``: each node's, the one that a run would use first; a node without any takes no part.
     ``master_port`` is tried where a node listens at it. ``seconds``: how long streams are timed; None for a
@@ -95,57 +94,56 @@ def probe(
     if len(asked) < 2:
         return {}, {}
 
-    def listen(name: str) -> dict[str, Any]:
+    def listen(name: str) -> Listening:
         call = answers[name].call
         master = master_port if name == next(iter(answers)) else None
-        call.channel.write(wire.json_frame({"listen": list(addresses[name]), "master_port": master}))
-        answer: dict[str, Any] = call.answer(LISTENING, PROBE_TIMEOUT)
-        return answer
+        order = ListenFor(listen=tuple(addresses[name]), master_port=master)
+        call.channel.write(frames.message_frame(order))
+        return call.answer(Listening.from_wire, PROBE_TIMEOUT)
 
     heard = on_all(asked, listen, limit=len(asked))
     open_at = {name: each for name, each in zip(asked, heard, strict=True) if not isinstance(each, OrchError)}
     taking = list(open_at)
     whom = partners(taking)
 
-    def target(other: str, streams: bool) -> dict[str, Any]:
+    def target(other: str, streams: bool) -> Target:
         ports = open_at[other]
-        return {
-            "node": other,
-            "streams": streams,
-            "addresses": list(addresses[other]),
-            "port": ports["port"],
-            "udp_port": ports["udp_port"],
-            "master_port": master_port if ports["master"] == "ok" else None,
-            "nonce": answers[other].call.nonce,
-        }
+        return Target(
+            node=other,
+            streams=streams,
+            addresses=tuple(addresses[other]),
+            port=ports.port,
+            udp_port=ports.udp_port,
+            master_port=master_port if ports.master == "ok" else None,
+            nonce=answers[other].call.nonce,
+        )
 
-    def door(other: str) -> dict[str, Any]:
+    def door(other: str) -> SshServer:
         user = answers[other].facts.user
-        return {"node": other, "address": addresses[other][0], "port": (ssh_ports or {})[other], "user": user}
+        return SshServer(node=other, address=addresses[other][0], port=(ssh_ports or {})[other], user=user)
 
-    def dial(name: str) -> dict[str, Any]:
+    def dial(name: str) -> Found:
         call = answers[name].call
-        orders = {
-            "targets": [target(other, streams) for other, streams in whom[name].items()],
-            "seconds": seconds,
-            "thorough": thorough,
-            "logins": [door(other) for other in whom[name]] if ssh_ports else [],
-        }
-        call.channel.write(wire.json_frame(orders))
+        orders = Dial(
+            targets=tuple(target(other, streams) for other, streams in whom[name].items()),
+            seconds=seconds,
+            thorough=thorough,
+            logins=tuple(door(other) for other in whom[name]) if ssh_ports else (),
+        )
+        call.channel.write(frames.message_frame(orders))
         limit = PROBE_TIMEOUT + 2 * (seconds or 0) + (LOGIN_TIMEOUT if ssh_ports else 0)
-        answer: dict[str, Any] = call.answer(PROBED, limit)
-        return answer
+        return call.answer(Found.from_wire, limit)
 
     found = on_all(taking, dial, limit=len(taking))
     told = {name: each for name, each in zip(taking, found, strict=True) if not isinstance(each, OrchError)}
     # A node speaks of those alone that it was told to dial.
     return (
         {
-            name: {other: each["results"][other] for other in whom[name] if other in each["results"]}
+            name: {other: each.results[other] for other in whom[name] if other in each.results}
             for name, each in told.items()
         },
         {
-            name: {other: each["logins"][other] for other in whom[name] if other in each["logins"]}
+            name: {other: each.logins[other] for other in whom[name] if other in each.logins}
             for name, each in told.items()
         },
     )

@@ -1,34 +1,26 @@
-"""The control's side of ``node/relay.py``: one node that receives data, and maybe passes them on."""
+"""The control's side of ``node/store/relay.py``: one node that receives data, and maybe passes them on."""
 
 from __future__ import annotations
 
 import json
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from orchestrator import errors
 from orchestrator.core.data import Lacking
 from orchestrator.core.facts import Address
-from orchestrator.core.messages import DOOR, LACKING, NEXT, RELAYED
 from orchestrator.core.snapshot import Entry, Snapshot
-from orchestrator.node import wire
+from orchestrator.protocol import frames, transfer
+from orchestrator.protocol.shapes import either
 from orchestrator.remote.node import Node
 
 # How long a node may be silent: while it reads what it has, and while data flow.
 READING, FLOWING = 3600.0, 60.0
 
 
-@dataclass(frozen=True)
-class Received:
-    """How a pass ended on a node. ``next``: ``ok``, None without a node after it, or why that was given up."""
-
-    complete: bool
-    damaged: tuple[str, ...]
-    next: str | None
+RELAYED = either(transfer.Progress.from_wire, transfer.Received.from_wire)
 
 
 class Relay:
@@ -41,17 +33,17 @@ class Relay:
         self.node = node
         self.workdir = workdir
         self._scale = scale_for(len(entries))
-        self._call = node.call("relay", {"workdir": workdir, "root": root, "look": look})
-        listing = json.dumps([astuple(entry) for entry in entries], separators=(",", ":"))
+        self._call = node.call(transfer.Relay(workdir=workdir, root=root, look=look))
+        listing = json.dumps([entry.row for entry in entries], separators=(",", ":"))
         try:
-            self._call.channel.write(wire.data_frame(zlib.compress(listing.encode("ascii"))))
-            answer = self._call.answer(LACKING, READING, self._scale)
+            self._call.channel.write(frames.data_frame(zlib.compress(listing.encode("ascii"))))
+            answer = self._call.answer(transfer.Lacking.from_wire, READING, self._scale)
         except errors.OrchError as error:
             self.close()
             raise as_sync_error(error) from None
-        self.place: str | None = answer["place"]
-        self.addresses = tuple(Address(*entry) for entry in answer["addresses"])
-        lacking = {index: have for index, have in answer["lacking"] if index < len(entries)}
+        self.place = answer.place
+        self.addresses = tuple(Address(*entry) for entry in answer.addresses)
+        lacking = {index: have for index, have in answer.lacking if index < len(entries)}
         if any(entries[index].kind != "file" or have > entries[index].size for index, have in lacking.items()):
             self.close()
             raise self._call.nonsense("it lacks what was not offered")
@@ -59,35 +51,34 @@ class Relay:
 
     def listen(self, addresses: Sequence[str]) -> int:
         """Let it listen at these addresses and no others; the port."""
-        self._call.channel.write(wire.json_frame({"listen": list(addresses)}))
-        port: int = self._call.answer(DOOR, FLOWING)["port"]
-        return port
+        self._call.channel.write(frames.message_frame(transfer.Listen(listen=tuple(addresses))))
+        return self._call.answer(transfer.Door.from_wire, FLOWING).port
 
-    def order(self, token: str, door: Mapping[str, Any] | None, files: Sequence[tuple[int, int]]) -> str | None:
+    def order(self, token: str, hop: transfer.Hop | None, files: Sequence[tuple[int, int]]) -> str | None:
         """Say whom to let in, whom to pass on to, and what will come; how the node after it answered."""
-        self._call.channel.write(wire.json_frame({"token": token, "next": door, "files": list(files)}))
-        answer: str | None = self._call.answer(NEXT, FLOWING)["next"]
-        return answer
+        order = transfer.PassOn(token=token, next=hop, files=tuple(files))
+        self._call.channel.write(frames.message_frame(order))
+        return self._call.answer(transfer.NextHop.from_wire, FLOWING).next
 
     def feed(self, pieces: Iterator[bytes]) -> None:
         """Send the data itself to this node, which passes them on."""
         try:
             for piece in pieces:
-                self._call.channel.write(wire.data_frame(piece))
+                self._call.channel.write(frames.data_frame(piece))
             self._call.channel.end_input()
         except errors.ConnectionLost:
             # A node that refuses stops reading; what it says is worth more.
             if not self.node.connection.alive:
                 raise
 
-    def result(self, progress: Callable[[int], object]) -> Received:
+    def result(self, progress: Callable[[int], object]) -> transfer.Received:
         """Wait for the end of the pass; raises SyncError, ConnectionLost."""
         try:
             while True:
                 answer = self._call.answer(RELAYED, FLOWING, self._scale)
-                if "done" in answer:
-                    return Received(answer["complete"], tuple(answer["damaged"]), answer["next"])
-                progress(answer["at"])
+                if isinstance(answer, transfer.Received):
+                    return answer
+                progress(answer.at)
         except errors.OrchError as error:
             raise as_sync_error(error) from None
         finally:
@@ -132,7 +123,7 @@ def read(path: Path, entry: Entry, first: int = 0) -> Iterator[bytes]:
             file.seek(first)
             while left:
                 # A file that shrank meanwhile is padded here and refused by its hash there.
-                piece = file.read(min(left, wire.CHUNK)) or b"\0" * min(left, wire.CHUNK)
+                piece = file.read(min(left, frames.CHUNK)) or b"\0" * min(left, frames.CHUNK)
                 yield piece
                 left -= len(piece)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The control's side of ``node/store.py``: find out what a node has of a tree, and send what it lacks."""
+"""The control's side of ``node/store/trees.py``: find out what a node has of a tree, and send what it lacks."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 
 from orchestrator import errors
-from orchestrator.core.messages import ENTRY, STORE, STORED, WANTED
-from orchestrator.core.shapes import Misshapen, decoded, inflated, many
 from orchestrator.core.snapshot import Difference, Entry, Snapshot, difference
-from orchestrator.node import wire
+from orchestrator.protocol import frames
+from orchestrator.protocol.shapes import Misshapen, decoded, inflated, many
+from orchestrator.protocol.transfer import Change, Stock, Store, Stored, Wanted
+from orchestrator.protocol.tree import ROW
 from orchestrator.remote.node import Call, Node
 from orchestrator.remote.relay import as_sync_error, read, scale_for
 
@@ -26,14 +27,14 @@ class Push:
         self.node = node
         self.workdir = workdir
         self.snapshot = snapshot
-        request = {"workdir": workdir, "project": project, "tree": snapshot.tree_id, "look": look}
-        self._call: Call = node.call("store", request)
+        request = Store(workdir=workdir, project=project, tree=snapshot.tree_id, look=look)
+        self._call: Call = node.call(request)
         try:
-            answer = self._call.answer(STORE, SILENCE)
-            self.have: bool = answer["have"]
-            self.place: str | None = answer["place"]
+            stock = self._call.answer(Stock.from_wire, SILENCE)
+            self.have = stock.have
+            self.place = stock.place
             self._scale = scale_for(len(snapshot.entries))
-            self.known = self._entries() if answer["base"] is not None else ()
+            self.known = self._entries() if stock.base is not None else ()
         except errors.OrchError as error:
             self.close()
             raise as_sync_error(error) from None
@@ -51,20 +52,20 @@ class Push:
         channel = self._call.channel
         try:
             change = self.difference
-            coming = (*change.added, *change.changed)
-            entries = [[each.path, each.kind, each.mode, each.size, each.about] for each in coming]
-            listing = json.dumps({"removed": change.removed, "entries": entries}, separators=(",", ":"))
-            channel.write(wire.data_frame(zlib.compress(listing.encode("ascii"))))
-            wanted = self._call.answer(WANTED, SILENCE, self._scale)["wanted"]
+            coming = tuple(each.row for each in (*change.added, *change.changed))
+            message = Change(removed=change.removed, entries=coming)
+            listing = json.dumps(message.to_wire(), separators=(",", ":"))
+            channel.write(frames.data_frame(zlib.compress(listing.encode("ascii"))))
+            wanted = self._call.answer(Wanted.from_wire, SILENCE, self._scale).wanted
             try:
                 for piece in _pieces(self._files(wanted)):
-                    channel.write(wire.data_frame(piece))
+                    channel.write(frames.data_frame(piece))
                     progress(len(piece))
             except errors.ConnectionLost:
                 # A node that refuses stops reading; its reason is worth more than the broken pipe.
                 if not self.node.connection.alive:
                     raise
-            self._call.answer(STORED, SILENCE)
+            self._call.answer(Stored.from_wire, SILENCE)
         except errors.OrchError as error:
             raise as_sync_error(error) from None
         finally:
@@ -81,7 +82,7 @@ class Push:
             # Twice as many as the new tree has, or a hundred thousand: more is no project's earlier state.
             most = 600_000 + 12_000 * self._scale
             listing = decoded(inflated(self._call.data(SILENCE), 40 * most), 40 * most, most)
-            return tuple(Entry(*entry) for entry in many(ENTRY, most)(listing, "entries"))
+            return tuple(Entry(*entry) for entry in many(ROW, most)(listing, "entries"))
         except Misshapen as error:
             raise self._call.nonsense(str(error)) from None
 
@@ -102,7 +103,7 @@ def _pieces(parts: Iterator[bytes]) -> Iterator[bytes]:
     for part in parts:
         waiting.append(part)
         size += len(part)
-        if size >= wire.CHUNK:
+        if size >= frames.CHUNK:
             yield b"".join(waiting)
             waiting, size = [], 0
     if waiting:

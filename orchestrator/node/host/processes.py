@@ -1,0 +1,164 @@
+"""The processes of a run, found two ways: below the supervisor, and by the mark in their environment."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pwd
+import signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    # Run id and attempt.
+    Mark = tuple[str, int]
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+# The umask that this user's programs have on this host; orch's own files get a stricter one.
+login_umask = 0o022
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def become_subreaper() -> None:
+    """Make orphans among the descendants children of this process (prctl(2)); raises OSError."""
+    if _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+
+
+def die_with_parent(parent: int) -> None:
+    """In a new child of the user's: get SIGTERM when ``parent`` dies, also if it has died already."""
+    os.umask(login_umask)
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def pids() -> list[int]:
+    """Every process id on this host."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def environment(pid: int) -> list[bytes]:
+    """The environment a process was started with, as bytes ``NAME=value``; empty if not ours to read."""
+    try:
+        with open("/proc/%d/environ" % pid, "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:
+        return []
+
+
+def variable(pid: int, name: str) -> str | None:
+    """One variable of a process's environment, or None."""
+    start = name.encode() + b"="
+    for entry in environment(pid):
+        if entry.startswith(start):
+            return entry[len(start) :].decode("utf-8", "surrogateescape")
+    return None
+
+
+def stat(pid: int) -> tuple[str, int] | None:
+    """``(state, parent pid)`` of a process, or None if it is gone (proc_pid_stat(5))."""
+    try:
+        with open("/proc/%d/stat" % pid, "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return fields[0].decode(), int(fields[1])
+
+
+def children(pid: int) -> list[int]:
+    """The direct children of a process."""
+    found = []
+    try:
+        for task in os.listdir("/proc/%d/task" % pid):
+            with open("/proc/%d/task/%s/children" % (pid, task)) as file:
+                found += [int(word) for word in file.read().split()]
+    except FileNotFoundError:
+        # A kernel without CONFIG_PROC_CHILDREN, or the process is gone.
+        return [child for child in pids() if (stat(child) or ("", 0))[1] == pid]
+    except OSError:
+        return []
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """Every process below ``pid``."""
+    found = []
+    level = [pid]
+    while level:
+        level = [child for parent in level for child in children(parent)]
+        found += level
+    return found
+
+
+def marks() -> dict[int, Mark]:
+    """The live processes of this user's runs on this host: ``{pid: (run id, attempt)}``, by their environment.
+
+    Anybody can start a process with such a mark, and root could read it: only this user's count. Hosts of a
+    sandbox share a kernel; there ORCH_HOSTNAME says whose a process is.
+    """
+    here = os.environ.get("ORCH_HOSTNAME", "").encode()
+    found = {}
+    for pid in pids():
+        values = dict(entry.partition(b"=")[::2] for entry in environment(pid) if entry.startswith(b"ORCH_"))
+        run_id = values.get(b"ORCH_RUN_ID")
+        if run_id and values.get(b"ORCH_HOSTNAME", b"") == here and alive(pid) and user(pid) == os.getuid():
+            attempt = values.get(b"ORCH_ATTEMPT", b"1")
+            found[pid] = (run_id.decode("utf-8", "replace"), int(attempt) if attempt.isdigit() else 1)
+    return found
+
+
+def user(pid: int) -> int | None:
+    """The real user id of a process, or None if it is gone (proc_pid_status(5))."""
+    try:
+        with open("/proc/%d/status" % pid, "rb") as lines:
+            for line in lines:
+                if line.startswith(b"Uid:"):
+                    return int(line.split()[1])
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def described(targets: Iterable[int]) -> list[str]:
+    """Processes in words: ``["pid 412 (python3) of alice", ...]``."""
+    found = []
+    for pid in targets:
+        uid = user(pid)
+        try:
+            with open("/proc/%d/comm" % pid, "rb") as file:
+                name = file.read().decode("utf-8", "replace").strip()
+        except OSError:
+            continue
+        if uid is None:
+            continue
+        try:
+            owner = pwd.getpwuid(uid).pw_name
+        except KeyError:
+            owner = "uid %d" % uid
+        found.append("pid %d (%s) of %s" % (pid, name, owner))
+    return found
+
+
+def alive(pid: int) -> bool:
+    """Whether a process exists and has not ended yet."""
+    return (stat(pid) or ("Z", 0))[0] not in "ZX"
+
+
+def of_run(run_id: str, attempt: int) -> list[int]:
+    """The live processes of one attempt of a run: those with its mark, and those below this process."""
+    found = {pid for pid, mark in marks().items() if mark == (run_id, attempt)}
+    found.update(pid for pid in descendants(os.getpid()) if alive(pid))
+    found.discard(os.getpid())
+    return sorted(found)
+
+
+def send(signal_number: int, targets: Iterable[int]) -> None:
+    """Signal each process; one that is gone is no error, nor one that is not ours to signal."""
+    for pid in targets:
+        try:
+            os.kill(pid, signal_number)
+        except (ProcessLookupError, PermissionError):
+            continue

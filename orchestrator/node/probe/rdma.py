@@ -1,0 +1,22 @@
+"""The InfiniBand and RoCE adapters of a node (the kernel's Documentation/ABI/stable/sysfs-class-infiniband)."""
+
+from __future__ import annotations
+
+import glob
+import os
+
+from ...protocol.facts import RdmaPort
+from . import machine
+
+
+def ports(base: str = "/sys/class/infiniband") -> dict[str, RdmaPort]:
+    """``{"mlx5_0/1": {"state": "ACTIVE", "rate": "200 Gb/sec (4X HDR)", "link": "InfiniBand"}, ...}``."""
+    found = {}
+    for folder in sorted(glob.glob(base + "/*/ports/*")):
+        adapter, _, port = folder[len(base) + 1 :].split("/")
+        found["%s/%s" % (adapter, port)] = RdmaPort(
+            state=machine.read(os.path.join(folder, "state")).rpartition(": ")[2],
+            rate=machine.read(os.path.join(folder, "rate")),
+            link=machine.read(os.path.join(folder, "link_layer")),
+        )
+    return found

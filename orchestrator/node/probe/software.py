@@ -1,0 +1,101 @@
+"""What a node's training interpreter has: versions from package metadata, and one import of torch beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+from ...protocol.facts import Torch, Versions
+from ...protocol.shapes import Misshapen
+from ..host import bounded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+IMPORT_LIMIT = 25.0
+VERSIONS_LIMIT = 8.0
+# importlib.metadata finds versions without importing torch, which would take seconds.
+VERSIONS = """
+import json, sys
+from importlib import metadata, util
+found = {}
+for name in ["torch", "torchvision", "numpy", "nvidia-nccl-cu12", "nvidia-nccl-cu13", "nvidia-cudnn-cu12",
+             "nvidia-cudnn-cu13"] + json.loads(sys.argv[1]):
+    try:
+        found[name] = metadata.version(name)
+    except Exception:
+        continue
+wants = [each for each in (metadata.requires("torchvision") if "torchvision" in found else None) or ()
+         if each.replace(" ", "").startswith("torch==")]
+if "torch" not in found and util.find_spec("torch") is not None:
+    found["torch"] = "unknown"
+print("\\n" + json.dumps({"executable": sys.executable, "version": "%d.%d.%d" % sys.version_info[:3],
+      "packages": found, "torchvision_wants": wants[0].partition("==")[2].strip() if wants else None}))
+"""
+IMPORT = (
+    VERSIONS
+    + """
+sys.stdout.flush()
+import torch, torch.distributed as dist
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+print(json.dumps({"cuda": torch.version.cuda, "devices": torch.cuda.device_count(),
+      "backends": [name for name in ("gloo", "nccl", "mpi") if getattr(dist, "is_%s_available" % name)()]}))
+"""
+)
+
+
+class Software:
+    """What the interpreter told: its facts, or why there are none."""
+
+    def __init__(
+        self, versions: Versions | None, torch: Torch | None, error: str | None, torch_error: str | None
+    ) -> None:
+        self.versions = versions
+        self.torch = torch
+        self.error = error
+        self.torch_error = torch_error
+
+
+def path_of(python: str | None) -> str:
+    """Where the interpreter is, or how it was asked for. Its own name may be a link, the folder above is none."""
+    found = shutil.which(os.path.expanduser(python or "python3"))
+    if found is None:
+        return python or "python3"
+    return os.path.join(os.path.realpath(os.path.dirname(found)), os.path.basename(found))
+
+
+def look(python: str | None, import_torch: bool, packages: Sequence[str]) -> Software:
+    """Ask the interpreter for versions, those of ``packages`` too, and let it import torch; one process tells
+    both."""
+    found = shutil.which(os.path.expanduser(python or "python3"))
+    if found is None:
+        return Software(None, None, "no such program", "no such program")
+    error = None
+    try:
+        code, limit = (IMPORT, IMPORT_LIMIT) if import_torch else (VERSIONS, VERSIONS_LIMIT)
+        text = bounded.run([found, "-c", code, json.dumps(packages)], limit)
+    except bounded.Failed as failed:
+        error, text = str(failed), failed.output
+    facts = []
+    for line in text.splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            # What a start-up file printed.
+            continue
+        if isinstance(value, dict):
+            facts.append(value)
+    try:
+        versions = Versions.from_wire(dict(facts[0], path=found)) if facts else None
+        torch = Torch.from_wire(facts[1]) if len(facts) > 1 else None
+    except Misshapen as misshapen:
+        error, versions, torch = str(misshapen), None, None
+    if versions is None:
+        error = error or "is not a working Python: it printed %r" % text[-100:]
+        return Software(None, None, error, error)
+    return Software(versions, torch, None, None if torch is not None else error or "it printed nothing")

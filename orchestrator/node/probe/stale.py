@@ -1,0 +1,48 @@
+"""What earlier work left on a node that still has an effect: locks that nobody holds, trees and runs of orch."""
+
+from __future__ import annotations
+
+import glob
+import os
+import time
+
+from ...protocol.facts import StoredThere
+from ..host import paths
+from ..store import trees
+
+# torch builds an extension within minutes; its FileBaton waits for such a file without any limit
+# (torch/utils/file_baton.py), so that one left by a killed build makes every later import hang.
+OLD_LOCK = 900.0
+
+
+def locks() -> tuple[tuple[str, float], ...]:
+    """torch's extension locks that are older than any build: ``[[path, age in seconds], ...]``."""
+    base = os.environ.get("TORCH_EXTENSIONS_DIR") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "torch_extensions"
+    )
+    found = []
+    for depth in ("*/lock", "*/*/lock"):
+        for path in glob.glob(os.path.join(glob.escape(base), depth)):
+            age = time.time() - os.lstat(path).st_mtime
+            if age > OLD_LOCK:
+                found.append((path, age))
+    return tuple(found)
+
+
+def kept(workdir: str, project: str | None) -> StoredThere:
+    """How many trees and run folders orch keeps on this node, and which tree of a project was synced last."""
+    work = os.path.expanduser(workdir)
+    mine = os.path.join(work, "runs", paths.hostname())
+    return StoredThere(
+        path=work,
+        trees=len(paths.trees(work)),
+        runs=len([name for name in _listed(mine) if not name.endswith(paths.LOGS)]),
+        newest=trees.newest(work, project) if project else None,
+    )
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return [name for name in os.listdir(folder) if not name.startswith(".")]
+    except OSError:
+        return []

@@ -1,0 +1,110 @@
+"""How busy a node is: CPU, memory and GPUs, sampled beside a run and kept in ``sample.json``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import time
+
+from ...protocol.run import Sample
+from ...protocol.shapes import decoded
+
+INTERVAL = 2.0
+QUERY = "--query-gpu=utilization.gpu,memory.used,memory.total"
+
+
+class Sampler:
+    """``tick()`` it often; it measures every INTERVAL seconds and never waits."""
+
+    def __init__(self, folder: str) -> None:
+        self.path = os.path.join(folder, "sample.json")
+        self.sampled_at = 0.0
+        self.cpu = cpu_times()
+        self.gpu_query: subprocess.Popen[bytes] | None = None
+        self.gpus: tuple[tuple[float, int, int], ...] = ()
+        self.has_gpus = True
+
+    def tick(self) -> bool:
+        """Measure if it is time to; whether it was."""
+        if time.monotonic() - self.sampled_at < INTERVAL:
+            return False
+        self.sampled_at = time.monotonic()
+        self.query_gpus()
+        total, available = memory()
+        sample = Sample(cpu=self.busy(), memory_used=total - available, memory_total=total, gpus=self.gpus)
+        with contextlib.suppress(OSError):
+            with open(self.path + ".part", "w") as file:
+                json.dump(sample.to_wire(), file)
+            os.replace(self.path + ".part", self.path)
+        return True
+
+    def busy(self) -> float:
+        """The share of CPU time in use since the last call, 0 to 1."""
+        before, self.cpu = self.cpu, cpu_times()
+        total = self.cpu[0] - before[0]
+        return (self.cpu[1] - before[1]) / total if total else 0.0
+
+    def query_gpus(self) -> None:
+        """Take what an earlier nvidia-smi said, and start the next one: it may need seconds."""
+        if self.gpu_query is not None:
+            if self.gpu_query.poll() is None:
+                return
+            said, _ = self.gpu_query.communicate()
+            self.gpus = parsed_gpus(said.decode("ascii", "replace"))
+            self.gpu_query = None
+        if self.has_gpus:
+            command = ["nvidia-smi", QUERY, "--format=csv,noheader,nounits"]
+            try:
+                self.gpu_query = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+                )
+            except OSError:
+                self.has_gpus = False
+
+    def close(self) -> None:
+        """End what is still being asked."""
+        if self.gpu_query is not None:
+            self.gpu_query.kill()
+            self.gpu_query.communicate()
+            self.gpu_query = None
+
+
+def last(folder: str) -> Sample | None:
+    """The newest sample of an attempt, or None."""
+    try:
+        with open(os.path.join(folder, "sample.json"), "rb") as file:
+            return Sample.from_wire(decoded(file.read()))
+    except (OSError, ValueError):
+        return None
+
+
+def cpu_times() -> tuple[int, int]:
+    """``(total, busy)`` CPU time of all cores in clock ticks (proc_stat(5))."""
+    try:
+        with open("/proc/stat") as file:
+            ticks = [int(word) for word in file.readline().split()[1:9]]
+    except (OSError, ValueError):
+        return 0, 0
+    return sum(ticks), sum(ticks) - ticks[3] - ticks[4]
+
+
+def memory() -> tuple[int, int]:
+    """``(total, available)`` bytes of memory (proc_meminfo(5))."""
+    found = {}
+    with contextlib.suppress(OSError), open("/proc/meminfo") as lines:
+        for line in lines:
+            name, _, rest = line.partition(":")
+            found[name] = int(rest.split()[0]) * 1024
+    return found.get("MemTotal", 0), found.get("MemAvailable", found.get("MemFree", 0))
+
+
+def parsed_gpus(text: str) -> tuple[tuple[float, int, int], ...]:
+    """nvidia-smi's lines as (busy share 0 to 1, bytes used, bytes in all)."""
+    found = []
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):
+            busy, used, total = (float(word) for word in line.split(","))
+            found.append((busy / 100, int(used * 2**20), int(total * 2**20)))
+    return tuple(found)

@@ -1,0 +1,195 @@
+"""The verb ``prune``: remove old trees, environments and blobs, never what a run uses; and what broke off."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import os
+import shutil
+import time
+
+from ...protocol import frames
+from ...protocol.transfer import Pruned, Used
+from ..host import lock, paths, processes
+from . import blobs, environment
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...protocol.transfer import ListUsed, Prune
+
+# Ended runs go by themselves when they are so old, in seconds, and so many newer ones are there.
+KEPT_SECONDS, KEPT_RUNS = 30 * 86400.0, 20
+
+
+def answer_used(request: ListUsed, out: int) -> None:
+    """The verb ``used``: the trees and environments that living runs of this host use; hosts may share a disk."""
+    frames.send(out, Used(used=tuple(sorted(in_use()[0]))))
+
+
+def answer(request: Prune, out: int) -> None:
+    """Prune."""
+    store = blobs.Blobs(request.workdir)
+    with store.held(alone=True):
+        removed: collections.Counter[str] = collections.Counter()
+        used, living = in_use()
+        # Hosts that share this disk have told what theirs use.
+        used.update(request.used)
+        for project in paths.projects(request.workdir):
+            remove_abandoned(request.workdir, project)
+            prune_trees(request.workdir, project, request.keep, used, removed)
+        prune_blobs(store, request.workdir, removed)
+        prune_environments(request.workdir, request.keep, used, removed)
+        if request.runs:
+            prune_runs(request.workdir, request.keep, living, removed)
+    frames.send(
+        out,
+        Pruned(
+            trees=removed["trees"],
+            environments=removed["environments"],
+            blobs=removed["blobs"],
+            runs=removed["runs"],
+            bytes=removed["bytes"],
+        ),
+    )
+
+
+def in_use() -> tuple[set[str], set[str]]:
+    """What living runs of this host use, trees and environments by name, and the ids of those runs."""
+    holder = lock.holder()
+    living = {run_id for run_id, _ in processes.marks().values()}
+    if holder is not None and holder.run_id is not None:
+        living.add(holder.run_id)
+    used = set()
+    for run_id in living:
+        for attempt in paths.attempts(run_id):
+            known = paths.kept(run_id, attempt)
+            if known is not None:
+                used.update([known.tree, *known.overlays])
+                used.update(part for word in known.program[:1] for part in word.split("/"))
+    return used, living
+
+
+def prune_trees(workdir: str, project: str, keep: int, used: set[str], removed: collections.Counter[str]) -> None:
+    """Remove all but the newest trees of a project."""
+    trees = [tree for tree in paths.trees(workdir, project) if os.path.basename(tree) not in used]
+    trees.sort(key=synced_at, reverse=True)
+    for tree in trees[keep:]:
+        shutil.rmtree(tree, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.unlink(tree + ".json")
+        removed["trees"] += 1
+
+
+def synced_at(tree: str) -> float:
+    """When a tree was synced last, in seconds."""
+    with contextlib.suppress(OSError):
+        return os.stat(tree + ".json").st_mtime
+    return 0.0
+
+
+def prune_blobs(store: blobs.Blobs, workdir: str, removed: collections.Counter[str]) -> None:
+    """Remove the blobs that no tree is made of."""
+    wanted: set[str] = set()
+    for project in paths.projects(workdir):
+        for tree in paths.trees(workdir, project):
+            with contextlib.suppress(OSError, ValueError), open(tree + ".json") as file:
+                wanted.update("%s-%o" % (entry[4], entry[2]) for entry in json.load(file) if entry[1] == "file")
+    for folder, _, files in os.walk(store.folder):
+        for name in files:
+            path = os.path.join(folder, name)
+            if name not in wanted and (not name.startswith(".part-") or blobs.abandoned(name)):
+                removed["bytes"] += os.lstat(path).st_size
+                removed["blobs"] += 1
+                os.unlink(path)
+
+
+def prune_environments(workdir: str, keep: int, used: set[str], removed: collections.Counter[str]) -> None:
+    """Remove all but the newest environments."""
+    base = os.path.join(paths.own_dir(workdir), "envs")
+    found = [os.path.join(base, name) for name in listed(base) if paths.TREE_ID.match(name) and name not in used]
+    found.sort(key=built_at, reverse=True)
+    for path in found[keep:]:
+        removed["bytes"] += size_of(path)
+        shutil.rmtree(path, ignore_errors=True)
+        removed["environments"] += 1
+    requests = os.path.join(base, "by-request")
+    for name in listed(requests):
+        if not os.path.exists(os.path.join(requests, name)) and not name.startswith(".part-"):
+            os.unlink(os.path.join(requests, name))
+
+
+def built_at(folder: str) -> float:
+    """When an environment was used last, in seconds."""
+    with contextlib.suppress(OSError):
+        return os.stat(os.path.join(folder, environment.READY)).st_mtime
+    return 0.0
+
+
+def prune_runs(workdir: str, keep: int, living: set[str], removed: collections.Counter[str]) -> None:
+    """Remove the working folders and the state of ended runs, but for the newest."""
+    ended = [run_id for run_id in paths.run_ids() if run_id not in living]
+    for run_id in sorted(ended, reverse=True)[keep:]:
+        removed["bytes"] += forget(workdir, run_id)
+        removed["runs"] += 1
+
+
+def forget(workdir: str, run_id: str) -> int:
+    """Remove all that is kept of a run; how many bytes that was."""
+    work = paths.work_dir(workdir, run_id)
+    size = 0
+    for path in (work, work + paths.LOGS, paths.run_dir(run_id)):
+        size += size_of(path)
+        shutil.rmtree(path, ignore_errors=True)
+    return size
+
+
+def forget_old(workdir: str) -> None:
+    """Remove the runs that ended long ago, but for the newest: nobody has asked for them, and disks are finite."""
+    older = sorted(paths.run_ids(), reverse=True)[KEPT_RUNS:]
+    living: set[str] = in_use()[1] if older else set()
+    for run_id in older:
+        if run_id not in living and time.time() - changed_at(paths.run_dir(run_id)) > KEPT_SECONDS:
+            forget(workdir, run_id)
+
+
+def changed_at(folder: str) -> float:
+    """When anything of a run's state was written last."""
+    times = [os.lstat(folder).st_mtime]
+    for base, _, files in os.walk(folder):
+        times += [os.lstat(os.path.join(base, name)).st_mtime for name in files]
+    return max(times)
+
+
+def remove_abandoned(workdir: str, project: str | None = None) -> None:
+    """Remove what a process of this host that is no more left incomplete, in orch's folders and a project's."""
+    own = paths.own_dir(workdir)
+    folders = [own] + [os.path.join(own, name) for name in ("blobs", "data", "envs/by-request")]
+    if project is not None:
+        folders.append(os.path.dirname(paths.tree_dir(workdir, project, "x")))
+    for folder in folders:
+        for name in listed(folder):
+            if blobs.abandoned(name):
+                path = os.path.join(folder, name)
+                if os.path.isdir(path) and not os.path.islink(path):
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    os.unlink(path)
+
+
+def listed(folder: str) -> list[str]:
+    """The names in a folder; none if it is not there."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def size_of(folder: str) -> int:
+    """Bytes of all files below a folder."""
+    total = 0
+    for base, _, files in os.walk(folder):
+        for name in files:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(base, name)).st_size
+    return total

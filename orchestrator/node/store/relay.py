@@ -1,0 +1,417 @@
+"""The verb ``relay``: receive data and pass it on to the next node while it arrives.
+
+A file is complete or not there; its part is ``.orch-<code>-<host>.part`` beside it and stays for the next attempt.
+The code is one that nobody else can work out, for others may be allowed to write there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import hmac
+import json
+import os
+import select
+import socket
+import stat
+import threading
+import time
+
+from ...protocol import frames
+from ...protocol.refusal import Refused
+from ...protocol.shapes import MOST, decoded, inflated
+from ...protocol.transfer import Door, Lacking, Listen, NextHop, PassOn, Progress, Received
+from ...protocol.tree import ROWS
+from ..host import paths, processes, shared_disk
+from ..probe import dial, facts
+from . import blobs, prune, trees
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any, Protocol
+
+    from ...protocol.transfer import Hop, Relay
+    from ...protocol.tree import Row
+
+    class Digest(Protocol):
+        """A hash of hashlib's."""
+
+        def update(self, __data: bytes | memoryview) -> None:
+            """Add bytes."""
+
+        def hexdigest(self) -> str:
+            """The hash of all bytes so far."""
+
+
+LINK_LIMIT, STALL_LIMIT = 3.0, 30.0
+TELL_EVERY = 0.5
+PIECE = 256 * 1024
+
+
+def answer(request: Relay, out: int) -> None:
+    """Look, receive, pass on."""
+    os.umask(processes.login_umask)
+    root = os.path.realpath(os.path.expanduser(request.root))
+    entries = listed(frames.read_frame(0))
+    for entry in entries:
+        trees.check_path(entry[0])
+    records = Records(request.workdir, root)
+    here = {index: Part(root, entry, records) for index, entry in enumerate(entries) if entry[1] == "file"}
+    if request.look:
+        lacking = tuple((index, 0) for index, part in here.items() if not part.whole())
+        frames.send(out, Lacking(place=None, addresses=(), lacking=lacking))
+        return
+    prune.remove_abandoned(request.workdir)
+    parts = {index: part for index, part in here.items() if not part.there()}
+    for entry in entries:
+        if entry[1] != "file":
+            make(root, entry)
+    known = Lacking(
+        place=shared_disk.of(request.workdir) if inside(root, request.workdir) else None,
+        addresses=tuple(addresses()),
+        lacking=tuple((index, part.have) for index, part in parts.items()),
+    )
+    frames.send(out, known)
+    try:
+        pass_on(entries, parts, out)
+    finally:
+        records.save()
+
+
+def listed(frame: tuple[bytes, bytes] | None) -> tuple[Row, ...]:
+    """The entries of a data frame of deflated JSON."""
+    if frame is None:
+        raise Refused("the transfer broke off", "broken")
+    payload = inflated(frame[1], 16 * frames.MAX_FRAME)
+    return ROWS(decoded(payload, len(payload), MOST), "entries")
+
+
+def addresses() -> list[tuple[str, str, int]]:
+    """This node's addresses, the one that SSH came in on first."""
+    ssh = (facts.ssh_address() or "127.0.0.1").replace("::ffff:", "")
+    known = facts.addresses()
+    first = [entry for entry in known if entry[1] == ssh] or [("", ssh, 128 if ":" in ssh else 32)]
+    return first[:1] + [entry for entry in known if entry[1] != ssh]
+
+
+def inside(root: str, workdir: str) -> bool:
+    """Whether a folder is below the workdir: only then a workdir that hosts share tells that they share it."""
+    return root.startswith(os.path.join(os.path.realpath(os.path.expanduser(workdir)), ""))
+
+
+def pass_on(entries: Sequence[Row], lacking: Mapping[int, Part], out: int) -> None:
+    """Obey an order: take the files in from where it says, and send them on."""
+    listen = frames.receive(0, Listen)
+    if listen is None:
+        return
+    listeners = dial.opened(dial.own(listen.listen), socket.SOCK_STREAM, 0)
+    frames.send(out, Door(port=listeners[0].getsockname()[1]))
+    order = frames.receive(0, PassOn)
+    if order is None:
+        return
+    admitted = Admission(listeners, order.token)
+    follower = Follower(order.next) if order.next is not None else None
+    frames.send(out, NextHop(next=follower.state if follower else None))
+    ready, _, _ = select.select([0, admitted.woken], [], [], STALL_LIMIT)
+    if not ready:
+        raise Refused("no data came", "broken")
+    source: Stream | Frames = admitted.stream if admitted.stream is not None else Frames()
+    damaged: list[str] = []
+    complete, at, told = True, 0, 0.0
+    for index, begin in order.files:
+        part = lacking.get(index)
+        left, position = entries[index][3] - begin, begin
+        while left:
+            piece = source.read(min(left, PIECE))
+            if not piece:
+                complete = False
+                break
+            if follower is not None:
+                follower.send(piece)
+            if part is not None:
+                part.write(position, piece)
+            left -= len(piece)
+            position += len(piece)
+            at += len(piece)
+            if time.monotonic() - told > TELL_EVERY:
+                told = time.monotonic()
+                frames.send(out, Progress(at=at))
+        if not complete:
+            break
+        if part is not None and not part.finish():
+            damaged.append(entries[index][0])
+    for part in lacking.values():
+        part.close()
+    state = follower.state if follower else None
+    if follower is not None:
+        follower.close()
+    frames.send(out, Received(done=True, complete=complete, damaged=tuple(damaged), next=state))
+
+
+class Part:
+    """One file on its way: ``have`` bytes of it are here."""
+
+    def __init__(self, root: str, entry: Row, records: Records) -> None:
+        self.path, _, self.mode, self.size, self.sha = entry
+        self.target = os.path.join(root, self.path)
+        folder = os.path.dirname(self.target)
+        if os.path.realpath(folder) != root and not os.path.realpath(folder).startswith(root.rstrip("/") + "/"):
+            raise Refused("%r leads out of %s there" % (self.path, root), "path")
+        # With the host's name: others may have the same folder, and write to it at the same time.
+        self.partial = os.path.join(folder, ".orch-%s-%s.part" % (code(self.target, self.sha), paths.hostname()))
+        self.records = records
+        self.have = 0
+        self.digest = hashlib.sha256()
+        self.file: int | None = None
+
+    def whole(self) -> bool:
+        """Whether the file is here as it should be."""
+        try:
+            status = os.lstat(self.target)
+        except OSError:
+            status = None
+        if status is not None and os.path.isfile(self.target) and status.st_size == self.size:
+            known = self.records.sha(self.path, status)
+            if known is None:
+                known = file_hash(self.target, hashlib.sha256()).hexdigest()
+            if known == self.sha:
+                self.records.note(self.path, status, known)
+                return True
+        return False
+
+    def there(self) -> bool:
+        """Whether the file is here, whole; if not, look at what there is of it."""
+        if self.whole():
+            return True
+        if os.path.lexists(self.partial):
+            file = self.open()
+            self.have = min(os.fstat(file).st_size, self.size)
+            digest_of(file, self.digest, self.have)
+            self.close()
+        return self.finish() if self.have == self.size else False
+
+    def open(self) -> int:
+        """Begin or go on with the part; raises Refused if what stands there is not a file of this user's alone."""
+        if self.file is not None:
+            return self.file
+        os.makedirs(os.path.dirname(self.partial), exist_ok=True)
+        try:
+            file = self.file = os.open(self.partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise Refused("%r: somebody put a link where its part belongs" % self.path, "path") from None
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1 or not paths.is_ours(status, self.partial):
+            self.close()
+            raise Refused("%r: somebody put a file of theirs where its part belongs" % self.path, "path")
+        return file
+
+    def write(self, position: int, piece: bytes | memoryview) -> None:
+        """Take a piece that begins at byte ``position``; what is here already is passed over."""
+        piece = piece[max(0, self.have - position) :]
+        if not piece:
+            return
+        file = self.open()
+        end = self.have + len(piece)
+        while self.have < end:
+            self.have += os.pwrite(file, piece[len(piece) - (end - self.have) :], self.have)
+        # Of what stands in the file, not of what was sent.
+        self.digest.update(os.pread(file, len(piece), end - len(piece)))
+
+    def finish(self) -> bool:
+        """Put the file in place; False, and nothing of it stays, if it is not what it should be."""
+        file = self.open()
+        size = os.fstat(file).st_size
+        if self.have != self.size or size != self.size or self.digest.hexdigest() != self.sha:
+            self.close()
+            os.unlink(self.partial)
+            self.have, self.digest = 0, hashlib.sha256()
+            return False
+        os.fchmod(file, self.mode)
+        self.close()
+        os.rename(self.partial, self.target)
+        self.records.note(self.path, os.lstat(self.target), self.sha)
+        return True
+
+    def close(self) -> None:
+        """Leave the part as it is."""
+        if self.file is not None:
+            os.close(self.file)
+            self.file = None
+
+
+def code(target: str, sha: str) -> str:
+    """What a part is called by: always the same for a file, and known to this user alone."""
+    return hmac.new(paths.secret(), os.fsencode(target) + b"\0" + sha.encode("ascii"), "sha256").hexdigest()[:24]
+
+
+class Records:
+    """The hashes of files that were verified here, valid while size and times are the same."""
+
+    def __init__(self, workdir: str, root: str) -> None:
+        folder = os.path.join(paths.own_dir(workdir), "data")
+        self.path = os.path.join(folder, hashlib.sha256(os.fsencode(root)).hexdigest()[:24] + ".json")
+        try:
+            with open(self.path) as file:
+                self.known: dict[str, list[Any]] = json.load(file)
+        except (OSError, ValueError):
+            self.known = {}
+
+    def sha(self, path: str, status: os.stat_result) -> str | None:
+        """The hash of a file with this status, or None."""
+        known = self.known.get(path)
+        return known[2] if known and known[:2] == [status.st_size, status.st_mtime_ns] else None
+
+    def note(self, path: str, status: os.stat_result, sha: str) -> None:
+        """Remember a hash."""
+        self.known[path] = [status.st_size, status.st_mtime_ns, sha]
+
+    def save(self) -> None:
+        """Keep them."""
+        # Without them files are read again, no more.
+        with contextlib.suppress(OSError):
+            paths.private(os.path.dirname(os.path.dirname(self.path)))
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            with blobs.written(self.path) as file:
+                json.dump(self.known, file)
+
+
+class Frames:
+    """The data frames of stdin."""
+
+    def __init__(self) -> None:
+        self.buffer = memoryview(b"")
+
+    def read(self, size: int) -> bytes | memoryview:
+        """Up to ``size`` bytes; none at the end."""
+        if not self.buffer:
+            try:
+                frame = frames.read_frame(0)
+            except frames.WireError:
+                return b""
+            if frame is None:
+                return b""
+            self.buffer = memoryview(frame[1])
+        piece, self.buffer = self.buffer[:size], self.buffer[size:]
+        return piece
+
+
+class Stream:
+    """What the node before sends."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        sock.settimeout(STALL_LIMIT)
+
+    def read(self, size: int) -> bytes | memoryview:
+        """Up to ``size`` bytes; none at the end, or if nothing comes for too long."""
+        try:
+            return self.sock.recv(size)
+        except OSError:
+            return b""
+
+
+class Admission:
+    """Lets the node before in, in the background, once it has shown its token; nobody else, and only one.
+
+    ``woken`` is readable from then on, ``stream`` what it sends.
+    """
+
+    def __init__(self, listeners: Sequence[socket.socket], token: str) -> None:
+        self.stream: Stream | None = None
+        self.woken, self.wake = os.pipe()
+        self.listeners = listeners
+        threading.Thread(target=self.wait, args=(token.encode("ascii"),), daemon=True).start()
+
+    def wait(self, token: bytes) -> None:
+        """Until it is there."""
+        while self.stream is None:
+            ready, _, _ = select.select(self.listeners, [], [])
+            sock, _ = ready[0].accept()
+            sock.settimeout(LINK_LIMIT)
+            try:
+                said = b""
+                while len(said) < len(token):
+                    piece = sock.recv(len(token) - len(said))
+                    if not piece:
+                        break
+                    said += piece
+                if hmac.compare_digest(said, token):
+                    sock.sendall(b"k")
+                    self.stream = Stream(sock)
+                    os.write(self.wake, b"k")
+                    return
+            except OSError:
+                pass
+            sock.close()
+
+
+class Follower:
+    """The node after this one. ``state`` is ``ok``, or why nothing more is sent to it."""
+
+    def __init__(self, door: Hop) -> None:
+        self.sock: socket.socket | None = None
+        self.state = "it has no address"
+        for address in door.addresses:
+            try:
+                self.sock = socket.create_connection((address, door.port), LINK_LIMIT)
+                self.sock.sendall(door.token.encode("ascii"))
+                if self.sock.recv(1) != b"k":
+                    raise OSError("another machine answers at %s" % address)
+                self.sock.settimeout(STALL_LIMIT)
+                self.state = "ok"
+                return
+            except OSError as error:
+                self.state = "%s: %s" % (address, error)
+                self.close()
+
+    def send(self, piece: bytes | memoryview) -> None:
+        """Pass a piece on; once that fails the follower is given up."""
+        if self.sock is not None:
+            try:
+                self.sock.sendall(piece)
+            except OSError as error:
+                self.state = str(error)
+                self.close()
+
+    def close(self) -> None:
+        """No more."""
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None
+
+
+def make(root: str, entry: Row) -> None:
+    """A folder or a link of the data."""
+    path, kind, _mode, _size, about = entry
+    there = os.path.join(root, path)
+    folder = there if kind == "dir" else os.path.dirname(there)
+    os.makedirs(folder, exist_ok=True)
+    if kind == "link" and not (os.path.islink(there) and os.readlink(there) == about):
+        aside = os.path.join(folder, blobs.partial_name())
+        os.symlink(about, aside)
+        os.replace(aside, there)
+
+
+def file_hash(path: str, digest: Digest) -> Digest:
+    """``digest`` with a file's bytes added."""
+    with open(path, "rb") as file:
+        while True:
+            piece = file.read(1024 * 1024)
+            if not piece:
+                return digest
+            digest.update(piece)
+
+
+def digest_of(handle: int, digest: Digest, size: int) -> None:
+    """Add the first ``size`` bytes of an open file to ``digest``."""
+    at = 0
+    while at < size:
+        piece = os.pread(handle, min(1024 * 1024, size - at), at)
+        if not piece:
+            return
+        digest.update(piece)
+        at += len(piece)

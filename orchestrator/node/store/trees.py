@@ -1,0 +1,180 @@
+"""The verb ``store``: make a tree of what is here and what is sent, and put it in place with one rename."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import zlib
+
+from ...protocol import frames
+from ...protocol.refusal import Refused
+from ...protocol.transfer import Change, Stock, Stored, Verified, Wanted
+from ...protocol.tree import tree_id as tree_id_of
+from ..host import paths
+from ..host import shared_disk as disk
+from . import blobs, prune
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ...protocol.transfer import Store, Verify
+    from ...protocol.tree import Row
+
+MOST_NAME = 255
+
+
+def answer(request: Store, out: int) -> None:
+    """Answer, and receive the tree if it is not here; raises Refused for what must not be written."""
+    workdir, project, tree_id = request.workdir, request.project, request.tree
+    target = paths.tree_dir(workdir, project, tree_id)
+    have = os.path.isdir(target)
+    base = tree_id if have else newest(workdir, project)
+    place = None if request.look else disk.of(workdir)
+    frames.send(out, Stock(have=have, place=place, base=base))
+    if base is not None:
+        listing = json.dumps(entries_of(workdir, project, base))
+        frames.write_all(out, frames.data_frame(zlib.compress(listing.encode("ascii"))))
+    if have:
+        touch(target)
+    if have or request.look:
+        return
+    change = frames.receive(0, Change, deflated=True)
+    if change is None:
+        return
+    entries = joined(entries_of(workdir, project, base) if base is not None else [], change)
+    for entry in entries:
+        check_path(entry[0])
+    if tree_id_of(entries) != tree_id:
+        raise Refused("the list of files arrived damaged", "damaged")
+    store = blobs.Blobs(workdir)
+    with store.held():
+        prune.remove_abandoned(workdir, project)
+        receive(store, entries, out)
+        build(store, entries, target)
+    frames.send(out, Stored(stored=tree_id))
+
+
+def joined(known: Sequence[Row], change: Change) -> list[Row]:
+    """The entries after a change, sorted as the control side does."""
+    found = {entry[0]: entry for entry in known}
+    for path in change.removed:
+        found.pop(path, None)
+    found.update((entry[0], entry) for entry in change.entries)
+    return sorted(found.values(), key=lambda entry: os.fsencode(entry[0]))
+
+
+def receive(store: blobs.Blobs, entries: Sequence[Row], out: int) -> None:
+    """Ask for the blobs that are not here, and take them in."""
+    wanted: dict[tuple[str, int], tuple[str, int]] = {}
+    for path, kind, mode, size, about in entries:
+        if kind == "file" and not store.has(about, mode, size):
+            wanted.setdefault((about, mode), (path, size))
+    frames.send(out, Wanted(wanted=tuple((sha, mode, size) for (sha, mode), (_, size) in wanted.items())))
+    incoming = blobs.Incoming()
+    for (sha, mode), (path, size) in wanted.items():
+        try:
+            store.receive(sha, mode, size, incoming)
+        except Refused as error:
+            raise Refused("%r: %s" % (path, error), error.kind) from None
+
+
+def build(store: blobs.Blobs, entries: Sequence[Row], target: str) -> None:
+    """The tree, aside, then in place. Links come last, so that nothing is ever written through one."""
+    parent = os.path.dirname(target)
+    paths.private(parent)
+    building = os.path.join(parent, blobs.partial_name())
+    os.mkdir(building, 0o755)
+    try:
+        made = set()
+        for path, kind, mode, _size, about in sorted(entries, key=lambda entry: entry[1] == "link"):
+            there = os.path.join(building, path)
+            folder = there if kind == "dir" else os.path.dirname(there)
+            if folder not in made:
+                os.makedirs(folder, exist_ok=True)
+                made.add(folder)
+            try:
+                if kind == "link":
+                    os.symlink(about, there)
+                elif kind == "file":
+                    store.link(about, mode, there)
+            except Refused as error:
+                raise Refused("%r: %s" % (path, error), error.kind) from None
+            except FileExistsError:
+                raise Refused("%r: two names are one here: the file system ignores case" % path, "path") from None
+        # The list first: a tree that is there has one.
+        with blobs.written(target + ".json") as file:
+            json.dump(entries, file, separators=(",", ":"))
+        with contextlib.suppress(FileExistsError):
+            if not os.path.isdir(target):
+                os.rename(building, target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def check_path(path: str) -> None:
+    """Raises Refused for a path that could leave the tree, or that no file system takes."""
+    parts = path.split("/")
+    if not path or path.startswith("/") or "\0" in path or any(part in ("", ".", "..") for part in parts):
+        raise Refused("refused the path %r: it could leave the tree" % path, "path")
+    long = [part for part in parts if len(os.fsencode(part)) > MOST_NAME]
+    if long:
+        raise Refused("refused the path %r: a name has more than %d bytes" % (path, MOST_NAME), "path")
+
+
+def newest(workdir: str, project: str) -> str | None:
+    """The tree of a project that was synced last, or None."""
+    trees = paths.trees(workdir, project)
+    if not trees:
+        return None
+    return os.path.basename(max(trees, key=lambda tree: os.stat(tree + ".json").st_mtime_ns))
+
+
+def entries_of(workdir: str, project: str, tree_id: str) -> list[Row]:
+    """The entries of a tree that is here."""
+    with open(paths.tree_dir(workdir, project, tree_id) + ".json") as file:
+        return [(path, kind, mode, size, about) for path, kind, mode, size, about in json.load(file)]
+
+
+def touch(tree: str) -> None:
+    """Remember that a tree is the one in use."""
+    with contextlib.suppress(OSError):
+        os.utime(tree + ".json")
+
+
+def verify(request: Verify, out: int) -> None:
+    """The verb ``verify``: read every file of a tree again."""
+    root = paths.tree_dir(request.workdir, request.project, request.tree)
+    entries = {entry[0]: entry for entry in entries_of(request.workdir, request.project, request.tree)}
+    seen = {}
+    for folder, folders, files in os.walk(root):
+        for name in files + [name for name in folders if os.path.islink(os.path.join(folder, name))]:
+            seen[os.path.relpath(os.path.join(folder, name), root)] = os.path.join(folder, name)
+    wanted = {path: entry for path, entry in entries.items() if entry[1] != "dir"}
+    changed = [path for path in wanted if path in seen and not same(wanted[path], seen[path])]
+    verified = Verified(
+        changed=tuple(sorted(changed)),
+        missing=tuple(sorted(set(wanted) - set(seen))),
+        added=tuple(sorted(set(seen) - set(wanted))),
+    )
+    frames.send(out, verified)
+
+
+def same(entry: Row, path: str) -> bool:
+    """Whether what is at a path is what an entry says."""
+    _path, kind, mode, size, about = entry
+    if kind == "link":
+        return os.path.islink(path) and os.readlink(path) == about
+    status = os.lstat(path)
+    if os.path.islink(path) or status.st_size != size or status.st_mode & 0o777 != mode:
+        return False
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while True:
+            piece = file.read(blobs.PIECE)
+            if not piece:
+                return digest.hexdigest() == about
+            digest.update(piece)

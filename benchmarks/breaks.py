@@ -18,8 +18,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.cluster import Cluster, NodeHost
-from tests.cluster.files import NODE_HOME
+from tests.namespaces import Cluster, NodeHost
+from tests.namespaces.files import NODE_HOME
 
 ROOT = Path(__file__).parent.parent
 FILES, FILE_SIZE, DATA_SIZE = 150, 100_000, 15_000_000

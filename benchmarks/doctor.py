@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from tests import standin
-from tests.cluster import Cluster
+from tests.namespaces import Cluster
 
 ROOT = Path(__file__).parent.parent
 

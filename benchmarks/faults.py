@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.cluster import Cluster, NodeHost
-from tests.cluster.host import Process
+from tests.namespaces import Cluster, NodeHost
+from tests.namespaces.host import Process
 
 ROOT = Path(__file__).parent.parent
 HEALTHY = """

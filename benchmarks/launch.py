@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.cluster import Cluster
+from tests.namespaces import Cluster
 
 ROOT = Path(__file__).parent.parent
 HOSTS = 3

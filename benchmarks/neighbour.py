@@ -17,7 +17,7 @@ from pathlib import Path
 from orchestrator.protocol.run import ListRuns, RunsHere
 from orchestrator.remote.node import Node
 from tests import bare
-from tests.cluster import Cluster, NodeHost
+from tests.namespaces import Cluster, NodeHost
 
 ATTACK = r"""
 import glob, json, os, random, socket, sys, time

@@ -14,8 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.cluster import Cluster
 from tests.conftest import ROOT
+from tests.namespaces import Cluster
 from tests.standin import PYTHON, install
 
 LINES = 20

@@ -16,8 +16,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.cluster import Cluster
-from tests.cluster.files import NODE_HOME
+from tests.namespaces import Cluster
+from tests.namespaces.files import NODE_HOME
 
 ROOT = Path(__file__).parent.parent
 MANY, ROUNDS = 64, 5

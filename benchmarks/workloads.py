@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tests.cluster import Cluster, NodeHost, require
+from tests.namespaces import Cluster, NodeHost, require
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.facts import Address
-from orchestrator.core.findings import Examined
-from orchestrator.core.report import from_json
+from orchestrator.core.checks.facts import Address
+from orchestrator.core.checks.findings import Examined
+from orchestrator.core.checks.report import from_json
 from orchestrator.protocol.facts import Parts
 
 HEALTHY = Path(__file__).parent.parent / "tests" / "recorded" / "doctor" / "unknown-interface.json"

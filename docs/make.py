@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from docs.examples import examples
-from orchestrator.core import checks, diagnosis
-from orchestrator.core.findings import Finding
-from orchestrator.core.report import from_json
+from orchestrator.core.checks import catalogue as checks
+from orchestrator.core.checks.findings import Finding
+from orchestrator.core.checks.report import from_json
+from orchestrator.core.diagnosis import diagnosis
 
 DOCS = Path(__file__).parent
 RECORDED = DOCS.parent / "tests" / "recorded" / "doctor"

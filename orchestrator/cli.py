@@ -66,13 +66,15 @@ def run(dry_run: bool, as_json: bool, **options: Any) -> int:
     running, for orch attach.
     """
     from orchestrator.commands import run as command
-    from orchestrator.display import Display
+    from orchestrator.commands.plan import preview
+    from orchestrator.ui.display import Display
+    from orchestrator.ui.plan import show_plan
 
     display = Display(as_json=as_json, verbose=options["verbose"] or options["debug"])
     asked, launching = target(options), launch(options)
     if dry_run:
-        made = command.preview(asked, launching, display, offline=False)
-        display.plan(made, "json" if as_json else "table")
+        made = preview(asked, launching, display, offline=False)
+        show_plan(display, made, "json" if as_json else "table")
         return 0
     return command.run(asked, launching, display)
 
@@ -85,19 +87,20 @@ def run(dry_run: bool, as_json: bool, **options: Any) -> int:
 @click.option("--offline", is_flag=True, help="Ask no node; assume what the inventory does not say.")
 def plan(form: str, offline: bool, **options: Any) -> int:
     """Show the exact command of every node; run nothing."""
-    from orchestrator.commands import run as command
-    from orchestrator.display import Display
+    from orchestrator.commands.plan import preview
+    from orchestrator.ui.display import Display
+    from orchestrator.ui.plan import show_plan
 
     display = Display(verbose=options["verbose"])
-    display.plan(command.preview(target(options), launch(options), display, offline=offline), form)
+    show_plan(display, preview(target(options), launch(options), display, offline=offline), form)
     return 0
 
 
 @cli.command()
 def workloads() -> int:
     """List the training and message-passing scripts that come with orch."""
-    from orchestrator.commands.workload import described
-    from orchestrator.display import Display
+    from orchestrator.operations.source import described
+    from orchestrator.ui.display import Display
 
     Display().named(described())
     return 0
@@ -109,7 +112,7 @@ def workloads() -> int:
 def execute(argv: Sequence[str], **options: Any) -> int:
     """Run one command on every host; equal output is shown once."""
     from orchestrator.commands.exec import execute as command
-    from orchestrator.display import Display
+    from orchestrator.ui.display import Display
 
     return command(target(options), argv, Display())
 
@@ -138,7 +141,7 @@ def doctor(
     """Check every host, every pair of hosts, and that all agree; each finding names what mends it."""
     from orchestrator.commands.doctor import DoctorOptions
     from orchestrator.commands.doctor import doctor as command
-    from orchestrator.display import Display
+    from orchestrator.ui.display import Display
 
     display = Display(as_json=as_json)
 
@@ -189,7 +192,7 @@ def sync(
     """Push the project folder to every host, verified by hash, build env:, and pass data on."""
     from orchestrator.commands.sync import SyncOptions
     from orchestrator.commands.sync import sync as command
-    from orchestrator.display import Display
+    from orchestrator.ui.display import Display
 
     if sum([check, dry_run, watch, prune]) > 1:
         raise UsageError("--check, --dry-run, --watch and --prune exclude each other")
@@ -214,7 +217,7 @@ def sync(
 def ps(everything: bool, as_json: bool, **options: Any) -> int:
     """List the runs on all hosts, and the processes that a killed one left over."""
     from orchestrator.commands.ps import ps as command
-    from orchestrator.display import Display
+    from orchestrator.ui.display import Display
 
     return command(target(options), everything, Display(as_json=as_json))
 
@@ -243,7 +246,7 @@ def logs(
     """Print what the ranks of RUN printed, from the hosts; without RUN, of the only run there is."""
     from orchestrator.commands.logs import Wanted
     from orchestrator.commands.logs import logs as command
-    from orchestrator.display import Display
+    from orchestrator.ui.display import Display
 
     wanted = Wanted(ranks or None, node, None if since is None else age(since), follow, from_start)
     return command(target(options), run_id, wanted, node_timeout, Display(verbose=verbose))
@@ -272,7 +275,7 @@ def attach(
     would have. Without RUN: the only run there is.
     """
     from orchestrator.commands.attach import attach as command
-    from orchestrator.display import Display
+    from orchestrator.ui.display import Display
 
     display = Display(as_json=as_json, verbose=verbose)
     return command(target(options), run_id, runs_dir, node_timeout, from_start, display)
@@ -286,7 +289,7 @@ def attach(
 def stop(run_id: str | None, everything: bool, grace: float | None, **options: Any) -> int:
     """End RUN on every host; returns when no process of it is left."""
     from orchestrator.commands.stop import stop as command
-    from orchestrator.display import Display
+    from orchestrator.ui.display import Display
 
     if (run_id is None) != everything:
         raise UsageError("say which run to stop", remedy="orch stop RUN, or orch stop --all")
@@ -303,7 +306,7 @@ def sandbox() -> None:
 def up(hosts_file: Path) -> int:
     """Start the hosts of FILE and leave them running."""
     from orchestrator.commands.sandbox import up as command
-    from orchestrator.display import Display
+    from orchestrator.ui.display import Display
 
     return command(hosts_file, Display())
 
@@ -313,7 +316,7 @@ def up(hosts_file: Path) -> int:
 def down(hosts_file: Path) -> int:
     """End them; their files stay."""
     from orchestrator.commands.sandbox import down as command
-    from orchestrator.display import Display
+    from orchestrator.ui.display import Display
 
     return command(hosts_file, Display())
 
@@ -364,7 +367,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _report(error: OrchError) -> int:
-    from orchestrator.display import Display
+    from orchestrator.ui.display import Display
 
     if error.exit_code == BUG and error.__cause__ is not None:
         traceback.print_exception(error.__cause__)

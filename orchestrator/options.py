@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from orchestrator.core.accelerate import MIXED_PRECISIONS
-from orchestrator.core.reading import parse_size
+from orchestrator.core.inventory.reading import parse_size
+from orchestrator.core.launch.accelerate import MIXED_PRECISIONS
 from orchestrator.errors import UsageError
 
 
@@ -173,8 +173,7 @@ format_option = click.option(
 
 def target(options: dict[str, Any]) -> Any:
     """The shared options as a Target."""
-    from orchestrator.commands.session import Target
-    from orchestrator.remote.ssh import Settings
+    from orchestrator.core.inventory.target import Settings, Target
 
     settings = Settings(options["connect_timeout"], options["accept_new_host_keys"])
     single = options.get("single_node", False)
@@ -185,9 +184,9 @@ def target(options: dict[str, Any]) -> Any:
 
 def launch(options: dict[str, Any]) -> Any:
     """The launch options as RunOptions; raises UsageError for what cannot be meant."""
-    from orchestrator.commands.prepare import RunOptions
-    from orchestrator.commands.workload import bundled, resolve
-    from orchestrator.core.plan import RunSpec
+    from orchestrator.core.launch.plan import RunSpec
+    from orchestrator.operations.asked import RunOptions
+    from orchestrator.operations.source import bundled, resolve
 
     words = list(options["words"])
     if options["module"] is None and not words:

@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.inventory import Host
-from orchestrator.core.snapshot import take
+from orchestrator.core.inventory.hosts import Host
+from orchestrator.core.inventory.target import Settings
+from orchestrator.core.transfer.snapshot import take
 from orchestrator.protocol.run import Start, Started
 from orchestrator.remote.node import Call, Node
-from orchestrator.remote.ssh import Settings, connections
+from orchestrator.remote.ssh import connections
 from orchestrator.remote.store import Push
-from tests.cluster import Cluster
+from tests.namespaces import Cluster
 
 PROJECT = "bare"
 

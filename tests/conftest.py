@@ -15,7 +15,7 @@ import pytest
 
 from orchestrator.remote.node import Node
 from tests import bare
-from tests.cluster import Cluster, require
+from tests.namespaces import Cluster, require
 
 ROOT = Path(__file__).parent.parent
 # Real MNIST, where it lies beside the checkout.

@@ -18,29 +18,31 @@ from typing import Any
 from hypothesis import strategies as st
 
 from orchestrator import errors
-from orchestrator.console import Screen
-from orchestrator.core.checks import check
-from orchestrator.core.diagnosis import diagnose, scan
-from orchestrator.core.environment import Environment
-from orchestrator.core.findings import Examined
-from orchestrator.core.inventory import Host, Outputs
-from orchestrator.core.runs import NodeRun, joined
-from orchestrator.core.snapshot import Snapshot, take
+from orchestrator.core.checks.catalogue import check
+from orchestrator.core.checks.findings import Examined
+from orchestrator.core.diagnosis.diagnosis import diagnose, scan
+from orchestrator.core.inventory.hosts import Host, Outputs
+from orchestrator.core.inventory.target import Settings
+from orchestrator.core.launch.environment import Environment
+from orchestrator.core.run.listing import NodeRun, joined
+from orchestrator.core.run.output import Output, Sample
+from orchestrator.core.transfer.snapshot import Snapshot, take
+from orchestrator.local.run_folder import RunFolder
 from orchestrator.protocol import frames as wire
 from orchestrator.protocol.events import Event
 from orchestrator.protocol.facts import AskFacts
 from orchestrator.protocol.run import Follow, ListRuns, RunsHere
 from orchestrator.protocol.transfer import ListUsed, Prune, Pruned, Used, Verified, Verify
 from orchestrator.remote.environment import Build
-from orchestrator.remote.follower import Closed, Follower, Item, Output, Sample
+from orchestrator.remote.listener import Heard, Listener
 from orchestrator.remote.node import Node
 from orchestrator.remote.outputs import collect
 from orchestrator.remote.probing import ask, hang_up, probe
 from orchestrator.remote.relay import Relay
-from orchestrator.remote.ssh import Settings
 from orchestrator.remote.store import Push
-from orchestrator.rundir import RunFolder
-from orchestrator.tables import nodes_table, runs_table
+from orchestrator.ui.console import Screen
+from orchestrator.ui.run import nodes_table
+from orchestrator.ui.runs import runs_table
 
 NAME = "gpu7"
 RUN = "20261121-042040-7f3a"
@@ -210,35 +212,25 @@ def asked_for_lists(node: Node, folder: Path) -> None:
 
 
 def followed(node: Node, folder: Path) -> None:
-    items: list[Item] = []
-    follower = Follower(
-        node,
-        Follow(run_id=RUN, attempt=1),
-        items.append,
-        timeout=0.001,
-        company=lambda: True,
-        stopping=lambda: None,
-        passive=True,
-    )
+    heard: list[Heard] = []
+    listener = Listener(node, Follow(run_id=RUN, attempt=1), 0.001)
+    record = RunFolder.open(folder / "runs", RUN)
+    record.begin([NAME], 1)
     try:
-        call = node.call(Follow(run_id=RUN))
+        listener.follow()
+        listener.hear(heard.append)
     finally:
-        record = RunFolder.open(folder / "runs", RUN)
-        record.begin([NAME], 1)
-    follower.follow(call)
-    assert isinstance(items[-1], Closed)
-    for item in items:
-        if isinstance(item, Output):
-            record.log(item)
-        elif isinstance(item, Event):
-            assert item.node == NAME
-            record.record(item)
+        for item in heard:
+            if isinstance(item, Output):
+                record.log(item)
+            elif isinstance(item, Event):
+                assert item.node == NAME
+                record.record(item)
     for _, _, text in record.tails():
         scan(text)
     result = record.result()
-    assert result.over or not any(isinstance(item, Event) and item.KIND == "node_lost" for item in items)
     shown(nodes_table(result), str(diagnose(result)))
-    [str(item) for item in items if isinstance(item, Sample)]
+    [str(item) for item in heard if isinstance(item, Sample)]
     record.close()
     (folder / "runs" / RUN / "events.jsonl").unlink()
 

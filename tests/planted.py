@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.cluster import Cluster, NodeHost
-from tests.cluster.files import NODE_HOME
+from tests.namespaces import Cluster, NodeHost
+from tests.namespaces.files import NODE_HOME
 
 
 @dataclass

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.cluster import NodeHost
-from tests.cluster.files import NODE_HOME
+from tests.namespaces import NodeHost
+from tests.namespaces.files import NODE_HOME
 
 TORCH = """
 __version__ = "2.15.0"

@@ -9,15 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.commands.ps import ask_runs
-from orchestrator.commands.session import Session, Target, session
-from orchestrator.commands.watch import Collector, conclude, grace_of, stopping_on_signals, watch
-from orchestrator.core.runs import NodeRun
-from orchestrator.display import Display
+from orchestrator.commands.run import concluded
+from orchestrator.core.inventory.target import Target
+from orchestrator.core.run.listing import NodeRun
+from orchestrator.core.run.machine import following
+from orchestrator.core.run.policy import Policy, grace_of
+from orchestrator.engine.engine import Engine
+from orchestrator.engine.signals import obeying_signals
 from orchestrator.errors import HostErrors, UsageError
-from orchestrator.protocol.events import Attached, Detached, NodeLost, Planned
-from orchestrator.remote.gang import Gang
+from orchestrator.local.run_folder import RunFolder
+from orchestrator.operations.aftermath import Aftermath
+from orchestrator.operations.cluster import OpenCluster, open_cluster
+from orchestrator.operations.recording import Recording
+from orchestrator.protocol.events import Attached, NodeLost, Planned
+from orchestrator.protocol.run import Follow
+from orchestrator.remote.listener import Listener
 from orchestrator.remote.node import Node
-from orchestrator.rundir import RunFolder
+from orchestrator.ui.display import Display
 
 # How much of a log is shown that was printed before, in bytes.
 TAIL = 64 * 1024
@@ -39,40 +47,36 @@ def attach(
     With None, the only run there is. Logs of which nothing is here yet begin with their last part, unless
     ``from_start``. A run that has ended is shown and collected all the same.
     """
-    with session(target, spares_too=True) as opened:
+    with open_cluster(target, spares_too=True) as opened:
         members = find_members(opened, run_id, display)
         first = members[0].run
         with closing(RunFolder.open(runs_dir, first.run_id)) as folder:
             offsets = taken_up(folder, members)
-            gang = Gang(
-                [each.node for each in members],
-                first.run_id,
-                first.attempt,
-                node_timeout,
-                None if from_start else TAIL,
-            )
-            names = [each.node.name for each in members]
-            grace = grace_of(opened.inventory)
+            grace = grace_of(opened.inventory.grace)
             if not folder.writing:
                 display.note(f"another orch records this run in {folder.path}; this one only shows it")
-            with (
-                display.attempt(first.run_id, first.workload, first.attempt, names),
-                stopping_on_signals(gang, grace),
-            ):
-                display.recall(folder.events)
-                if refusals := gang.join(offsets):
-                    raise HostErrors(refusals, len(members))
-                watch(gang, folder, display, grace)
-            if gang.left:
-                folder.record(Detached(time=time.time()))
-                display.detached(first.run_id)
-                return 0
-            if folder.writing:
-                Collector(gang.nodes, first.run_id, opened.inventory.outputs, folder).finish(display)
-            return conclude(folder, display)
+            policy = Policy(node_timeout=node_timeout, grace=grace, records=folder.writing)
+            request = Follow(run_id=first.run_id, attempt=first.attempt, tail=None if from_start else TAIL)
+            clients = {
+                each.node.name: Listener(
+                    each.node, request.replace(offsets=dict(offsets.get(each.node.name, {}))), node_timeout
+                )
+                for each in members
+            }
+            nodes = {each.node.name: each.node for each in members}
+            errands = Aftermath(nodes, opened.inventory.outputs, folder, display)
+            recording = Recording(folder, first.workload, display)
+            recording.begun(first.attempt, tuple(clients))
+            recording.shown.recall(folder.events)
+            engine = Engine(
+                following(policy, clients, first.attempt, folder.result()), clients, errands, recording
+            )
+            with obeying_signals(engine, grace):
+                last = engine.run()
+            return concluded(last, folder, len(members), display)
 
 
-def find_members(opened: Session, run_id: str | None, display: Display) -> list[Member]:
+def find_members(opened: OpenCluster, run_id: str | None, display: Display) -> list[Member]:
     """The nodes of a run's newest attempt, in node_rank order, of an elastic run as many as answer.
 
     Raises UsageError, HostErrors.

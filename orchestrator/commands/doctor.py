@@ -9,21 +9,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from orchestrator.commands.examine import ALL_PARTS, dialled, facts_request
-from orchestrator.commands.fix import mend
-from orchestrator.commands.prepare import RunOptions
 from orchestrator.commands.run import run
-from orchestrator.commands.session import Session, Target, session
-from orchestrator.commands.workload import project_name, project_of, resolve
-from orchestrator.core.checks import check
-from orchestrator.core.findings import Examined, Finding
-from orchestrator.core.plan import DEFAULT_PORT, RunSpec
-from orchestrator.core.report import as_html, as_json
-from orchestrator.core.software_checks import parsed
-from orchestrator.display import Display
+from orchestrator.core.checks.catalogue import check
+from orchestrator.core.checks.findings import Examined, Finding
+from orchestrator.core.checks.report import as_json
+from orchestrator.core.checks.software import parsed
+from orchestrator.core.inventory.target import Target
+from orchestrator.core.launch.plan import DEFAULT_PORT, RunSpec
 from orchestrator.errors import NodeUnreachable, OrchError, PreflightError, UsageError
+from orchestrator.operations.asked import RunOptions
+from orchestrator.operations.cluster import OpenCluster, open_cluster
+from orchestrator.operations.mending import mend
+from orchestrator.operations.source import project_name, project_of, resolve
+from orchestrator.operations.survey import ALL_PARTS, dialled, facts_request
 from orchestrator.remote.ping import ping
 from orchestrator.remote.probing import ask
+from orchestrator.ui.display import Display
+from orchestrator.ui.doctor import show_examination
+from orchestrator.ui.html import as_html
 
 # How long streams between nodes are timed with --deep, in seconds.
 DEEP_SECONDS = 3.0
@@ -51,7 +54,7 @@ def doctor(target: Target, options: DoctorOptions, display: Display) -> int:
     What was mended is looked at again.
     """
     began, made = time.monotonic(), 0
-    with session(target, spares_too=True, interpreters=True) as opened:
+    with open_cluster(target, spares_too=True, interpreters=True) as opened:
         examined, errors = look(opened, options, display)
         findings = check(examined) if examined.hosts else ()
         _show(examined, findings, errors, time.monotonic() - began, display)
@@ -84,7 +87,7 @@ def rehearse(target: Target, options: DoctorOptions, display: Display) -> int:
         return run(target, asked, display)
 
 
-def look(opened: Session, options: DoctorOptions, display: Display) -> tuple[Examined, list[OrchError]]:
+def look(opened: OpenCluster, options: DoctorOptions, display: Display) -> tuple[Examined, list[OrchError]]:
     """Everything about the hosts that answer, and why others do not."""
     with display.stage(f"connecting to {len(opened.hosts)} hosts"):
         nodes, errors = opened.connect_some()
@@ -141,4 +144,4 @@ def _show(
     if display.as_json:
         display.write(as_json(examined, findings, errors))
     else:
-        display.examination(examined, findings, errors, seconds)
+        show_examination(display, examined, findings, errors, seconds)

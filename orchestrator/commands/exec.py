@@ -6,12 +6,14 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.commands.session import Target, session
-from orchestrator.display import Display
+from orchestrator.core.inventory.target import Target
 from orchestrator.errors import OrchError
+from orchestrator.operations.cluster import open_cluster
 from orchestrator.remote.fanout import on_all
 from orchestrator.remote.login import command_line
 from orchestrator.remote.ssh import Connection
+from orchestrator.ui.answers import show_answer
+from orchestrator.ui.display import Display
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def execute(target: Target, argv: Sequence[str], display: Display) -> int:
         out, err = channel.output()
         return Answer(channel.exit_code(None), out, err)
 
-    with session(target) as opened:
+    with open_cluster(target) as opened:
         outcomes = on_all(opened.links, ask, limit=opened.fanout)
     answers: dict[Answer, list[str]] = {}
     errors = []
@@ -47,7 +49,7 @@ def execute(target: Target, argv: Sequence[str], display: Display) -> int:
         else:
             answers.setdefault(outcome, []).append(host.name)
     for answer, names in answers.items():
-        display.answer(names, answer.exit_code, answer.out, answer.err)
+        show_answer(display, names, answer.exit_code, answer.out, answer.err)
     for error in errors:
         display.error(error)
     if errors:

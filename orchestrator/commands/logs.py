@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from dataclasses import dataclass
 
 from orchestrator.commands.attach import TAIL, find_members
-from orchestrator.commands.session import Target, session
-from orchestrator.core.plan import ranks_of
-from orchestrator.display import Display
-from orchestrator.errors import HostErrors, OrchError, UsageError
+from orchestrator.core.inventory.target import Target
+from orchestrator.core.launch.plan import ranks_of
+from orchestrator.core.run.machine import following
+from orchestrator.core.run.policy import Policy
+from orchestrator.core.run.result import nothing_yet
+from orchestrator.engine.engine import Engine
+from orchestrator.errors import HostErrors, UsageError
+from orchestrator.operations.aftermath import NoErrands
+from orchestrator.operations.cluster import open_cluster
+from orchestrator.operations.recording import Printing
 from orchestrator.protocol.run import Follow
-from orchestrator.remote.follower import Closed, Follower, Item, Output
-from orchestrator.remote.node import Node
-
-ROOM = 64
+from orchestrator.remote.listener import Listener
+from orchestrator.ui.display import Display
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Wanted:
 
 def logs(target: Target, run_id: str | None, wanted: Wanted, node_timeout: float, display: Display) -> int:
     """Print the lines, node by node as they come; the run is not touched. Raises HostErrors at the end."""
-    with session(target, spares_too=True) as opened:
+    with open_cluster(target, spares_too=True) as opened:
         members = find_members(opened, run_id, display)
         if wanted.node is not None and wanted.node not in {each.run.node for each in members}:
             names = ", ".join(each.run.node for each in members)
@@ -52,42 +54,10 @@ def logs(target: Target, run_id: str | None, wanted: Wanted, node_timeout: float
             tail=TAIL if wanted.follow and wanted.since is None and not wanted.from_start else None,
         )
         nodes = [each.node for each in members if wanted.node in (None, each.run.node)]
-        errors = _print(nodes, request, node_timeout, display)
-    if errors:
-        raise HostErrors(errors, len(nodes))
+        clients = {node.name: Listener(node, request, node_timeout) for node in nodes}
+        policy = Policy(node_timeout=node_timeout, records=False, passive=True)
+        first = following(policy, clients, members[0].run.attempt, nothing_yet())
+        last = Engine(first, clients, NoErrands(), Printing(display)).run()
+    if last.refusals:
+        raise HostErrors(list(last.refusals), len(nodes))
     return 0
-
-
-def _print(nodes: list[Node], request: Follow, node_timeout: float, display: Display) -> list[OrchError]:
-    items: queue.Queue[Item | OrchError] = queue.Queue(ROOM)
-
-    def follow(node: Node) -> None:
-        follower = Follower(
-            node,
-            request,
-            items.put,
-            timeout=node_timeout,
-            company=lambda: True,
-            stopping=lambda: None,
-            passive=True,
-        )
-        try:
-            follower.follow(node.call(request))
-        except OrchError as error:
-            items.put(error)
-            items.put(Closed(node.name))
-
-    for node in nodes:
-        threading.Thread(target=follow, args=(node,), daemon=True).start()
-    speaking = len(nodes)
-    errors = []
-    with display.lines():
-        while speaking:
-            item = items.get()
-            if isinstance(item, Closed):
-                speaking -= 1
-            elif isinstance(item, OrchError):
-                errors.append(item)
-            elif isinstance(item, Output):
-                display.output(item)
-    return errors

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from orchestrator.commands.session import Session, Target, session
-from orchestrator.core.runs import NodeRun, joined
-from orchestrator.display import Display
+from orchestrator.core.inventory.target import Target
+from orchestrator.core.run.listing import NodeRun, joined
 from orchestrator.errors import HostErrors, OrchError
+from orchestrator.operations.cluster import OpenCluster, open_cluster
 from orchestrator.protocol.run import ListRuns, RunsHere
 from orchestrator.remote.fanout import on_all
 from orchestrator.remote.node import Node
 from orchestrator.remote.ssh import Connection
+from orchestrator.ui.display import Display
+from orchestrator.ui.runs import show_runs
 
 ANSWER_TIMEOUT = 30.0
 
 
 def ps(target: Target, everything: bool, display: Display) -> int:
     """Show what runs and what is left over, with ``everything`` also what has ended; raises HostErrors last."""
-    with session(target, spares_too=True) as opened:
+    with open_cluster(target, spares_too=True) as opened:
         found, errors = ask_runs(opened, None, ended=everything)
-    display.runs(joined(run for _, runs in found for run in runs), everything)
+    show_runs(display, joined(run for _, runs in found for run in runs), everything)
     if errors:
         raise HostErrors(errors, len(opened.hosts))
     return 0
 
 
 def ask_runs(
-    opened: Session, run_id: str | None, *, ended: bool
+    opened: OpenCluster, run_id: str | None, *, ended: bool
 ) -> tuple[list[tuple[Node, list[NodeRun]]], list[OrchError]]:
     """Connect to every host and ask for its runs: those of each node that answered, and why others did not."""
 

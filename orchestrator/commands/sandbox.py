@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.commands.session import read_inventory, the_sandbox
-from orchestrator.display import Display
 from orchestrator.errors import UsageError
+from orchestrator.local.hosts_file import read_inventory
+from orchestrator.operations.cluster import the_sandbox
 from orchestrator.sandbox.cluster import Sandbox
+from orchestrator.ui.display import Display
 
 
 def up(hosts_file: Path, display: Display) -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.commands.session import Target, session
-from orchestrator.commands.watch import grace_of
-from orchestrator.display import Display
+from orchestrator.core.inventory.target import Target
+from orchestrator.core.run.policy import grace_of
 from orchestrator.errors import HostErrors, OrchError, PreflightError
+from orchestrator.operations.cluster import open_cluster
 from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
 from orchestrator.remote.ssh import Connection
+from orchestrator.ui.display import Display
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ def stop(target: Target, run_id: str | None, asked: float | None, display: Displ
         held_by = refused.owner if refused is not None else None
         return Ended(node.name, answer.ended, answer.killed, answer.alive, held_by)
 
-    with session(target, spares_too=True) as opened:
-        grace = grace_of(opened.inventory, asked).stop
+    with open_cluster(target, spares_too=True) as opened:
+        grace = grace_of(opened.inventory.grace, asked).stop
         with display.stage(f"stopping, {grace:g} s at most for ranks to end"):
             outcomes = on_all(opened.links, ask, limit=opened.fanout)
     ended: dict[str, list[str]] = {}

@@ -9,23 +9,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
-from orchestrator.commands.consent import Agree, agreed_to, outside
-from orchestrator.commands.data import missing_data, send_data
-from orchestrator.commands.environment import ensure, lacking
-from orchestrator.commands.push import connected_with, push_tree
-from orchestrator.commands.session import Session, Target, session
-from orchestrator.commands.workload import project_name, project_of
-from orchestrator.core.data import parse_data
-from orchestrator.core.hostrange import folded
-from orchestrator.core.inventory import DataSource
-from orchestrator.core.snapshot import Difference, Snapshot, difference, take
-from orchestrator.datasets import KNOWN
-from orchestrator.display import Display
+from orchestrator.core.inventory.hostrange import folded
+from orchestrator.core.inventory.hosts import DataSource
+from orchestrator.core.inventory.target import Target
+from orchestrator.core.transfer.data import parse_data
+from orchestrator.core.transfer.snapshot import Difference, Snapshot, difference, take
 from orchestrator.errors import HostErrors, OrchError, SyncError
+from orchestrator.local.datasets import KNOWN
+from orchestrator.operations.cluster import OpenCluster, open_cluster
+from orchestrator.operations.consent import Agree, agreed_to, outside
+from orchestrator.operations.data import missing_data, send_data
+from orchestrator.operations.environments import ensure, lacking
+from orchestrator.operations.pushing import connected_with, push_tree
+from orchestrator.operations.source import project_name, project_of
 from orchestrator.protocol.transfer import ListUsed, Prune, Pruned, Used, Verified, Verify
 from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
 from orchestrator.remote.store import SILENCE, Push
+from orchestrator.ui.answers import show_compared
+from orchestrator.ui.display import Display
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def sync(target: Target, options: SyncOptions, display: Display) -> int:
     Raises HostErrors.
     """
     root = (options.project or project_of(Path.cwd())).resolve()
-    with session(target, interpreters=True) as opened:
+    with open_cluster(target, interpreters=True) as opened:
         with display.stage(f"connecting to {len(opened.hosts)} hosts"):
             snapshot, nodes = connected_with(opened, root)
         if options.prune:
@@ -74,7 +76,7 @@ def sync(target: Target, options: SyncOptions, display: Display) -> int:
     return 0
 
 
-def wanted_data(opened: Session, beside: Path, options: SyncOptions) -> list[DataSource]:
+def wanted_data(opened: OpenCluster, beside: Path, options: SyncOptions) -> list[DataSource]:
     """What the inventory names, by paths relative to its file, and what the command line does."""
     of_inventory = [
         each if each.path in KNOWN else replace(each, path=str(beside / Path(each.path).expanduser()))
@@ -84,7 +86,7 @@ def wanted_data(opened: Session, beside: Path, options: SyncOptions) -> list[Dat
     return [*of_inventory, *(parse_data(text, Path(text).exists()) for text in options.data)]
 
 
-def deliver(opened: Session, nodes: Sequence[Node], snapshot: Snapshot, display: Display) -> None:
+def deliver(opened: OpenCluster, nodes: Sequence[Node], snapshot: Snapshot, display: Display) -> None:
     """Push the tree to the hosts that lack it; raises HostErrors."""
     project, workdirs = project_name(snapshot.root), {host.name: host.workdir for host in opened.hosts}
 
@@ -107,7 +109,7 @@ def deliver(opened: Session, nodes: Sequence[Node], snapshot: Snapshot, display:
 
 
 def compare(
-    opened: Session,
+    opened: OpenCluster,
     nodes: Sequence[Node],
     snapshot: Snapshot,
     options: SyncOptions,
@@ -145,7 +147,7 @@ def compare(
     for source in wanted_data(opened, beside, options):
         for name, paths in missing_data(opened, nodes, source, display).items():
             found[name] += [f"+ {shown(path)} of {Path(source.path).name}" for path in paths]
-    display.compared(found, snapshot.tree_id)
+    show_compared(display, found, snapshot.tree_id)
     return found
 
 
@@ -172,7 +174,7 @@ def shown(path: str) -> str:
     return path if path.isprintable() else repr(path)
 
 
-def prune(opened: Session, nodes: Sequence[Node], options: SyncOptions, display: Display) -> int:
+def prune(opened: OpenCluster, nodes: Sequence[Node], options: SyncOptions, display: Display) -> int:
     """Remove what no run uses from every host; raises HostErrors."""
     workdirs = {host.name: host.workdir for host in opened.hosts}
 
@@ -199,7 +201,7 @@ def prune(opened: Session, nodes: Sequence[Node], options: SyncOptions, display:
     return 0
 
 
-def follow(opened: Session, nodes: Sequence[Node], snapshot: Snapshot, display: Display) -> None:
+def follow(opened: OpenCluster, nodes: Sequence[Node], snapshot: Snapshot, display: Display) -> None:
     """Push on every save, until Ctrl-C. A push that fails is told, and the next save tries again.
 
     Raises KeyboardInterrupt, after the push that goes on; at once at the second Ctrl-C.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestrator import errors
-from orchestrator.core.environment import Environment
+from orchestrator.core.launch.environment import Environment
 from orchestrator.protocol import frames
 from orchestrator.protocol.shapes import either
 from orchestrator.protocol.transfer import Base, BuildEnvironment, BuildFailed, Ready, Said, Wheels

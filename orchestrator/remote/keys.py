@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from orchestrator.core.inventory import Host
+from orchestrator.core.inventory.hosts import Host
 from orchestrator.errors import AuthenticationFailed
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator import errors
-from orchestrator.core.choice import Offer, choose
-from orchestrator.core.inventory import Outputs
+from orchestrator.core.inventory.hosts import Outputs
+from orchestrator.core.transfer.choice import Offer, choose
 from orchestrator.protocol import frames
 from orchestrator.protocol.shapes import either
 from orchestrator.protocol.transfer import AllSent, Chosen, Collect, Offered, Sending, Skipped

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.core.facts import Facts
+from orchestrator.core.checks.facts import Facts
 from orchestrator.errors import OrchError
 from orchestrator.protocol import facts, frames
 from orchestrator.protocol.probe import Dial, Found, ListenFor, Listening, Probe, SshServer, Target

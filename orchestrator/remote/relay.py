@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from orchestrator import errors
-from orchestrator.core.data import Lacking
-from orchestrator.core.facts import Address
-from orchestrator.core.snapshot import Entry, Snapshot
+from orchestrator.core.checks.facts import Address
+from orchestrator.core.transfer.data import Lacking
+from orchestrator.core.transfer.snapshot import Entry, Snapshot
 from orchestrator.protocol import frames, transfer
 from orchestrator.protocol.shapes import either
 from orchestrator.remote.node import Node

@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ import paramiko
 from paramiko.hostkeys import HostKeyEntry
 
 from orchestrator import errors
-from orchestrator.core.destination import Hop, parse_hop
-from orchestrator.core.inventory import Host
-from orchestrator.core.known_hosts import KnownHosts
+from orchestrator.core.inventory.destination import Hop, parse_hop
+from orchestrator.core.inventory.hosts import Host
+from orchestrator.core.inventory.known_hosts import KnownHosts
+from orchestrator.core.inventory.target import Settings
 from orchestrator.remote.sshconfig import with_included
 
 PIECE = 128 * 1024
@@ -40,22 +41,6 @@ BANNER_ATTEMPTS = 4
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to connect. ``connect_timeout`` in seconds.
-
-    New host keys are recorded: all, or the one with a fingerprint.
-    """
-
-    connect_timeout: float = 10.0
-    accept_new_host_keys: bool = False
-    accept_fingerprint: str | None = None
-
-    def accepts(self, seen: str) -> bool:
-        """Whether a key of this fingerprint may be recorded for a host of which none is."""
-        return self.accept_new_host_keys or seen == self.accept_fingerprint
 
 
 class Keyring:

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 
 from orchestrator import errors
-from orchestrator.core.snapshot import Difference, Entry, Snapshot, difference
+from orchestrator.core.transfer.snapshot import Difference, Entry, Snapshot, difference
 from orchestrator.protocol import frames
 from orchestrator.protocol.shapes import Misshapen, decoded, inflated, many
 from orchestrator.protocol.transfer import Change, Stock, Store, Stored, Wanted

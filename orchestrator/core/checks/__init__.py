@@ -1,0 +1,1 @@
+"""What the preflight looks at, and what it says."""

@@ -1,0 +1,92 @@
+"""What doctor saw, as JSON that can be read back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+from orchestrator.core.checks.facts import Address, Facts
+from orchestrator.core.checks.findings import Examined, Finding
+from orchestrator.core.inventory.hosts import Host
+from orchestrator.core.text.secret import masked, masked_line, redacted
+from orchestrator.errors import OrchError
+from orchestrator.protocol.facts import Interpreter, Parts, Running
+from orchestrator.protocol.probe import Probe
+
+# What of a host's inventory the checks look at; nothing of keys and users.
+OF_HOST = ("name", "address", "interface", "fabric_address", "gpus", "nproc", "workdir", "python", "environment")
+
+
+def as_json(examined: Examined, findings: Sequence[Finding], errors: Sequence[OrchError]) -> str:
+    """One JSON object: hosts with their facts, findings, and what each node found out about the others."""
+    hosts = {
+        host.name: {
+            "inventory": {**{name: getattr(host, name) for name in OF_HOST}, "env": redacted(host.env)},
+            "facts": _facts(examined.facts[host.name]),
+            "address": examined.addresses.get(host.name),
+        }
+        for host in examined.hosts
+    }
+    whole = {
+        "backend": examined.backend,
+        "port": examined.port,
+        "one_machine": examined.one_machine,
+        "hosts": hosts,
+        "unreachable": {error.host or "?": str(error) for error in errors},
+        "findings": [asdict(finding) for finding in findings],
+        "probes": {
+            name: {other: found.to_wire() for other, found in others.items()}
+            for name, others in examined.probes.items()
+        },
+        "pings": examined.pings,
+        "requirements": list(examined.requirements),
+        "logins": examined.logins,
+    }
+    return masked(json.dumps(whole, indent=1)) + "\n"
+
+
+def _facts(known: Facts) -> dict[str, Any]:
+    """All of them; the command lines of others' launchers may hold their secrets."""
+    launchers = known.parts.torchruns or ()
+    hidden = tuple((pid, uid, masked_line(command)) for pid, uid, command in launchers)
+    parts = known.parts.replace(torchruns=hidden) if launchers else known.parts
+    told = {field.name: getattr(known, field.name) for field in fields(known)}
+    return {
+        **told,
+        "python": known.python.to_wire(),
+        "addresses": [asdict(each) for each in known.addresses],
+        "routes": [asdict(each) for each in known.routes],
+        "running": known.running and known.running.to_wire(),
+        "parts": {name: part for name, part in parts.to_wire().items() if part is not None},
+    }
+
+
+def from_json(text: str) -> Examined:
+    """What was examined, of the output of ``as_json``; raises ValueError or KeyError if it is none."""
+    whole = json.loads(text)
+    facts = {}
+    for name, host in whole["hosts"].items():
+        known = host["facts"]
+        running = known["running"] and Running.from_wire(known["running"])
+        places = {key: tuple(Address(**each) for each in known[key]) for key in ("addresses", "routes")}
+        python = Interpreter.from_wire(known["python"])
+        lists = {"trees": tuple(known["trees"]), "leftovers": tuple(known["leftovers"])}
+        parts = Parts.from_wire(known["parts"])
+        facts[name] = Facts(**{**known, **places, **lists, "python": python, "running": running, "parts": parts})
+    return Examined(
+        hosts=tuple(Host(**host["inventory"]) for host in whole["hosts"].values()),
+        facts=facts,
+        probes={
+            name: {other: Probe.from_wire(found) for other, found in others.items()}
+            for name, others in whole["probes"].items()
+        },
+        pings=whole.get("pings", {}),
+        addresses={name: host["address"] for name, host in whole["hosts"].items() if host["address"]},
+        port=whole["port"],
+        backend=whole["backend"],
+        requirements=tuple(whole.get("requirements", ())),
+        logins=whole.get("logins", {}),
+        one_machine=whole["one_machine"],
+    )

@@ -1,0 +1,377 @@
+"""``hosts.yaml`` text -> Inventory, or every mistake in it at once.
+
+Each mistake is one line: the key's path, the value, what was expected, and the nearest known key.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.core.inventory import strictyaml
+from orchestrator.core.inventory.destination import is_endpoint, is_machine, is_user
+from orchestrator.core.inventory.hostrange import RangeError, expand
+from orchestrator.core.inventory.reading import NAME, Reader, listed, nearest
+from orchestrator.errors import InventoryError, UsageError
+
+REACHING = ("address", "user", "port", "identity_file", "jump", "host_key")
+# What lies in a run's folder beside a folder for each node.
+OF_RUNS = re.compile(r"(logs|events\.jsonl|plan(\.attempt\d+)?\.json)\Z", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Host:
+    """One machine. None means: as ``~/.ssh/config``, the node or the defaults of the tools have it.
+
+    ``jump`` is the outermost hop first; ``host_key`` is ``type base64`` or ``SHA256:fingerprint``. ``environment``
+    is a file that says which packages orch installs, with ``python`` as the interpreter to build upon.
+    """
+
+    name: str
+    address: str
+    user: str | None = None
+    port: int | None = None
+    identity_file: str | None = None
+    jump: tuple[str, ...] = ()
+    host_key: str | None = None
+    fabric_address: str | None = None
+    interface: str | None = None
+    gpus: int | None = None
+    nproc: int | None = None
+    workdir: str = "~/orch-work"
+    python: str | None = None
+    environment: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rendezvous:
+    """How the torchruns find each other; None means that orch chooses."""
+
+    backend: str = "static"
+    port: int | None = None
+    interface: str | None = None
+    id: str | None = None
+    endpoint: str | None = None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What comes back from a run's working folders: at most ``max_bytes`` a node, by gitignore-style patterns.
+
+    ``max_log``: what a rank's stdout or stderr may take on a node's disk, in bytes; beyond it the middle goes.
+    """
+
+    max_bytes: int = 1 << 30
+    include: tuple[str, ...] = ("**",)
+    exclude: tuple[str, ...] = ("__pycache__/", "*.pyc", ".git/")
+    max_log: int = 1 << 30
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A file or a folder of this machine, and where it goes on a node; None: ``<workdir>/data/<its name>``."""
+
+    path: str
+    to: str | None
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """A cluster. ``hosts`` is in node_rank order, the master first; spares are among them.
+
+    ``grace``: how many seconds ranks may take to end when they are stopped; None: as is usual.
+    """
+
+    cluster: str
+    hosts: tuple[Host, ...]
+    spares: tuple[str, ...]
+    rendezvous: Rendezvous
+    outputs: Outputs
+    sandbox: bool
+    source: str
+    data: tuple[DataSource, ...] = ()
+    grace: float | None = None
+
+    @property
+    def master(self) -> Host:
+        """The host of node_rank 0."""
+        return self.hosts[0]
+
+
+def parse_inventory(
+    text: str, *, source: str = "hosts.yaml", environ: Mapping[str, str] | None = None
+) -> Inventory:
+    """Parse an inventory; raises InventoryError with all its mistakes. ``environ`` is for ``${VAR}``."""
+    try:
+        document = strictyaml.load(text)
+    except strictyaml.StrictYamlError as error:
+        raise InventoryError([str(error)], source=source) from None
+    reader = _InventoryReader(environ or {})
+    inventory = reader.inventory(document, source)
+    if reader.problems or inventory is None:
+        raise InventoryError(reader.problems or ["it is empty"], source=source)
+    return inventory
+
+
+def select(inventory: Inventory, expression: str | None) -> tuple[Host, ...]:
+    """The hosts that ``--nodes`` means, in inventory order: a count, or names, globs and ranges with commas.
+
+    None means all but the spares. Raises UsageError for what matches nothing.
+    """
+    regular = tuple(host for host in inventory.hosts if host.name not in inventory.spares)
+    if expression is None:
+        return regular
+    if expression.strip().isascii() and expression.strip().isdigit() and len(expression.strip()) < 6:
+        count = int(expression)
+        if not 1 <= count <= len(regular):
+            raise UsageError(f"--nodes {count}: {inventory.source} has {len(regular)} hosts that are not spares")
+        return regular[:count]
+    names = [host.name for host in inventory.hosts]
+    chosen: set[str] = set()
+    for pattern in re.split(r",(?![^\[]*\])", expression):
+        chosen.update(_matching(pattern.strip(), names))
+    return tuple(host for host in inventory.hosts if host.name in chosen)
+
+
+def _matching(pattern: str, names: list[str]) -> list[str]:
+    try:
+        wanted = expand(pattern)
+    except RangeError as error:
+        raise UsageError(f"--nodes {pattern!r}: {error}") from None
+    for each in wanted:
+        if not fnmatch.filter(names, each):
+            raise UsageError(f"--nodes {each!r} matches no host", remedy=nearest(each, names) or listed(names))
+    return [name for name in names if any(fnmatch.fnmatchcase(name, each) for each in wanted)]
+
+
+class _InventoryReader(Reader):
+    """Reads a whole document."""
+
+    def inventory(self, document: Any, source: str) -> Inventory | None:
+        if document is None:
+            self.say("the file is empty: expected at least 'hosts:' with one host")
+            return None
+        known = (
+            "cluster",
+            "defaults",
+            "hosts",
+            "spares",
+            "master",
+            "rendezvous",
+            "outputs",
+            "data",
+            "sandbox",
+            "grace",
+        )
+        top = self.mapping(document, "", known)
+        cluster = self.take(top, "cluster", "", self.name, "cluster")
+        sandbox = self.take(top, "sandbox", "", self.boolean, False)
+        defaults = self.host_keys(top.get("defaults"), "defaults", defaults=True)
+        hosts = self.hosts(top.get("hosts"), defaults, sandbox, "hosts" in top)
+        names = [host.name for host in hosts]
+        spares = tuple(self.host_names(top.get("spares"), "spares", names))
+        if hosts and set(names) == set(spares):
+            self.say("spares: every host is a spare: expected at least one that is not")
+        hosts = self.master_first(top.get("master"), hosts, spares)
+        return Inventory(
+            cluster=cluster,
+            hosts=tuple(hosts),
+            spares=spares,
+            rendezvous=self.rendezvous(top.get("rendezvous")),
+            outputs=self.outputs(top.get("outputs")),
+            sandbox=sandbox,
+            source=source,
+            data=tuple(self.data(top.get("data"))),
+            grace=self.take(top, "grace", "", self.seconds, None),
+        )
+
+    def host_keys(self, value: Any, path: str, *, defaults: bool = False) -> dict[str, Any]:
+        """The keys of one host, or of ``defaults``, read; absent ones are absent."""
+        readers: dict[str, Callable[[Any, str], Any]] = {
+            "user": self.dialled(is_user, "a user's name"),
+            "port": self.integer(1, 65535),
+            "identity_file": self.text,
+            "jump": self.jump,
+            "interface": self.interface,
+            "gpus": self.integer(0, 1024),
+            "nproc": self.integer(1, 1024),
+            "workdir": self.text,
+            "python": self.text,
+            "environment": self.text,
+            "env": self.variables_or_environment,
+        }
+        if not defaults:
+            own = {
+                "address": self.dialled(is_machine, "a host's name or address"),
+                "host_key": self.host_key,
+                "fabric_address": self.address,
+            }
+            readers = {**own, **readers}
+        body = self.mapping(value, path, tuple(readers))
+        read = {key: self.take(body, key, path, readers[key]) for key in body}
+        if isinstance(read.get("env"), str):
+            if "environment" in read:
+                self.say(f"{path}.env: names {read['env']!r} beside environment: expected one of them")
+            read["environment"] = read.pop("env")
+        return {key: item for key, item in read.items() if item is not None}
+
+    def variables_or_environment(self, value: Any, path: str) -> dict[str, str] | str | None:
+        """A mapping of variables, or the name of a file that describes an environment."""
+        return self.text(value, path) if isinstance(value, str) else self.environment(value, path)
+
+    def hosts(self, value: Any, defaults: Mapping[str, Any], sandbox: bool, given: bool) -> list[Host]:
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            doubled = sorted({item for item in value if value.count(item) > 1})
+            for item in doubled:
+                self.say(f"hosts.{item}: the host is given twice: expected different names")
+            value = dict.fromkeys(value)
+        if not isinstance(value, dict) or not value:
+            self.problem("hosts", value, "a mapping with at least one host" if given else "this key")
+            return []
+        hosts: dict[str, Host] = {}
+        for key, body in value.items():
+            path = f"hosts.{key}"
+            if not isinstance(key, str):
+                self.problem(path, key, "a name (quote it)")
+                continue
+            for name, each in self.expanded_host(key, body, path):
+                if name in hosts:
+                    self.say(f"{path}: the host {name} is given twice: expected different names")
+                    continue
+                if sandbox:
+                    for unused in sorted(set(REACHING) & set(each)):
+                        self.say(f"{path}.{unused}: a sandbox host has no such key: expected it to be left out")
+                hosts[name] = self.host(name, each, path, defaults)
+        if not sandbox:
+            self.same_machine(hosts)
+        return list(hosts.values())
+
+    def expanded_host(self, key: str, body: Any, path: str) -> list[tuple[str, dict[str, Any]]]:
+        """A host's name and body for each name that its key means; addresses expand along."""
+        try:
+            names = expand(key)
+        except RangeError as error:
+            self.problem(path, key, f"a name or range; {error}")
+            return []
+        for name in names:
+            if not NAME.match(name):
+                self.problem(path, name, "letters, digits, '.', '_' and '-', at most 63")
+                return []
+            if OF_RUNS.match(name):
+                self.problem(path, name, "another name: runs keep a file or folder of their own under this one")
+                return []
+        if body is not None and not isinstance(body, dict):
+            self.problem(path, body, "a mapping of keys to values")
+            return []
+        bodies: list[dict[str, Any]] = [dict(body or {}) for _ in names]
+        for field_name in ("address", "fabric_address"):
+            value = (body or {}).get(field_name)
+            if not isinstance(value, str) or "[" not in value or (len(names) == 1 and ":" in value):
+                continue
+            try:
+                addresses = expand(value)
+            except RangeError as error:
+                self.problem(f"{path}.{field_name}", value, f"a range; {error}")
+                return []
+            if len(addresses) != len(names):
+                self.problem(
+                    f"{path}.{field_name}",
+                    value,
+                    f"{len(names)} addresses, as the name; it means {len(addresses)}",
+                )
+                return []
+            for one, address in zip(bodies, addresses, strict=True):
+                one[field_name] = address
+        return list(zip(names, bodies, strict=True))
+
+    def host(self, name: str, body: dict[str, Any], path: str, defaults: Mapping[str, Any]) -> Host:
+        own = self.host_keys(body, path)
+        env = {**defaults.get("env", {}), **own.get("env", {})}
+        return Host(**{"name": name, "address": name, **defaults, **own, "env": env})
+
+    def same_machine(self, hosts: Mapping[str, Host]) -> None:
+        """One machine listed twice would have two torchruns fight for its lock and its GPUs."""
+        seen: dict[tuple[str, int | None, tuple[str, ...]], str] = {}
+        for host in hosts.values():
+            where = (host.address, host.port, host.jump)
+            if where in seen:
+                self.problem(
+                    f"hosts.{host.name}.address", host.address, f"an address that {seen[where]} does not have"
+                )
+            seen.setdefault(where, host.name)
+
+    def host_names(self, value: Any, path: str, names: list[str]) -> list[str]:
+        """Names, or ranges of names, of hosts that exist."""
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            self.problem(path, value, "a list of host names")
+            return []
+        found: list[str] = []
+        for item in value:
+            try:
+                wanted = expand(item) if isinstance(item, str) else []
+            except RangeError:
+                wanted = []
+            unknown = [name for name in wanted if name not in names]
+            if unknown or not wanted:
+                near = nearest(str(item), names)
+                self.problem(path, item, f"the name of a host{f'; {near}' if near else ''}")
+            found += [name for name in wanted if name in names and name not in found]
+        return found
+
+    def master_first(self, value: Any, hosts: list[Host], spares: tuple[str, ...]) -> list[Host]:
+        names = [host.name for host in hosts]
+        if value is not None:
+            if value not in names:
+                near = nearest(str(value), names)
+                self.problem("master", value, f"the name of a host{f'; {near}' if near else ''}")
+                return hosts
+            if value in spares:
+                self.problem("master", value, "a host that is not a spare")
+        first = value if value is not None else next((name for name in names if name not in spares), None)
+        return sorted(hosts, key=lambda host: host.name != first)
+
+    def rendezvous(self, value: Any) -> Rendezvous:
+        readers: dict[str, Callable[[Any, str], Any]] = {
+            "backend": self.one_of("static", "c10d"),
+            "port": self.integer(1, 65535),
+            "interface": self.interface,
+            "id": self.name,
+            "endpoint": self.dialled(is_endpoint, "host[:port]"),
+        }
+        body = self.mapping(value, "rendezvous", tuple(readers))
+        read = {key: self.take(body, key, "rendezvous", readers[key]) for key in body}
+        return Rendezvous(**{key: item for key, item in read.items() if item is not None})
+
+    def data(self, value: Any) -> list[DataSource]:
+        """``- PATH`` or ``- {path: PATH, to: PATH on the nodes}``."""
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            self.problem("data", value, "a list of paths")
+            return []
+        found = []
+        for number, item in enumerate(value):
+            where = f"data[{number}]"
+            body = {"path": item} if isinstance(item, str) else self.mapping(item, where, ("path", "to"))
+            path = self.take(body, "path", where, self.text, None)
+            if path is None:
+                self.problem(f"{where}.path", body.get("path"), "a path of this machine")
+            else:
+                found.append(DataSource(path, self.take(body, "to", where, self.text, None)))
+        return found
+
+    def outputs(self, value: Any) -> Outputs:
+        body = self.mapping(value, "outputs", ("max_size", "include", "exclude", "max_log"))
+        usual = Outputs()
+        return Outputs(
+            self.take(body, "max_size", "outputs", self.size, usual.max_bytes),
+            self.take(body, "include", "outputs", self.patterns, usual.include),
+            self.take(body, "exclude", "outputs", self.patterns, usual.exclude),
+            self.take(body, "max_log", "outputs", self.size, usual.max_log),
+        )

@@ -1,0 +1,258 @@
+"""Values of a hosts file, read with their key's path; what is wrong becomes one line and reads as absent."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from orchestrator.core.inventory.destination import is_hop
+from orchestrator.core.text.secret import HIDDEN, is_secret, masked
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\Z", re.IGNORECASE)
+REFERENCE = re.compile(r"\$(?:\$|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})")
+HOST_KEY = re.compile(r"(SHA256:[A-Za-z0-9+/]{43}|(?:ssh-|ecdsa-|sk-)[a-z0-9@.-]+ [A-Za-z0-9+/]+={0,2})\Z")
+# What Linux takes, less what means something to a shell or to YAML.
+INTERFACE = re.compile(r"[A-Za-z0-9_.@:+=-]{1,40}\Z")
+# torchrun and orch set these themselves.
+RESERVED = frozenset(
+    (
+        "RANK",
+        "LOCAL_RANK",
+        "GROUP_RANK",
+        "ROLE_RANK",
+        "WORLD_SIZE",
+        "LOCAL_WORLD_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+    )
+)
+
+
+class Reader:
+    """Reads a document, collecting problems; what is wrong reads as absent."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.environ = environ
+        self.problems: list[str] = []
+
+    def problem(self, path: str, value: object, expected: str) -> None:
+        """Record ``path: value: expected ...`` as one line."""
+        shown = ascii(value) if not isinstance(value, str) else repr(value)
+        shown = HIDDEN if ".env." in path and is_secret(path.rpartition(".")[2]) else masked(shown)
+        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        self.say(f"{path}: {shown}: expected {expected}")
+
+    def say(self, line: str) -> None:
+        """Record a mistake; control characters are escaped."""
+        self.problems.append("".join(c if c.isprintable() else repr(c)[1:-1] for c in line))
+
+    def mapping(self, value: Any, path: str, known: tuple[str, ...]) -> dict[str, Any]:
+        """The known keys of a mapping; every other key is a mistake."""
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            self.problem(path or "the file", value, "a mapping of keys to values")
+            return {}
+        for key in value:
+            if key not in known:
+                near = nearest(str(key), known)
+                where = f"{path}.{key}" if path else str(key)
+                self.say(f"{where}: unknown key; {near or listed(known)}")
+        return {key: item for key, item in value.items() if key in known}
+
+    def take(
+        self, source: Mapping[str, Any], key: str, path: str, read: Callable[[Any, str], Any], default: Any = None
+    ) -> Any:
+        """One key of a mapping through a reader; the default if it is absent or wrong."""
+        if key not in source:
+            return default
+        value = read(source[key], f"{path}.{key}" if path else key)
+        return default if value is None else value
+
+    def text(self, value: Any, path: str, expected: str = "text") -> str | None:
+        """A string with its ``${VAR}`` expanded."""
+        if not isinstance(value, str) or not value or "\0" in value:
+            self.problem(path, value, expected + ("" if isinstance(value, str) else " (quote it)"))
+            return None
+        return self.expanded(value, path)
+
+    def expanded(self, value: str, path: str) -> str | None:
+        """A string with ``${VAR}``, ``${VAR:-default}`` and ``$$`` replaced."""
+        missing: list[str] = []
+
+        def replace(match: re.Match[str]) -> str:
+            name, default = match.group(1), match.group(2)
+            if name is None:
+                return "$"
+            if name not in self.environ and default is None:
+                missing.append(name)
+            return self.environ.get(name) or default or ""
+
+        result = REFERENCE.sub(replace, value)
+        for name in missing:
+            self.problem(path, value, f"the environment variable {name} to be set")
+        return None if missing else result
+
+    def word(self, value: Any, path: str) -> str | None:
+        """A string that SSH could not take for an option."""
+        text = self.text(value, path, "a word")
+        if text is not None and (text.startswith("-") or re.search(r"[\s\x00-\x1f]", text)):
+            self.problem(path, value, "a word without spaces that does not begin with '-'")
+            return None
+        return text
+
+    def dialled(self, fits: Callable[[str], bool], expected: str) -> Callable[[Any, str], str | None]:
+        """A reader of what SSH is told: nothing that a shell of ``~/.ssh/config`` could take for its own.
+
+        No ``${VAR}``: name servers hear of names that are dialled.
+        """
+
+        def read(value: Any, path: str) -> str | None:
+            if not isinstance(value, str) or not fits(value):
+                expand = "; ${VAR} is not expanded here" if isinstance(value, str) and "$" in value else ""
+                self.problem(path, value, expected + expand + ("" if isinstance(value, str) else " (quote it)"))
+                return None
+            return value
+
+        return read
+
+    def name(self, value: Any, path: str) -> str | None:
+        """A name of a cluster, or of a rendezvous."""
+        text = self.text(value, path, "a name")
+        if text is not None and not NAME.match(text):
+            self.problem(path, value, "letters, digits, '.', '_' and '-', at most 63")
+            return None
+        return text
+
+    def boolean(self, value: Any, path: str) -> bool | None:
+        """true or false."""
+        if not isinstance(value, bool):
+            self.problem(path, value, "true or false")
+            return None
+        return value
+
+    def integer(self, low: int, high: int) -> Callable[[Any, str], int | None]:
+        """A reader of whole numbers within bounds."""
+
+        def read(value: Any, path: str) -> int | None:
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                self.problem(path, value, f"a whole number from {low} to {high}")
+                return None
+            return value
+
+        return read
+
+    def seconds(self, value: Any, path: str) -> float | None:
+        """A number of seconds, at most a week."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 7 * 86400:
+            self.problem(path, value, "a number of seconds from 0 to 604800")
+            return None
+        return float(value)
+
+    def one_of(self, *choices: str) -> Callable[[Any, str], str | None]:
+        """A reader of one of some words."""
+
+        def read(value: Any, path: str) -> str | None:
+            if value not in choices:
+                self.problem(path, value, " or ".join(choices))
+                return None
+            return str(value)
+
+        return read
+
+    def address(self, value: Any, path: str) -> str | None:
+        """A numeric IPv4 or IPv6 address."""
+        text = self.word(value, path)
+        try:
+            return str(ipaddress.ip_address(text)) if text else None
+        except ValueError:
+            self.problem(path, value, "a numeric address such as 10.0.0.2")
+            return None
+
+    def interface(self, value: Any, path: str) -> str | None:
+        """An interface's name; ``auto`` reads as absent."""
+        text = self.word(value, path)
+        if text is not None and not INTERFACE.match(text):
+            self.problem(path, value, "an interface's name such as eth0")
+            return None
+        return None if text == "auto" else text
+
+    def jump(self, value: Any, path: str) -> tuple[str, ...] | None:
+        """A hop or a list of hops, the outermost first."""
+        entries = value if isinstance(value, list) else [value]
+        read = self.dialled(is_hop, "[user@]host[:port]")
+        hops = [read(entry, path) for entry in entries]
+        return tuple(hop for hop in hops if hop)
+
+    def host_key(self, value: Any, path: str) -> str | None:
+        """A pinned host key, without its comment."""
+        text = self.text(value, path, "a public key or SHA256:fingerprint")
+        if text is not None and not HOST_KEY.match(" ".join(text.split()[:2])):
+            self.problem(path, value, "'ssh-ed25519 AAAA...' or 'SHA256:...'")
+            return None
+        return " ".join(text.split()[:2]) if text else None
+
+    def environment(self, value: Any, path: str) -> dict[str, str] | None:
+        """Variables; numbers and booleans become the text that a user means by them."""
+        if not isinstance(value, dict):
+            self.problem(path, value, "a mapping of variables, NAME: value, or the name of a requirements file")
+            return None
+        found = {}
+        for key, item in value.items():
+            where = f"{path}.{key}"
+            if not isinstance(key, str) or not VARIABLE.match(key):
+                self.problem(where, key, "a variable's name: letters, digits and '_'")
+            elif key in RESERVED or key.startswith("ORCH_"):
+                self.say(f"{where}: torchrun and orch set this variable themselves: expected another")
+            elif isinstance(item, bool):
+                found[key] = "true" if item else "false"
+            elif isinstance(item, (int, float)):
+                found[key] = str(item)
+            elif not isinstance(item, str) or "\0" in item:
+                self.problem(where, item, "text or a number")
+            else:
+                expanded = self.expanded(item, where)
+                found[key] = "" if expanded is None else expanded
+        return found
+
+    def size(self, value: Any, path: str) -> int | None:
+        """Bytes: a number, or ``500 MB``, ``1GiB``."""
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return value
+        found = parse_size(value) if isinstance(value, str) else None
+        if found is None:
+            self.problem(path, value, "a size such as 500 MB or 2 GiB")
+        return found
+
+    def patterns(self, value: Any, path: str) -> tuple[str, ...] | None:
+        """A list of gitignore-style patterns."""
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            self.problem(path, value, "a list of patterns")
+            return None
+        return tuple(value)
+
+
+def nearest(word: str, known: tuple[str, ...] | list[str]) -> str:
+    """``did you mean 'x'?`` for a word close to one that is known, else nothing."""
+    found = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {found[0]!r}?" if found else ""
+
+
+def listed(names: tuple[str, ...] | list[str]) -> str:
+    """The known words, the first dozen of them."""
+    shown = ", ".join(names[:12])
+    return f"known: {shown}{', ...' if len(names) > 12 else ''}"
+
+
+def parse_size(text: str) -> int | None:
+    """``500 MB``, ``1GiB``, ``20M`` in bytes; None for what is no size."""
+    match = SIZE.match(text)
+    if match is None:
+        return None
+    number, unit, binary = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(unit.lower() or " "))

@@ -1,0 +1,1 @@
+"""From an inventory and facts to the command that each node runs."""

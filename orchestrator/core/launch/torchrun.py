@@ -1,0 +1,195 @@
+"""LaunchPlan -> the argv and environment of each node's launcher, and how they are written down."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from orchestrator.core.launch import accelerate
+from orchestrator.core.launch.plan import LaunchPlan, NodePlan
+from orchestrator.core.text.secret import masked_words, redacted
+
+OUTPUT_FOLDER = "orch-output"
+# How long the nodes of an elastic run wait for further ones once enough have met, in seconds.
+LAST_CALL = 15
+
+
+@dataclass(frozen=True)
+class NodeCommand:
+    """Exactly what runs on one node. ``files``: path -> text, written before it starts."""
+
+    node: str
+    node_rank: int
+    cwd: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def commands(plan: LaunchPlan) -> tuple[NodeCommand, ...]:
+    """The command of every node, in node_rank order."""
+    return tuple(command(plan, node) for node in plan.nodes)
+
+
+def command(plan: LaunchPlan, node: NodePlan) -> NodeCommand:
+    """One node's command: torchrun, or accelerate's launcher."""
+    launcher, files = _torchrun(plan, node), {}
+    if plan.spec.launcher == "accelerate":
+        launcher = accelerate.words(plan, node)
+        files = {accelerate.config_path(node): accelerate.config(plan, node)}
+    workload = plan.spec.workload
+    target = ["-m", workload.target] if workload.kind == "module" else [workload.target]
+    cwd = node.work if workload.cwd == "." else f"{node.work}/{workload.cwd}"
+    argv = (*launcher, *target, *plan.spec.args)
+    return NodeCommand(node.node, node.node_rank, cwd, argv, _environment(plan, node), files)
+
+
+def _torchrun(plan: LaunchPlan, node: NodePlan) -> list[str]:
+    """Restarts are the orchestrator's, but for elastic runs: static agents never learn of a peer's restart."""
+    return [
+        node.python,
+        "-m",
+        "torch.distributed.run",
+        f"--nnodes={plan.nnodes}",
+        f"--nproc_per_node={node.nproc_per_node}",
+        f"--node_rank={node.node_rank}",
+        *_rendezvous_options(plan, node),
+        f"--max_restarts={plan.spec.restarts}",
+        f"--log_dir={node.attempt_dir}/logs",
+        "--redirects=3",
+    ]
+
+
+def _rendezvous_options(plan: LaunchPlan, node: NodePlan) -> list[str]:
+    if plan.rdzv_backend == "static":
+        return [f"--master_addr={plan.master_addr}", f"--master_port={plan.master_port}"]
+    options = [
+        f"--rdzv_backend={plan.rdzv_backend}",
+        f"--rdzv_endpoint={plan.rdzv_endpoint}",
+        f"--rdzv_id={plan.rdzv_id}",
+    ]
+    conf = []
+    if plan.spec.rdzv_endpoint is None:
+        # Otherwise torchrun guesses from the host's name whether it is the one to open the store.
+        conf.append(f"is_host={'true' if node.node_rank == 0 else 'false'}")
+    if plan.spec.nnodes:
+        conf.append(f"last_call_timeout={LAST_CALL}")
+    if conf:
+        options.append(f"--rdzv_conf={','.join(conf)}")
+    if node.address:
+        options.append(f"--local_addr={node.address}")
+    return options
+
+
+def _environment(plan: LaunchPlan, node: NodePlan) -> dict[str, str]:
+    env = {"PYTHONUNBUFFERED": "1"}
+    if node.path:
+        env["PATH"] = node.path
+    if node.interface:
+        env["GLOO_SOCKET_IFNAME"] = node.interface
+        # The "=" makes NCCL match the whole name; without it, it is a prefix.
+        env["NCCL_SOCKET_IFNAME"] = f"={node.interface}"
+    if plan.spec.debug:
+        env |= {"TORCH_DISTRIBUTED_DEBUG": "DETAIL", "NCCL_DEBUG": "INFO", "TORCH_CPP_LOG_LEVEL": "INFO"}
+    if plan.spec.launcher == "accelerate":
+        env |= accelerate.environment(plan)
+    if plan.spec.nnodes:
+        # In torchrun's own store restarted ranks find the addresses of those before: what tells attempts apart
+        # there is the number of restarts, and each agent counts only its own (torch.distributed.rendezvous).
+        env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    env |= node.env
+    env |= {
+        "ORCH_RUN_ID": plan.run_id,
+        "ORCH_ATTEMPT": str(plan.attempt),
+        "ORCH_NODE": node.node,
+        "ORCH_BACKEND": plan.backend,
+        "ORCH_DATA": f"{node.workdir}/data",
+        "ORCH_OUTPUT_DIR": f"{node.work}/{OUTPUT_FOLDER}",
+    }
+    return env
+
+
+def as_sh(plan: LaunchPlan) -> str:
+    """POSIX shell, one command a node. A secret is left to the reader: variables to the environment."""
+    blocks = []
+    for each in commands(plan):
+        lines = [f"# {each.node} (node_rank {each.node_rank})", f"cd {_sh_path(each.cwd)} && env \\"]
+        for name, value in redacted(each.env).items():
+            secret = value != each.env[name]
+            lines.append(f'  {name}="${{{name}}}" \\' if secret else f"  {name}={_sh_path(value)} \\")
+        lines.append("  " + " ".join(_sh_path(word) for word in masked_words(each.argv)))
+        for path, text in each.files.items():
+            folder = _sh_path(path.rpartition("/")[0])
+            lines.insert(1, f"mkdir -p {folder} && printf %s {shlex.quote(text)} > {_sh_path(path)}")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def as_ps1(plan: LaunchPlan) -> str:
+    """PowerShell, one command a node."""
+    blocks = []
+    for each in commands(plan):
+        lines = [f"# {each.node} (node_rank {each.node_rank})", f"Set-Location -LiteralPath {_ps1(each.cwd)}"]
+        for name, value in redacted(each.env).items():
+            if value == each.env[name]:
+                lines.append(f"$env:{name} = {_ps1(value)}")
+        for path, text in each.files.items():
+            lines.append(f"New-Item -Force -ItemType File -Path {_ps1(path)} -Value {_ps1(text)} | Out-Null")
+        lines.append("& " + " ".join(_ps1(word) for word in masked_words(each.argv)))
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def as_dict(plan: LaunchPlan) -> dict[str, Any]:
+    """The plan as JSON has it, with secrets replaced."""
+    settings = {**asdict(plan.spec), "env": redacted(plan.spec.env), "args": masked_words(plan.spec.args)}
+    return {
+        "run_id": plan.run_id,
+        "attempt": plan.attempt,
+        "spec": settings,
+        "backend": plan.backend,
+        "nnodes": plan.nnodes if plan.spec.nnodes else len(plan.nodes),
+        "world_size": plan.world_size,
+        "master_addr": plan.master_addr,
+        "master_port": plan.master_port,
+        "rdzv_backend": plan.rdzv_backend,
+        "rdzv_id": plan.rdzv_id,
+        "rdzv_endpoint": plan.rdzv_endpoint,
+        "notes": list(plan.notes),
+        "nodes": [
+            {
+                "node": node.node,
+                "node_rank": node.node_rank,
+                "nproc_per_node": node.nproc_per_node,
+                "first_rank": node.first_rank,
+                "interface": node.interface,
+                "address": node.address,
+                "cwd": each.cwd,
+                "argv": masked_words(each.argv),
+                "env": redacted(each.env),
+                "files": dict(each.files),
+            }
+            for node, each in zip(plan.nodes, commands(plan), strict=True)
+        ],
+    }
+
+
+def as_json(plan: LaunchPlan) -> str:
+    """``as_dict`` as text."""
+    return json.dumps(as_dict(plan), indent=2) + "\n"
+
+
+def _sh_path(word: str) -> str:
+    """One word, quoted; a leading ``~/`` (of a plan that asked no node) is left to the shell."""
+    head, tilde, rest = word.partition("~/")
+    if tilde and (head == "" or head.endswith("=")):
+        return f'{shlex.quote(head) if head else ""}"$HOME"/{shlex.quote(rest)}'
+    return shlex.quote(word)
+
+
+def _ps1(word: str) -> str:
+    """A PowerShell literal: single quotes are doubled, nothing else is special."""
+    return "'" + word.replace("'", "''") + "'"

@@ -1,0 +1,452 @@
+"""A run's life as a state machine: ``step(state, input, now) -> state, actions``; no clock, thread or socket.
+
+An attempt goes STARTING -> RUNNING -> COLLECTING -> EXPLAINING -> PREPARING -> STARTING of the next, and leaves
+for OVER where there is none; a start that a node refuses is taken back in UNDOING. ``run``, ``attach`` and
+``logs`` are the same machine from different starts: ``starting`` and ``following``.
+
+What holds in every history (``test_run_machine.py``): a node that was told to start finishes, or is told to stop,
+or was left running on purpose; nothing is asked of a node that was given up but its fence; a stop is followed by
+no start; and the exit code is what the recorded events say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from orchestrator.core.diagnosis.diagnosis import Diagnosis
+from orchestrator.core.run import actions, inputs
+from orchestrator.core.run.actions import Action, Deadline, Timer
+from orchestrator.core.run.inputs import Input
+from orchestrator.core.run.policy import Policy
+from orchestrator.core.run.result import RunResult, exit_code, nothing_yet
+from orchestrator.core.run.state import Link, NodeState, Phase, RunState
+from orchestrator.errors import ConnectionLost, OrchError
+from orchestrator.protocol import VERSION, events
+from orchestrator.protocol.events import Event
+
+# Between two tries to reach a node, in seconds: the first pause, and the longest.
+PAUSE_SHORTEST, PAUSE_LONGEST = 0.2, 3.0
+# With every node silent, the fault is more likely this machine's network: it is given this many timeouts.
+PATIENCE = 10
+# Events after which the run cannot succeed any more.
+FATAL = (events.RankFailed, events.FailedToStart, events.Finished, events.NodeLost, events.Orphaned)
+
+
+Step = tuple[RunState, tuple[Action, ...]]
+
+
+def starting(
+    policy: Policy, nodes: Iterable[str], now: float, *, attempt: int = 1, min_nodes: int | None = None
+) -> Step:
+    """A run begins on these nodes, in node_rank order, of which an elastic one needs ``min_nodes``."""
+    turn = _Turn(RunState(policy, Phase.STARTING, attempt, {}, nothing_yet()), now)
+    turn.begin(attempt, tuple(nodes), min_nodes)
+    return turn.done()
+
+
+def following(policy: Policy, nodes: Iterable[str], attempt: int, result: RunResult) -> Step:
+    """A run that was started before is taken up on these nodes; ``result`` is what is known of it."""
+    states = dict.fromkeys(nodes, NodeState())
+    state = RunState(policy, Phase.STARTING, attempt, states, result, joined=True)
+    return state, tuple(actions.Follow(name, attempt) for name in states)
+
+
+def step(state: RunState, told: Input, now: float) -> Step:
+    """What becomes of a run when it is told something at ``now`` (seconds since the epoch)."""
+    if state.over:
+        return state, ()
+    turn = _Turn(state, now)
+    turn.take(told)
+    turn.settle()
+    return turn.done()
+
+
+class _Turn:
+    """One step: the state as far as it has been changed, and the actions so far."""
+
+    def __init__(self, state: RunState, now: float) -> None:
+        self.state = state
+        self.now = now
+        self.actions: list[Action] = []
+
+    def done(self) -> Step:
+        return self.state, tuple(self.actions)
+
+    def change(self, **values: object) -> None:
+        self.state = replace(self.state, **values)  # type: ignore[arg-type]
+
+    def change_node(self, name: str, **values: object) -> None:
+        changed = replace(self.state.nodes[name], **values)  # type: ignore[arg-type]
+        self.change(nodes={**self.state.nodes, name: changed})
+
+    def record(self, event: Event) -> None:
+        self.change(result=self.state.result.after(event))
+        self.actions.append(actions.Record(event))
+
+    def wait(self, kind: Deadline, seconds: float, node: str | None = None) -> None:
+        self.actions.append(actions.Wait(Timer(kind, self.state.attempt, node), seconds))
+
+    # What it is told.
+
+    def take(self, told: Input) -> None:
+        """Take what was told; word of an earlier attempt is passed over, but that of fences."""
+        match told:
+            case inputs.Fenced() | inputs.FenceFailed():
+                self.take_fence(told)
+            case inputs.OfNode():
+                if told.attempt == self.state.attempt and told.node in self.state.nodes:
+                    self.take_of_node(told)
+            case inputs.Noted():
+                self.record(told.event)
+            case inputs.CollectionDone():
+                if told.attempt == self.state.attempt:
+                    self.take_collection_done()
+            case inputs.Explained():
+                if self.state.phase is Phase.EXPLAINING and told.attempt == self.state.attempt:
+                    self.take_explained(told.found)
+            case inputs.Prepared():
+                if self.state.phase is Phase.PREPARING and told.attempt == self.state.attempt + 1:
+                    self.begin(told.attempt, told.nodes, told.min_nodes)
+            case inputs.NotPrepared():
+                if self.state.phase is Phase.PREPARING and told.attempt == self.state.attempt + 1:
+                    self.take_not_prepared(frozenset(told.blamed))
+            case inputs.StopAsked():
+                self.take_stop(told)
+            case inputs.LeaveAsked():
+                self.change(leaving=True)
+            case inputs.Due():
+                if told.timer.kind is Deadline.FENCE:
+                    self.try_fence(told.timer.node or "")
+                elif told.timer.attempt == self.state.attempt:
+                    self.take_deadline(told.timer)
+
+    def take_of_node(self, told: inputs.OfNode) -> None:
+        name, node = told.node, self.state.nodes[told.node]
+        if node.link.over:
+            return
+        if isinstance(told, inputs.Undone):
+            self.change_node(name, link=Link.REFUSED)
+            return
+        if node.link is Link.UNDOING:
+            return
+        match told:
+            case inputs.Started():
+                self.take_started(name)
+            case inputs.Refused():
+                self.change_node(name, link=Link.REFUSED, refusal=told)
+            case inputs.Happened():
+                self.change_node(name, finished=node.finished or isinstance(told.event, events.Finished))
+                self.record(told.event)
+            case inputs.Broke():
+                self.record(events.Reconnecting(time=self.now, node=name, reason=told.reason))
+                self.change_node(name, link=Link.DOWN, tries=0)
+                self.actions.append(actions.Reconnect(name, self.state.attempt))
+            case inputs.StillDown():
+                self.take_still_down(told)
+            case inputs.Back():
+                self.record(events.Reconnected(time=self.now, node=name))
+                self.change_node(name, link=Link.UP, told=None)
+                self.stop_node(name)
+            case inputs.Unusable():
+                self.actions.append(actions.HangUp(name, self.state.attempt))
+                self.lose(name, told.reason)
+            case inputs.Orphaned():
+                self.take_orphaned(name, told.rebooted)
+            case inputs.Swept():
+                if told.processes:
+                    self.record(events.Swept(time=self.now, node=name, processes=told.processes))
+                self.change_node(name, link=Link.ENDED)
+            case inputs.Ended():
+                self.change_node(name, link=Link.ENDED)
+            case inputs.StopFailed():
+                self.record(events.StopFailed(time=self.now, node=name, reason=told.reason))
+
+    def take_started(self, name: str) -> None:
+        self.change_node(name, link=Link.UP)
+        if self.state.phase is Phase.STARTING and not self.refusals():
+            self.stop_node(name)
+
+    def take_still_down(self, told: inputs.StillDown) -> None:
+        limit = self.state.policy.node_timeout
+        if told.silent > limit and (self.has_company(told.node) or told.silent > PATIENCE * limit):
+            self.lose(told.node, f"no answer for {told.silent:.0f} s: {told.reason}")
+            return
+        tries = self.state.nodes[told.node].tries
+        self.change_node(told.node, tries=tries + 1)
+        self.wait(Deadline.RETRY, min(PAUSE_SHORTEST * 2 ** min(tries, 10), PAUSE_LONGEST), told.node)
+
+    def has_company(self, name: str) -> bool:
+        """Whether others are heard, so that it is not this machine's network that is down."""
+        others = [each for other, each in self.state.nodes.items() if other != name and not each.link.over]
+        # With nobody else to hear there is no telling whose network is down.
+        return any(each.link is Link.UP for each in others) or (not others and len(self.state.nodes) > 1)
+
+    def take_orphaned(self, name: str, rebooted: bool) -> None:
+        if self.state.result.nodes[name].state != "failed":
+            self.record(events.Orphaned(time=self.now, node=name, rebooted=rebooted))
+        if self.state.policy.passive:
+            self.change_node(name, link=Link.ENDED)
+            return
+        self.change_node(name, link=Link.SWEEPING)
+        self.actions.append(actions.Sweep(name, self.state.attempt))
+
+    def take_stop(self, told: inputs.StopAsked) -> None:
+        self.change(stopped=self.state.stopped or told.by_user)
+        match self.state.phase:
+            case Phase.STARTING | Phase.RUNNING:
+                self.stop(told.reason, told.grace, told.by_user)
+            case Phase.COLLECTING:
+                for name in self.reachable():
+                    if self.state.result.nodes[name].uncollected is None:
+                        self.record(events.CollectFailed(time=self.now, node=name, reason=told.reason))
+                self.explain()
+            case Phase.PREPARING:
+                self.record(
+                    events.StopRequested(time=self.now, reason=told.reason, grace=told.grace, by_user=told.by_user)
+                )
+
+    def take_collection_done(self) -> None:
+        self.change(collecting=False)
+        if self.state.phase is Phase.COLLECTING:
+            # What was under way may have been one in between.
+            self.explain() if self.state.collected else self.collect_all()
+        elif self.state.phase is Phase.RUNNING:
+            self.wait(Deadline.COLLECT, self.state.policy.collect_every or 0.0)
+
+    def take_explained(self, found: Diagnosis | None) -> None:
+        self.change(found=found)
+        if self.wants_another():
+            self.prepare()
+        else:
+            self.finish()
+
+    def take_not_prepared(self, blamed: frozenset[str]) -> None:
+        new = blamed - self.state.given_up
+        self.change(given_up=self.state.given_up | new)
+        # A lost node that is about to be fenced may still take part.
+        if new:
+            self.prepare()
+        elif any(self.state.fencing.values()):
+            self.change(postponed=True)
+        else:
+            self.finish()
+
+    def take_deadline(self, timer: Timer) -> None:
+        running, node = self.state.phase is Phase.RUNNING, timer.node
+        match timer.kind:
+            case Deadline.LIMIT if running:
+                limit = self.state.policy.limit or 0.0
+                # No further attempt could take less.
+                self.change(stopped=True)
+                self.stop(f"it took longer than {limit:g} s", self.state.policy.grace.stop, by_user=False)
+            case Deadline.RETRY if node is not None and node in self.state.nodes:
+                if self.state.nodes[node].link is Link.DOWN:
+                    self.actions.append(actions.Reconnect(node, self.state.attempt))
+            case Deadline.COLLECT if running and not self.state.collecting:
+                there = tuple(name for name in self.reachable() if self.state.nodes[name].link is Link.UP)
+                self.change(collecting=True)
+                self.actions.append(actions.Collect(self.state.attempt, there, final=False))
+
+    # Fences: a node that was given up has been replaced, so nothing of the run may go on there.
+
+    def lose(self, name: str, reason: str) -> None:
+        self.record(events.NodeLost(time=self.now, node=name, reason=reason))
+        self.change_node(name, link=Link.LOST)
+        if not self.state.policy.passive:
+            self.change(fencing={**self.state.fencing, name: False})
+            self.wait(Deadline.FENCE, PAUSE_LONGEST, name)
+
+    def try_fence(self, name: str) -> None:
+        if self.state.fencing.get(name) is not False:
+            return
+        if self.state.phase is Phase.PREPARING:
+            # The next attempt may be made ready there at this moment.
+            self.wait(Deadline.FENCE, PAUSE_LONGEST, name)
+            return
+        self.change(fencing={**self.state.fencing, name: True})
+        self.actions.append(actions.Fence(name, self.state.attempt))
+
+    def take_fence(self, told: inputs.Fenced | inputs.FenceFailed) -> None:
+        if told.node not in self.state.fencing:
+            return
+        if isinstance(told, inputs.Fenced):
+            self.forget_fence(told.node)
+            self.record(events.Fenced(time=self.now, node=told.node))
+        else:
+            self.change(fencing={**self.state.fencing, told.node: False})
+            self.wait(Deadline.FENCE, PAUSE_LONGEST, told.node)
+        if self.state.postponed and not any(self.state.fencing.values()):
+            self.change(postponed=False)
+            self.prepare()
+
+    def forget_fence(self, name: str) -> None:
+        self.change(fencing={node: tried for node, tried in self.state.fencing.items() if node != name})
+
+    # What follows from where everything stands.
+
+    def settle(self) -> None:
+        """Go on to the next phase if this one has come to its end."""
+        if self.state.phase is Phase.STARTING:
+            self.settle_start()
+        if self.state.phase is Phase.UNDOING and all(node.link.over for node in self.state.nodes.values()):
+            self.refused()
+        if self.state.phase in (Phase.STARTING, Phase.RUNNING):
+            self.stop_after_failure()
+        if self.state.phase is Phase.RUNNING:
+            if self.state.leaving:
+                self.leave()
+            elif all(node.link.over for node in self.state.nodes.values()):
+                self.after_the_end()
+        if self.state.phase is Phase.PREPARING and not self.wants_another():
+            # Nothing runs anywhere: the user's word ends it at once.
+            self.finish()
+
+    def settle_start(self) -> None:
+        if self.refusals() and not self.state.policy.passive:
+            self.undo()
+        elif not any(node.link is Link.STARTING for node in self.state.nodes.values()):
+            self.change(phase=Phase.RUNNING, leaving=self.state.leaving or self.state.policy.detach)
+            if self.state.policy.limit is not None:
+                self.wait(Deadline.LIMIT, self.state.policy.limit)
+            if self.state.policy.collect_every is not None and self.state.policy.records:
+                self.wait(Deadline.COLLECT, self.state.policy.collect_every)
+
+    def refusals(self) -> tuple[inputs.Refused, ...]:
+        return tuple(node.refusal for node in self.state.nodes.values() if node.refusal is not None)
+
+    def undo(self) -> None:
+        """Take a start back that somebody refused; of a run that was joined, only the hearing."""
+        for name, node in self.state.nodes.items():
+            if node.link in (Link.UP, Link.DOWN, Link.SWEEPING):
+                if self.state.joined:
+                    self.actions.append(actions.HangUp(name, self.state.attempt))
+                    self.change_node(name, link=Link.REFUSED)
+                else:
+                    self.undo_node(name, broken=node.link is Link.DOWN)
+            elif node.refusal is not None and node.refusal.broken and not self.state.joined and node.told is None:
+                self.undo_node(name, broken=True)
+        if not any(node.link is Link.STARTING for node in self.state.nodes.values()):
+            self.change(phase=Phase.UNDOING)
+
+    def undo_node(self, name: str, *, broken: bool) -> None:
+        self.change_node(name, link=Link.UNDOING, told=0.0)
+        self.actions.append(actions.Undo(name, self.state.attempt, broken))
+
+    def refused(self) -> None:
+        errors = tuple(each.error for each in self.refusals())
+        if self.state.attempt == 1 or self.state.joined:
+            self.over(actions.Finish(None, refusals=errors))
+            return
+        # The attempts before have something to tell, and there may be further ones.
+        self.actions.append(actions.ShowRefusals(errors))
+        for each in self.refusals():
+            self.record(events.NodeLost(time=self.now, node=each.node, reason=each.error.message))
+        self.explain()
+
+    def stop_after_failure(self) -> None:
+        """The first failure stops the other nodes, which would wait in a collective; an elastic run's go on while
+        enough are left. Whoever records the run is the one who stops it."""
+        result = self.state.result
+        if self.state.policy.records and self.state.grace is None and result.failures and not result.bearable:
+            self.stop(result.failures[0].describe(), self.state.policy.grace.failure, by_user=False)
+
+    def stop(self, reason: str, grace: float, by_user: bool) -> None:
+        self.record(events.StopRequested(time=self.now, reason=reason, grace=grace, by_user=by_user))
+        self.change(grace=grace if self.state.grace is None else min(grace, self.state.grace))
+        for name in self.state.nodes:
+            self.stop_node(name)
+
+    def stop_node(self, name: str) -> None:
+        """Tell a node to stop if it is to; one that cannot be reached is told when it can."""
+        node, grace = self.state.nodes[name], self.state.grace
+        if grace is None or node.link is not Link.UP or node.finished:
+            return
+        if node.told is None or grace < node.told:
+            self.change_node(name, told=grace)
+            self.actions.append(actions.StopNode(name, self.state.attempt, grace))
+
+    def reachable(self) -> list[str]:
+        return [name for name, node in self.state.nodes.items() if node.link is not Link.LOST]
+
+    def after_the_end(self) -> None:
+        if self.state.policy.passive:
+            errors: list[OrchError] = [each.error for each in self.refusals()]
+            errors += [
+                ConnectionLost(failure.reason or "lost", host=failure.node)
+                for failure in self.state.result.failures
+                if failure.node in self.state.nodes and self.state.nodes[failure.node].link is Link.LOST
+            ]
+            self.over(actions.Finish(0, refusals=tuple(errors)))
+        elif self.state.policy.records:
+            self.change(phase=Phase.COLLECTING)
+            if not self.state.collecting:
+                self.collect_all()
+        else:
+            self.explain()
+
+    def collect_all(self) -> None:
+        self.change(collecting=True, collected=True)
+        self.actions.append(actions.Collect(self.state.attempt, tuple(self.reachable()), final=True))
+
+    def explain(self) -> None:
+        self.change(phase=Phase.EXPLAINING)
+        self.actions.append(actions.Explain(self.state.attempt))
+
+    def wants_another(self) -> bool:
+        """Whether there is to be another attempt: after a failure, while there are restarts left."""
+        state, result = self.state, self.state.result
+        stopped = state.stopped or state.leaving or result.stopped_by_user
+        return not (result.ok or stopped or not result.failures) and state.attempt <= state.policy.max_restarts
+
+    def prepare(self) -> None:
+        first = self.state.phase is not Phase.PREPARING
+        survivors = tuple(
+            name
+            for name in self.state.nodes
+            if name not in self.state.result.lost and name not in self.state.given_up
+        )
+        tried = {name for name, under_way in self.state.fencing.items() if under_way}
+        self.change(phase=Phase.PREPARING)
+        self.actions.append(
+            actions.Prepare(
+                self.state.attempt + 1,
+                survivors,
+                len(self.state.nodes) - len(survivors),
+                self.state.given_up | tried,
+                self.state.found if first else None,
+            )
+        )
+
+    def begin(self, attempt: int, nodes: tuple[str, ...], min_nodes: int | None) -> None:
+        """Start an attempt on these nodes."""
+        for name in nodes:
+            self.forget_fence(name)
+        self.change(
+            phase=Phase.STARTING,
+            attempt=attempt,
+            nodes=dict.fromkeys(nodes, NodeState()),
+            grace=None,
+            found=None,
+            collecting=False,
+            collected=False,
+        )
+        self.record(
+            events.Planned(time=self.now, nodes=nodes, attempt=attempt, min_nodes=min_nodes, version=VERSION)
+        )
+        self.actions += [actions.Start(name, attempt) for name in nodes]
+
+    def leave(self) -> None:
+        if self.state.policy.records:
+            self.record(events.Detached(time=self.now))
+        self.over(actions.Finish(None, left=True))
+
+    def finish(self) -> None:
+        found = self.state.found
+        code = exit_code(self.state.result, found.node if found else None)
+        self.record(events.RunFinished(time=self.now, exit_code=code))
+        self.over(actions.Finish(code, found))
+
+    def over(self, last: actions.Finish) -> None:
+        self.change(phase=Phase.OVER)
+        self.actions.append(last)

@@ -1,0 +1,1 @@
+"""Text and bytes from outside, made fit to be shown."""

@@ -1,0 +1,1 @@
+"""What goes to nodes and comes back: project folders, data and outputs as values."""

@@ -1,0 +1,1 @@
+"""What carries out the decisions of ``core/run`` over real connections. It owns every thread of a run."""

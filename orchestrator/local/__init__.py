@@ -1,0 +1,1 @@
+"""What orch does on the control machine itself: the folder of a run, wheels, data sets."""

@@ -1,0 +1,45 @@
+"""Hosts files on this machine, and the files beside them that describe environments."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator.core.inventory.hosts import Host, Inventory, parse_inventory
+from orchestrator.core.launch.environment import Environment
+from orchestrator.errors import UsageError
+from orchestrator.local.wheels import read_environment
+
+
+def read_inventory(path: Path) -> Inventory:
+    """Parse a hosts file; raises UsageError if it cannot be read, InventoryError if it is wrong."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        remedy = "pass --hosts FILE, or set ORCH_HOSTS"
+        raise UsageError(f"cannot read the hosts file {path}: {reason}", remedy=remedy) from None
+    return parse_inventory(text, source=path.name, environ=os.environ)
+
+
+def environments_of(hosts: Sequence[Host], beside: Path) -> dict[str, Environment]:
+    """The environments that hosts ask for, of files relative to the hosts file; raises UsageError."""
+    known: dict[tuple[str, str | None], Environment] = {}
+    found = {}
+    for host in hosts:
+        if host.environment is not None:
+            asked = (host.environment, host.python)
+            if asked not in known:
+                known[asked] = read_environment(beside / Path(host.environment).expanduser(), host.python)
+            found[host.name] = known[asked]
+    return found
+
+
+def in_their_environments(hosts: Sequence[Host], known: Mapping[str, Environment]) -> tuple[Host, ...]:
+    """The hosts with the interpreters of the environments that orch builds for them."""
+    return tuple(
+        replace(host, python=known[host.name].interpreter(host.workdir)) if host.name in known else host
+        for host in hosts
+    )

@@ -1,0 +1,115 @@
+"""What every verb begins with: the inventory, the hosts asked for, and a connection to each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from orchestrator.core.inventory.hosts import Host, Inventory, select
+from orchestrator.core.inventory.target import Target
+from orchestrator.core.launch.environment import Environment
+from orchestrator.errors import HostErrors, OrchError
+from orchestrator.local.hosts_file import environments_of, in_their_environments, read_inventory
+from orchestrator.remote.fanout import failures, on_all
+from orchestrator.remote.node import Node
+from orchestrator.remote.ssh import Connection, connections
+from orchestrator.sandbox.cluster import Sandbox, sandbox_folder
+
+
+@dataclass(frozen=True)
+class OpenCluster:
+    """An inventory, the hosts chosen from it in node_rank order, and the connections of those.
+
+    ``spares`` are hosts to fall back on, with connections that are not open.
+    ``environments`` are what orch builds, by host; the hosts' ``python`` is then the one of theirs.
+    """
+
+    inventory: Inventory
+    hosts: tuple[Host, ...]
+    links: tuple[Connection, ...]
+    fanout: int
+    spares: tuple[tuple[Host, Connection], ...] = ()
+    environments: Mapping[str, Environment] = field(default_factory=dict)
+
+    @property
+    def all_hosts(self) -> tuple[Host, ...]:
+        """The hosts, then the spares."""
+        return (*self.hosts, *(host for host, _ in self.spares))
+
+    def link(self, name: str) -> Connection:
+        """The connection of one of ``all_hosts``."""
+        pairs = (*zip(self.hosts, self.links, strict=True), *self.spares)
+        return next(link for host, link in pairs if host.name == name)
+
+    def connect(self) -> tuple[Node, ...]:
+        """Open every connection; raises HostErrors naming each host that cannot be reached."""
+        outcomes = on_all(self.links, Connection.open, limit=self.fanout)
+        if errors := failures(outcomes):
+            raise HostErrors(errors, len(self.links))
+        return tuple(Node(link) for link in self.links)
+
+    def connect_some(self) -> tuple[tuple[Node, ...], list[OrchError]]:
+        """Open every connection; the nodes that can be reached, and for each other host why not."""
+        outcomes = on_all(self.links, Connection.open, limit=self.fanout)
+        nodes = [
+            Node(link)
+            for link, outcome in zip(self.links, outcomes, strict=True)
+            if not isinstance(outcome, OrchError)
+        ]
+        return tuple(nodes), failures(outcomes)
+
+
+@contextmanager
+def open_cluster(target: Target, *, spares_too: bool = False, interpreters: bool = False) -> Iterator[OpenCluster]:
+    """The hosts asked for, with connections not yet open; the sandbox is up meanwhile if they are its.
+
+    ``spares_too``: with no hosts named, the spares are asked for as well. ``interpreters``: those are needed, so
+    the files that describe environments are read.
+    """
+    inventory = read_inventory(target.hosts_file)
+    everyone = spares_too and target.nodes is None
+    hosts = inventory.hosts if everyone else select(inventory, target.nodes)
+    chosen = {host.name for host in hosts}
+    spares = tuple(h for h in inventory.hosts if h.name in inventory.spares and h.name not in chosen)
+    sandbox = None
+    links: Sequence[Connection] = ()
+    try:
+        if inventory.sandbox:
+            sandbox = the_sandbox(target.hosts_file, inventory)
+            hosts, spares = _sandboxed(hosts, sandbox), _sandboxed(spares, sandbox)
+        environments = environments_of([*hosts, *spares], target.hosts_file.parent) if interpreters else {}
+        hosts, spares = (in_their_environments(each, environments) for each in (hosts, spares))
+        links = connections([*hosts, *spares], target.settings)
+        mine, theirs = links[: len(hosts)], links[len(hosts) :]
+        pairs = tuple(zip(spares, theirs, strict=True))
+        yield OpenCluster(inventory, hosts, tuple(mine), target.fanout, pairs, environments=environments)
+    finally:
+        on_all(links, Connection.close)
+        if sandbox is not None:
+            sandbox.release()
+
+
+def the_sandbox(hosts_file: Path, inventory: Inventory) -> Sandbox:
+    """The embedded cluster of a hosts file."""
+    folder = sandbox_folder(hosts_file, inventory.cluster, Path.home())
+    return Sandbox(folder, [host.name for host in inventory.hosts])
+
+
+def _sandboxed(hosts: Sequence[Host], sandbox: Sandbox) -> tuple[Host, ...]:
+    """Hosts as the embedded cluster serves them. They run orch's own Python unless the inventory says else."""
+    served = {each.name: each for each in sandbox.start(keep=False)}
+    return tuple(
+        replace(
+            host,
+            address=served[host.name].address,
+            port=served[host.name].port,
+            user=served[host.name].user,
+            identity_file=served[host.name].identity_file,
+            host_key=served[host.name].host_key,
+            python=host.python or sys.executable,
+        )
+        for host in hosts
+    )

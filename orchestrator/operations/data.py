@@ -1,0 +1,283 @@
+"""Data on every node: sent once, passed on from node to node as they arrive, verified, resumed after a break."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator.core.inventory.hosts import DataSource
+from orchestrator.core.transfer.data import Lacking, doors, root_on_node, to_send
+from orchestrator.core.transfer.snapshot import Hashes, Snapshot, take, take_file
+from orchestrator.errors import ConnectionLost, HostErrors, OrchError, SyncError, UsageError
+from orchestrator.local.datasets import KNOWN, fetched
+from orchestrator.operations.cluster import OpenCluster
+from orchestrator.protocol.transfer import Hop, Received
+from orchestrator.remote.fanout import failures, on_all
+from orchestrator.remote.node import Node
+from orchestrator.remote.relay import Relay, contents
+from orchestrator.remote.shared_disk import groups_by_disk
+from orchestrator.ui.display import Display
+
+# How long a broken connection may take to come back, in seconds.
+REOPEN = 10.0
+
+
+def send_data(
+    opened: OpenCluster,
+    nodes: Sequence[Node],
+    source: DataSource,
+    rate: float | None,
+    display: Display,
+    *,
+    label: str | None = None,
+) -> None:
+    """Bring a file or a folder to every node, at most ``rate`` bytes a second, and say so on stdout.
+
+    With a ``label``, what it is called meanwhile, they are a means to something else, and stdout is left alone.
+
+    Raises UsageError, SyncError, and HostErrors once all others have theirs.
+    """
+    path, snapshot = read_data(source, display)
+    distribution = Distribution(opened, source, path, snapshot, rate, display, label or path.name)
+    errors = distribution.run(nodes)
+    if errors:
+        raise HostErrors(errors, len(nodes))
+    if label is None:
+        display.write(f"{path.name} is on {len(nodes)} hosts, {snapshot.size / 1e6:.1f} MB each\n")
+
+
+def missing_data(
+    opened: OpenCluster, nodes: Sequence[Node], source: DataSource, display: Display
+) -> dict[str, list[str]]:
+    """The files that each node lacks, or has otherwise; nothing is written there. Raises as ``send_data``."""
+    path, snapshot = read_data(source, display)
+    workdirs = {host.name: host.workdir for host in opened.hosts}
+
+    def look(node: Node) -> list[str]:
+        relay = asked_of(node, workdirs[node.name], source, path, snapshot, look=True)
+        relay.close()
+        return [snapshot.entries[index].path for index in relay.lacking.files]
+
+    outcomes = on_all(nodes, look, limit=opened.fanout)
+    if errors := failures(outcomes):
+        raise HostErrors(errors, len(nodes))
+    return {
+        node.name: outcome
+        for node, outcome in zip(nodes, outcomes, strict=True)
+        if not isinstance(outcome, OrchError)
+    }
+
+
+def asked_of(
+    node: Node, workdir: str, source: DataSource, path: Path, snapshot: Snapshot, *, look: bool = False
+) -> Relay:
+    """A node that was asked what it lacks of some data, under the names that they get there."""
+    root, name = root_on_node(source, path.name, path.is_file(), workdir)
+    entries = snapshot.entries if name is None else [replace(snapshot.entries[0], path=name)]
+    return Relay(node, workdir, root, entries, look=look)
+
+
+def read_data(source: DataSource, display: Display) -> tuple[Path, Snapshot]:
+    """A source's path and what is there, a known data set fetched; raises UsageError, SyncError."""
+    path = Path(source.path).expanduser()
+    if not path.exists() and source.path in KNOWN:
+        with display.stage(f"fetching {source.path}"):
+            path = fetched(source.path, cache_folder())
+    if not path.exists():
+        raise UsageError(f"--data {source.path}: no such file or folder")
+    with display.stage(f"reading {path}"), kept_hashes(path) as hashes:
+        snapshot = (
+            take_file(path, hashes) if path.is_file() else take(path, obey_ignore_files=False, hashes=hashes)
+        )
+    return path, snapshot
+
+
+class Distribution:
+    """Some data on their way to nodes."""
+
+    def __init__(
+        self,
+        opened: OpenCluster,
+        source: DataSource,
+        path: Path,
+        snapshot: Snapshot,
+        rate: float | None,
+        display: Display,
+        label: str,
+    ) -> None:
+        self.label = label
+        self.hosts = {host.name: host for host in opened.all_hosts}
+        self.source, self.path, self.snapshot = source, path, snapshot
+        self.rate, self.display = rate, display
+        self.errors: dict[str, OrchError] = {}
+        # Nodes that get the data through another, with which they share a disk.
+        self.through: dict[str, str] = {}
+
+    def run(self, nodes: Sequence[Node]) -> list[OrchError]:
+        """Pass after pass, while each brings something; why some nodes have not got all of it."""
+        waiting, before = list(nodes), -1
+        while waiting:
+            relays = self.ask(waiting)
+            lacking = sum(relay.lacking.size(self.snapshot.entries) for relay in relays)
+            if lacking == before:
+                for relay in relays:
+                    relay.close()
+                break
+            before = lacking
+            waiting = self.reachable(self.one_pass(relays)) if relays else []
+        self.note(
+            [
+                SyncError(f"shares a disk with {first}, which did not get the data", host=name)
+                for name, first in self.through.items()
+                if first in self.errors
+            ]
+        )
+        return list(self.errors.values())
+
+    def ask(self, nodes: Sequence[Node]) -> list[Relay]:
+        """Those that lack something; of nodes that share a disk, one."""
+
+        def ask(node: Node) -> Relay:
+            return asked_of(node, self.hosts[node.name].workdir, self.source, self.path, self.snapshot)
+
+        with self.display.stage(f"asking {len(nodes)} hosts what they have of {self.label}"):
+            asked = on_all(nodes, ask, limit=len(nodes))
+        self.note(failures(asked))
+        found = []
+        for first, *others in groups_by_disk([each for each in asked if isinstance(each, Relay)]):
+            for relay in others:
+                self.errors.pop(relay.node.name, None)
+                self.through[relay.node.name] = first.node.name
+                relay.close()
+            if first.lacking.files:
+                found.append(first)
+            else:
+                self.errors.pop(first.node.name, None)
+                first.close()
+        return found
+
+    def one_pass(self, relays: Sequence[Relay]) -> list[Node]:
+        """Send what is lacking once through all nodes; those that still lack something."""
+        files = to_send([relay.lacking for relay in relays], self.snapshot.entries)
+        heads = self.linked(relays, files)
+        size = Lacking(dict(files)).size(self.snapshot.entries)
+        outcomes: dict[str, Received] = {}
+        doing = f"sending {self.label}, {size / 1e6:.1f} MB, through {len(relays)} hosts"
+        with (
+            self.display.stage(doing),
+            self.display.transfer(self.label, {relay.node.name: size for relay in relays}) as transfer,
+        ):
+
+            def receive(relay: Relay) -> None:
+                name = relay.node.name
+                outcomes[name] = relay.result(lambda done: transfer.at(name, done))
+                if outcomes[name].complete:
+                    transfer.at(name, size)
+
+            def feed(relay: Relay) -> None:
+                share = self.rate and self.rate / len(heads)
+                relay.feed(contents(self.snapshot, files, share))
+
+            jobs = [(receive, relay) for relay in relays] + [(feed, relay) for relay in heads]
+            self.note(failures(on_all(jobs, lambda job: job[0](job[1]), limit=len(jobs))))
+        left = []
+        for relay in relays:
+            name, outcome = relay.node.name, outcomes.get(relay.node.name)
+            if outcome is not None and outcome.complete and not outcome.damaged:
+                self.errors.pop(name, None)
+                continue
+            left.append(relay.node)
+            if outcome is not None:
+                what = ", ".join(map(repr, outcome.damaged[:4]))
+                said = f"{what} arrived damaged, or changed while it was sent" if what else "the data broke off"
+                self.note([SyncError(said, remedy="run it again", host=name)])
+        return left
+
+    def linked(self, relays: Sequence[Relay], files: Sequence[tuple[int, int]]) -> list[Relay]:
+        """Tell every node who comes before and after it; those that have to be fed from here."""
+        tokens = [secrets.token_hex(16) for _ in relays]
+        places = self.listening(relays)
+
+        def order(position: int) -> str | None:
+            hop = None
+            if position + 1 < len(relays):
+                addresses, port = places[position + 1]
+                hop = Hop(addresses=tuple(addresses), port=port, token=tokens[position + 1])
+            return relays[position].order(tokens[position], hop, files)
+
+        answers = on_all(range(len(relays)), order, limit=len(relays))
+        self.note(failures(answers))
+        heads = [relays[0]]
+        for relay, after, answer in zip(relays, relays[1:], answers, strict=False):
+            if answer != "ok":
+                why = f" ({answer})" if isinstance(answer, str) else ""
+                name = after.node.name
+                self.display.note(
+                    f"{name} cannot be reached from {relay.node.name}{why}: it gets the data from here"
+                )
+                heads.append(after)
+        return heads
+
+    def listening(self, relays: Sequence[Relay]) -> list[tuple[list[str], int]]:
+        """Where each node listens for the one before it: addresses and port."""
+
+        def listen(relay: Relay) -> tuple[list[str], int]:
+            others = [each.addresses for each in relays if each is not relay]
+            at = doors(self.hosts[relay.node.name], relay.addresses, others)
+            return at, relay.listen(at)
+
+        found = on_all(relays, listen, limit=len(relays))
+        self.note(failures(found))
+        return [([], 0) if isinstance(each, OrchError) else each for each in found]
+
+    def reachable(self, nodes: Sequence[Node]) -> list[Node]:
+        """Those with a connection, a new one where it broke."""
+
+        def reopen(node: Node) -> None:
+            if not node.connection.alive or isinstance(self.errors.get(node.name), ConnectionLost):
+                node.connection.reopen(REOPEN)
+
+        outcomes = on_all(nodes, reopen, limit=len(nodes) or 1)
+        self.note(failures(outcomes))
+        there = [node for node, outcome in zip(nodes, outcomes, strict=True) if not isinstance(outcome, OrchError)]
+        if there:
+            names = ", ".join(node.name for node in there[:8])
+            self.display.note(f"going on where it broke off: {names}{' and others' if len(there) > 8 else ''}")
+        return there
+
+    def note(self, errors: Sequence[OrchError]) -> None:
+        """Remember what went wrong on a node, until it has its data after all."""
+        for error in errors:
+            if error.host is None:
+                # Of this machine: no node can help it.
+                raise error
+            self.errors[error.host] = error
+
+
+@contextmanager
+def kept_hashes(path: Path) -> Iterator[Hashes]:
+    """The hashes of what was read before under ``path``, kept for the next time in the user's cache folder."""
+    cache = cache_folder()
+    file = cache / f"hashes-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:24]}.json"
+    try:
+        known = json.loads(file.read_text())
+    except (OSError, ValueError):
+        known = {}
+    hashes = Hashes(known)
+    yield hashes
+    with suppress(OSError):
+        cache.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f"{file.name}.{os.getpid()}")
+        partial.write_text(json.dumps(hashes.now))
+        partial.replace(file)
+
+
+def cache_folder() -> Path:
+    """Where this machine keeps what it can make again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orch"

@@ -1,0 +1,210 @@
+"""From what was asked for to an attempt that could start: connect, gather facts, check, plan, push."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.core.checks.catalogue import check
+from orchestrator.core.checks.facts import Facts
+from orchestrator.core.checks.findings import Examined, Finding, merged
+from orchestrator.core.inventory.hosts import Host
+from orchestrator.core.launch.plan import DEFAULT_PORT, LaunchPlan, plan
+from orchestrator.core.launch.torchrun import command
+from orchestrator.core.transfer.snapshot import Snapshot, take
+from orchestrator.errors import HostErrors, PreflightError, SyncError, UsageError
+from orchestrator.operations.asked import RunOptions, new_run_id
+from orchestrator.operations.cluster import OpenCluster
+from orchestrator.operations.environments import ensure
+from orchestrator.operations.pushing import connected_with, push_tree
+from orchestrator.operations.survey import QUICK_PARTS, dialled, facts_request
+from orchestrator.protocol.run import CutOff, Start
+from orchestrator.remote.fanout import failures, on_all
+from orchestrator.remote.node import Node
+from orchestrator.remote.probing import ask, hang_up
+from orchestrator.remote.store import Push
+from orchestrator.ui.display import Display
+from orchestrator.ui.doctor import show_findings
+
+
+@dataclass(frozen=True)
+class Lineup:
+    """Who takes part in an attempt, in node_rank order; ``new`` are those that had no part in the one before."""
+
+    hosts: tuple[Host, ...]
+    nodes: tuple[Node, ...]
+    new: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An attempt that could start now. ``trees`` are a node's: the code first, then what is laid over it."""
+
+    plan: LaunchPlan
+    lineup: Lineup
+    facts: Mapping[str, Facts]
+    trees: Mapping[str, Sequence[Snapshot]]
+
+
+def prepare(opened: OpenCluster, options: RunOptions, display: Display) -> Prepared:
+    """Connect, gather facts, check them and plan. Nothing is changed on any node but the node program, and orch's
+    environments."""
+    resumed = earlier_outputs(options, [host.name for host in opened.hosts])
+    with display.stage(f"connecting to {_count(opened.hosts, 'host')}"):
+        code, nodes = connected_with(opened, options.source.root)
+    trees = {host.name: [code, *resumed.get(host.name, ())] for host in opened.hosts}
+    return planned(opened, options, Lineup(opened.hosts, nodes), trees, new_run_id(), 1, display)
+
+
+def planned(
+    opened: OpenCluster,
+    options: RunOptions,
+    lineup: Lineup,
+    trees: Mapping[str, Sequence[Snapshot]],
+    run_id: str,
+    number: int,
+    display: Display,
+) -> Prepared:
+    """Build environments that are lacking, gather facts, check them, and plan attempt ``number``.
+
+    Raises HostErrors, PreflightError.
+    """
+    ensure(opened, lineup.nodes, display)
+    fixed = options.spec.port or opened.inventory.rendezvous.port
+    project = options.spec.workload.project
+    requests = {
+        host.name: facts_request(host, QUICK_PARTS).replace(
+            trees=tuple((host.workdir, project, tree.tree_id) for tree in trees[host.name])
+        )
+        for host in lineup.hosts
+    }
+    first = lineup.hosts[0].name
+    requests[first] = requests[first].replace(
+        master_port=(fixed or DEFAULT_PORT) + number - 1,
+        port_fixed=fixed is not None and number == 1,
+    )
+    with display.stage("checking"):
+        answers, errors = ask(lineup.nodes, requests, opened.fanout)
+        if errors:
+            hang_up(answers)
+            raise HostErrors(errors, len(lineup.nodes))
+        facts = {name: answer.facts for name, answer in answers.items()}
+        examined = Examined(
+            hosts=lineup.hosts,
+            facts=facts,
+            port=fixed if number == 1 else None,
+            backend=options.spec.backend,
+            own_run=run_id,
+            one_machine=opened.inventory.sandbox,
+        )
+        examined = dialled(examined, answers, opened.inventory.rendezvous.interface, thorough=False)
+    preflight(check(examined, quick=True), len(lineup.nodes), options.check, display)
+    made = plan(lineup.hosts, opened.inventory.rendezvous, options.spec, facts, run_id, number)
+    return Prepared(made, lineup, facts, trees)
+
+
+def preflight(findings: Sequence[Finding], hosts: int, strict: bool, display: Display) -> None:
+    """Show the findings; raises HostErrors if one would make the run fail, unless told not to care."""
+    fatal = [finding for finding in findings if finding.severity == "fail"]
+    show_findings(display, merged([finding for finding in findings if not strict or finding not in fatal]))
+    if fatal and strict:
+        errors = [PreflightError(found.what, remedy=found.remedy, host=found.where) for found in fatal]
+        raise HostErrors(errors, hosts)
+
+
+def push(prepared: Prepared, limit: int, display: Display, *, sync: bool = True) -> None:
+    """Put the trees on the nodes that lack them; raises HostErrors, without ``sync`` instead of sending."""
+    nodes = prepared.lineup.nodes
+    workdirs = {each.node: each.workdir for each in prepared.plan.nodes}
+    project = prepared.plan.spec.workload.project
+    lacking = [node for node in nodes if not prepared.facts[node.name].trees[0]]
+    overlays = [
+        (node, tree)
+        for node in nodes
+        for tree, there in zip(prepared.trees[node.name][1:], prepared.facts[node.name].trees[1:], strict=True)
+        if not there
+    ]
+
+    def send(item: tuple[Node, Snapshot]) -> None:
+        node, tree = item
+        push = Push(node, workdirs[node.name], project, tree)
+        push.close() if push.have else push.send()
+
+    code = prepared.trees[nodes[0].name][0]
+    if not sync and (lacking or overlays):
+        refused = [
+            SyncError(f"lacks tree {code.tree_id[:8]}", remedy="orch sync, or leave out --no-sync", host=node.name)
+            for node in lacking or [node for node, _ in overlays]
+        ]
+        raise HostErrors(refused, len(nodes))
+    with display.stage(f"syncing {_count(code.entries, 'file')}, tree {code.tree_id[:8]}") as stage:
+        pushed = push_tree(lacking, workdirs, project, code, limit, display) if lacking else None
+        if errors := failures(on_all(overlays, send, limit=limit)):
+            raise HostErrors(errors, len(nodes))
+        stage.result = "every host has it"
+        if pushed is not None:
+            stage.result = f"sent {pushed.size / 1e6:.1f} MB to {_count(pushed.sent, 'host')}"
+
+
+def start_requests(prepared: Prepared, options: RunOptions, grace: float, max_log: int) -> dict[str, Start]:
+    """What each node is told to start. Environments travel here and nowhere else. ``grace`` in seconds,
+    ``max_log`` in bytes."""
+    made = prepared.plan
+    owner = f"{getpass.getuser()}@{socket.gethostname()}"
+    ports = {host.name: host.port or 22 for host in prepared.lineup.hosts}
+    doors = {node.node: (node.address, ports[node.node]) for node in made.nodes if node.address}
+    requests = {}
+    for node in made.nodes:
+        launch = command(made, node)
+        code, *overlays = prepared.trees[node.node]
+        peers = tuple(door for name, door in doors.items() if name != node.node)
+        requests[node.node] = Start(
+            run_id=made.run_id,
+            attempt=made.attempt,
+            node=node.node,
+            nodes=tuple(each.node for each in made.nodes),
+            node_rank=node.node_rank,
+            owner=owner,
+            workload=made.spec.workload.name,
+            workdir=node.workdir,
+            project=made.spec.workload.project,
+            tree=code.tree_id,
+            overlays=tuple(tree.tree_id for tree in overlays),
+            cwd=made.spec.workload.cwd,
+            argv=tuple(launch.argv),
+            env=dict(launch.env),
+            files=dict(launch.files),
+            first_rank=node.first_rank,
+            min_nodes=made.min_nodes,
+            nproc=node.nproc_per_node,
+            grace=grace,
+            log_limit=max_log,
+            on_disconnect=options.on_disconnect,
+            # A node that is cut off from all others has been replaced by a spare when it comes back.
+            cut_off=CutOff(after=options.node_timeout, peers=peers)
+            if options.max_restarts or made.min_nodes
+            else None,
+        )
+    return requests
+
+
+def earlier_outputs(options: RunOptions, hosts: Sequence[str]) -> dict[str, list[Snapshot]]:
+    """``--resume``: each node's outputs of an earlier run; a node that had no part in it gets its first node's."""
+    if options.resume is None or not hosts:
+        return {}
+    path = options.runs_dir / options.resume
+    if not path.is_dir():
+        path = Path(options.resume)
+    folders = {each.name: each for each in sorted(path.iterdir()) if each.is_dir()} if path.is_dir() else {}
+    folders.pop("logs", None)
+    if not folders:
+        raise UsageError(f"--resume {options.resume}: no outputs of such a run in {options.runs_dir}")
+    first = next((name for name in hosts if name in folders), next(iter(folders)))
+    return {name: [take(folders.get(name, folders[first]), obey_ignore_files=False)] for name in hosts}
+
+
+def _count(things: Collection[object], noun: str) -> str:
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"

@@ -1,0 +1,155 @@
+"""``orch doctor --fix``: the mends that need no root, one by one, each said before it is done."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from orchestrator.core.checks.findings import Examined, Finding
+from orchestrator.core.inventory.edit import set_host_key
+from orchestrator.core.inventory.hosts import Host
+from orchestrator.core.inventory.target import Settings
+from orchestrator.core.launch.addresses import candidates
+from orchestrator.errors import AuthenticationFailed, HostKeyUnknown, OrchError, PreflightError, UsageError
+from orchestrator.operations.cluster import OpenCluster
+from orchestrator.remote.keys import install_key
+from orchestrator.remote.node import Node
+from orchestrator.remote.ssh import Connection, connections
+from orchestrator.ui.display import Display
+
+GRACE = 5.0
+
+
+@dataclass(frozen=True)
+class Mend:
+    """Something that can be mended: what will be done, and the doing; that may raise OrchError.
+
+    ``possible`` raises OrchError if it is better not offered.
+    """
+
+    will: str
+    do: Callable[[], object]
+    possible: Callable[[], object] = lambda: None
+
+
+def mend(
+    opened: OpenCluster,
+    hosts_file: Path,
+    examined: Examined,
+    findings: Sequence[Finding],
+    errors: Sequence[OrchError],
+    agree: Callable[[str], bool],
+    display: Display,
+) -> int:
+    """Offer each mend; returns how many were made. ``agree`` is asked before each."""
+    made = 0
+    for each in chain(_of_errors(opened, errors), _of_findings(opened, hosts_file, examined, findings)):
+        try:
+            each.possible()
+            if agree(each.will):
+                each.do()
+                made += 1
+        except OrchError as error:
+            display.error(error)
+    return made
+
+
+def _of_errors(opened: OpenCluster, errors: Sequence[OrchError]) -> Iterator[Mend]:
+    hosts = {host.name: host for host in opened.hosts}
+    for error in errors:
+        host = hosts.get(error.host or "")
+        if host is None:
+            continue
+        if isinstance(error, HostKeyUnknown):
+            will = f"{host.name}: record this key in ~/.ssh/known_hosts? {error.message}"
+            yield Mend(will, _accept(opened, host, error.fingerprint))
+        elif isinstance(error, AuthenticationFailed):
+            where = f"{host.user + '@' if host.user else ''}{host.address}"
+            will = f"{host.name}: run ssh-copy-id {where}? It will ask for a password"
+            yield Mend(will, partial(install_key, host))
+
+
+def _accept(opened: OpenCluster, host: Host, fingerprint: str) -> Callable[[], object]:
+    def do() -> None:
+        usual = next(link for link in opened.links if link.host.name == host.name).settings
+        # That key and no other: who answers now may be somebody else than when the user was shown it.
+        (link,) = connections([host], Settings(usual.connect_timeout, accept_fingerprint=fingerprint))
+        link.open()
+        link.close()
+
+    return do
+
+
+def _of_findings(
+    opened: OpenCluster, hosts_file: Path, examined: Examined, findings: Sequence[Finding]
+) -> Iterator[Mend]:
+    links = {link.host.name: link for link in opened.links}
+    hosts = {host.name: host for host in examined.hosts}
+    for finding in findings:
+        name = finding.nodes[0]
+        if finding.check == "busy":
+            for run_id in examined.facts[name].leftovers:
+                will = f"{name}: end the processes that run {run_id} left over there?"
+                yield Mend(will, partial(Node(links[name]).stop, run_id, GRACE))
+        elif finding.check == "disk" and "mkdir -p" in finding.remedy:
+            folder = (examined.parts(name).disks or {})["/tmp"].path
+            yield Mend(f"{name}: make the folder {folder}?", partial(_make_folder, links[name], folder))
+        elif finding.check == "interface" and not finding.pair:
+            plain = replace(hosts[name], fabric_address=None)
+            own = {each.address: each.interface for each in examined.facts[name].addresses}
+            found = candidates(plain, examined.facts, examined.hosts)
+            better = next((address for address in found if address in own), None)
+            if better is None:
+                continue
+            key, value = "interface", own[better]
+            if finding.what.startswith("fabric_address"):
+                key, value = "fabric_address", better
+            change = (hosts_file, name, key, value)
+            will = f"{hosts_file}: set hosts.{name}.{key} to {value}?"
+            yield Mend(will, partial(rewrite, *change), partial(edited, *change))
+
+
+def _make_folder(link: Connection, folder: str) -> None:
+    channel = link.command(shlex.join(["mkdir", "-p", "--", folder]))
+    channel.end_input()
+    _, err = channel.output()
+    if channel.exit_code():
+        said = err.decode("utf-8", "replace").strip()
+        raise PreflightError(f"{folder} could not be made: {said}", remedy="make it by hand", host=link.host.name)
+
+
+def edited(hosts_file: Path, name: str, key: str, value: str) -> str:
+    """The text of a hosts file with one value of one host changed; raises UsageError."""
+    try:
+        # Bytes, so that the ends of its lines stay what they are.
+        text = hosts_file.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{hosts_file} cannot be read: {error}") from None
+    return set_host_key(text, name, key, value)
+
+
+def rewrite(hosts_file: Path, name: str, key: str, value: str) -> None:
+    """Change one value of one host in a hosts file, which stays as it is if that fails; raises UsageError."""
+    text = edited(hosts_file, name, key, value)
+    real = hosts_file.resolve()
+    new = None
+    try:
+        # Under a name of its own, so that nothing that lies there is written through.
+        with NamedTemporaryFile("wb", prefix=f".{real.name}-", dir=real.parent, delete=False) as file:
+            new = Path(file.name)
+            file.write(text.encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+        new.chmod(stat.S_IMODE(real.stat().st_mode))
+        new.replace(real)
+    except OSError as error:
+        if new is not None:
+            new.unlink(missing_ok=True)
+        raise UsageError(f"{hosts_file} cannot be changed: {error.strerror}") from None

@@ -1,0 +1,95 @@
+"""A tree on many nodes: each gets what it lacks, and nodes that share a disk get it once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.core.transfer.snapshot import Snapshot, take
+from orchestrator.errors import HostErrors, OrchError, SyncError
+from orchestrator.operations.cluster import OpenCluster
+from orchestrator.remote.fanout import failures, on_all
+from orchestrator.remote.node import Node
+from orchestrator.remote.shared_disk import groups_by_disk
+from orchestrator.remote.store import Push
+from orchestrator.ui.display import Display
+
+# A folder of more bytes than this holds more than code: each host gets all of it from here, not from the others.
+LARGE = 1e9
+# Threads that read and hash: hashlib lets others go on meanwhile.
+HASHING = 4
+
+
+@dataclass
+class Pushed:
+    """What happened: bytes sent by node, and for a node that shares a disk, through which it got the tree."""
+
+    sent: dict[str, int] = field(default_factory=dict)
+    through: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes sent to all nodes."""
+        return sum(self.sent.values())
+
+
+def connected_with(opened: OpenCluster, root: Path) -> tuple[Snapshot, tuple[Node, ...]]:
+    """A folder hashed, on several cores, while the connections are made; raises SyncError, HostErrors."""
+    with ThreadPoolExecutor(1) as beside, ThreadPoolExecutor(HASHING) as hashing:
+        taking = beside.submit(take, root, each=hashing.map)
+        nodes = opened.connect()
+        return taking.result(), nodes
+
+
+def push_tree(
+    nodes: Sequence[Node],
+    workdirs: Mapping[str, str],
+    project: str,
+    snapshot: Snapshot,
+    limit: int,
+    display: Display,
+) -> Pushed:
+    """Send a tree to the nodes that lack it; raises HostErrors. Nodes that got it keep it if others fail."""
+    if snapshot.size > LARGE:
+        size = f"{snapshot.root} holds {snapshot.size / 1e9:.1f} GB"
+        display.note(f"{size}: name what is data in .orchignore, and bring it to the hosts with orch sync --data")
+    asked = on_all(nodes, lambda node: Push(node, workdirs[node.name], project, snapshot), limit=limit)
+    errors = failures(asked)
+    lacking = []
+    for push in asked:
+        if isinstance(push, Push):
+            if push.have:
+                push.close()
+            else:
+                lacking.append(push)
+    done = Pushed()
+    try:
+        groups = groups_by_disk(lacking)
+    except OrchError:
+        for push in lacking:
+            push.close()
+        raise
+    totals = {group[0].node.name: group[0].difference.size for group in groups}
+    with display.transfer(f"tree {snapshot.tree_id[:8]}", totals) as transfer:
+
+        def send(group: Sequence[Push]) -> None:
+            first, *others = group
+            name = first.node.name
+            for other in others:
+                other.close()
+            done.sent[name] = first.send(lambda size: transfer.advance(name, size))
+            for other in others:
+                if not other.node.has_tree(other.workdir, project, snapshot.tree_id):
+                    raise SyncError(
+                        f"does not see what {name} wrote to the disk that they share",
+                        remedy="run it again; if that does not help, give each host a workdir: of its own",
+                        host=other.node.name,
+                    )
+                done.through[other.node.name] = name
+
+        errors += failures(on_all(groups, send, limit=limit))
+    if errors:
+        raise HostErrors(errors, len(nodes))
+    return done

@@ -1,0 +1,212 @@
+"""Another attempt of a run that failed: spares in place of lost nodes, the newest snapshot on the new rank 0."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from orchestrator.core.inventory.hosts import Host
+from orchestrator.core.run.actions import Prepare
+from orchestrator.core.run.inputs import NotPrepared
+from orchestrator.core.run.inputs import Prepared as Ready
+from orchestrator.core.run.lineup import candidates
+from orchestrator.core.run.policy import Grace
+from orchestrator.core.run.result import RunResult
+from orchestrator.core.transfer.snapshot import Snapshot, take
+from orchestrator.engine import engine
+from orchestrator.errors import HostErrors, OrchError
+from orchestrator.local.run_folder import RunFolder
+from orchestrator.operations.aftermath import Aftermath
+from orchestrator.operations.asked import RunOptions
+from orchestrator.operations.cluster import OpenCluster
+from orchestrator.operations.launching import Lineup, Prepared, earlier_outputs, planned, push, start_requests
+from orchestrator.protocol.events import Carried, Event, NotCarried
+from orchestrator.protocol.run import Follow, ListRuns, RunsHere
+from orchestrator.remote.landing import PART
+from orchestrator.remote.listener import Listener
+from orchestrator.remote.node import Node
+from orchestrator.ui.display import Display
+from orchestrator.ui.run import RunDisplay
+
+# How long a host may take to say what runs there, in seconds.
+ASK_LIMIT = 20.0
+
+
+class Restarting(Aftermath):
+    """The errands of a run that may be started again."""
+
+    def __init__(
+        self,
+        opened: OpenCluster,
+        options: RunOptions,
+        prepared: Prepared,
+        grace: Grace,
+        folder: RunFolder,
+        display: Display,
+    ) -> None:
+        nodes = {node.name: node for node in prepared.lineup.nodes}
+        super().__init__(nodes, opened.inventory.outputs, folder, display)
+        self.opened = opened
+        self.options = options
+        self.prepared = prepared
+        self.grace = grace
+        # Hosts that did not answer when a place was free.
+        self._silent: set[str] = set()
+
+    def clients(self) -> dict[str, engine.NodeClient]:
+        """The nodes' parts in the attempt that is prepared."""
+        made, timeout = self.prepared.plan, self.options.node_timeout
+        requests = start_requests(self.prepared, self.options, self.grace.stop, self.outputs.max_log)
+        request = Follow(run_id=made.run_id, attempt=made.attempt)
+        return {
+            node.name: Listener(node, request, timeout, requests[node.name]) for node in self.prepared.lineup.nodes
+        }
+
+    def prepare(
+        self, order: Prepare, result: RunResult, note: Callable[[Event], None]
+    ) -> engine.Ready | NotPrepared:
+        """Fill the places of lost nodes, and see to it that every node has what it needs."""
+        if order.found is not None:
+            RunDisplay(self.display).diagnosis(order.found)
+        try:
+            lineup = self._lineup(order, result)
+            if lineup is None:
+                return NotPrepared(order.attempt)
+            self._prepare(lineup, result, note)
+        except OrchError as error:
+            self.display.error(error)
+            blamed = {each.host for each in (error.errors if isinstance(error, HostErrors) else [error])}
+            return NotPrepared(order.attempt, tuple(sorted(name for name in blamed if name is not None)))
+        self.nodes.update({node.name: node for node in lineup.nodes})
+        names = tuple(host.name for host in lineup.hosts)
+        return Ready(order.attempt, names, self.prepared.plan.min_nodes), self.clients()
+
+    def _prepare(self, lineup: Lineup, result: RunResult, note: Callable[[Event], None]) -> None:
+        before = self.prepared
+        code = before.trees[before.lineup.hosts[0].name][0]
+        names = [host.name for host in before.lineup.hosts]
+        earlier = earlier_outputs(self.options, list(lineup.new))
+        carried = carried_outputs(self.folder, names, lineup, result, note, self.display)
+        trees = {
+            host.name: [code, *earlier.get(host.name, ()), *carried.get(host.name, ())] for host in lineup.hosts
+        }
+        made = before.plan
+        prepared = planned(self.opened, self.options, lineup, trees, made.run_id, made.attempt + 1, self.display)
+        push(prepared, self.opened.fanout, self.display)
+        forget_carried(self.folder)
+        self.folder.keep_plan(prepared.plan)
+        self.prepared = prepared
+
+    def _lineup(self, order: Prepare, result: RunResult) -> Lineup | None:
+        """The nodes that are left, in their order, then others for those that were lost; None if too few."""
+        before = self.prepared.lineup
+        nodes = {node.name: node for node in before.nodes}
+        hosts = {host.name: host for host in (*self.opened.all_hosts, *before.hosts)}
+        chosen = [(hosts[name], nodes[name]) for name in order.survivors]
+        order_of_trial = candidates(
+            [host.name for host in self.opened.hosts],
+            [host.name for host, _ in self.opened.spares],
+            [host.name for host in before.hosts],
+            result.lost,
+            order.given_up | self._silent,
+        )
+        new: list[str] = []
+        for name in order_of_trial:
+            if len(new) == order.missing:
+                break
+            node = self._taken(hosts[name], result.lost)
+            if node is not None:
+                chosen.append((hosts[name], node))
+                new.append(name)
+        if len(new) < order.missing:
+            lost = ", ".join(result.lost)
+            self.display.note(
+                f"no spare is left for {lost}: not started again (add hosts to spares: in the inventory)"
+            )
+            return None
+        return Lineup(tuple(host for host, _ in chosen), tuple(node for _, node in chosen), tuple(new))
+
+    def _taken(self, host: Host, lost: Sequence[str]) -> Node | None:
+        """A host to take a lost node's place, if it answers and has nothing to do."""
+        link = self.opened.link(host.name)
+        node = Node(link)
+        try:
+            link.reopen(link.settings.connect_timeout)
+            if host.name in self.nodes:
+                # It had a part in this run: nothing of that may be left.
+                node.stop(self.prepared.plan.run_id, 0.0)
+            held = node.ask(ListRuns(run_id=None, ended=False), RunsHere.from_wire, ASK_LIMIT).runs
+        except OrchError as error:
+            self._silent.add(host.name)
+            self.display.note(f"in the place of {', '.join(lost)}: {error}")
+            return None
+        if held:
+            self.display.note(f"in the place of {', '.join(lost)}: {host.name} is busy with {held[0].run_id}")
+            return None
+        return node
+
+
+def carried_outputs(
+    folder: RunFolder,
+    before: Sequence[str],
+    lineup: Lineup,
+    result: RunResult,
+    note: Callable[[Event], None],
+    display: Display,
+) -> dict[str, list[Snapshot]]:
+    """For nodes that lack the newest version of a file that some node of the run wrote: a tree of these files.
+
+    ``before`` are the nodes of the attempt before. A node that was rank 0 and still is has its own; others get
+    what they lack, where they are rank 0 now or had no part in the run so far. The files must have been collected.
+    """
+    first = lineup.hosts[0].name
+    takers = [name for name in dict.fromkeys((first, *lineup.new)) if name != before[0]]
+    newest: dict[str, tuple[int, str]] = {}
+    for node in {*before, *(host.name for host in lineup.hosts)}:
+        for path, changed in _files(folder.node_folder(node)).items():
+            newest[path] = max(newest.get(path, (0, "")), (changed, node))
+    trees: dict[str, list[Snapshot]] = {}
+    for name in takers:
+        own = _files(folder.node_folder(name))
+        lacking = {path: about for path, about in newest.items() if own.get(path, -1) < about[0]}
+        if not lacking:
+            continue
+        target = folder.path / ".carry" / f"attempt{result.attempt + 1}" / name
+        for path, (_, node) in lacking.items():
+            there = target / path
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(folder.node_folder(node) / path, there)
+        trees[name] = [take(target, obey_ignore_files=False)]
+        sources = sorted({node for _, node in lacking.values()})
+        note(Carried(time=time.time(), node=name, files=tuple(sorted(lacking)), sources=tuple(sources)))
+        display.note(f"{name}: gets {len(lacking)} files that {', '.join(sources)} wrote")
+    for node in before:
+        known = result.nodes[node]
+        if node not in {host.name for host in lineup.hosts} and not _files(folder.node_folder(node)):
+            why = (
+                f": {known.uncollected}"
+                if known.uncollected
+                else "; --collect-every SECONDS would have fetched it"
+            )
+            display.note(f"{node} is gone with what it wrote{why}")
+        elif takers and known.lacking:
+            missing = f"{', '.join(takers)}: starts without the newest snapshot of {node}, {known.lacking}"
+            note(NotCarried(time=time.time(), node=takers[0], path=known.lacking, source=node))
+            display.note(missing)
+    return trees
+
+
+def forget_carried(folder: RunFolder) -> None:
+    """The carried files are on their nodes; the copies made for that can go."""
+    shutil.rmtree(folder.path / ".carry", ignore_errors=True)
+
+
+def _files(folder: Path) -> dict[str, int]:
+    """The files below a folder with their time of change in ns."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_mtime_ns
+        for path in folder.rglob("*")
+        if path.is_file() and not path.is_symlink() and path != folder / PART
+    }

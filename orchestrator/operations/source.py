@@ -1,0 +1,96 @@
+"""What the user named -> what runs, and the folder that has to be on the nodes for it."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib.util
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.core.launch.plan import Workload
+from orchestrator.errors import UsageError
+
+PROJECT_MARKS = (".git", "pyproject.toml", ".orchignore")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A workload and the root of the folder it is synced from."""
+
+    workload: Workload
+    root: Path
+
+
+def bundled() -> dict[str, Path]:
+    """The workloads that come with orch: name -> file."""
+    spec = importlib.util.find_spec("workloads")
+    if spec is None or not spec.submodule_search_locations:
+        return {}
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    return {file.stem.replace("_", "-"): file for file in sorted(folder.glob("[a-z]*.py"))}
+
+
+def described() -> dict[str, str]:
+    """The workloads that come with orch: name -> the first line that each says of itself."""
+    found = {}
+    for name, file in bundled().items():
+        # Read, not imported: the control machine needs no torch.
+        docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+        found[name] = docstring.partition("\n")[0]
+    return found
+
+
+def resolve(name: str, *, is_module: bool = False, project: Path | None = None) -> Source:
+    """Find a bundled workload by name, a script by path, or a module of the project around this folder.
+
+    Raises UsageError that names what exists.
+    """
+    here = Path.cwd()
+    if is_module:
+        root = _checked(project) if project else project_of(here)
+        cwd = os.path.relpath(here, root) if here.is_relative_to(root) else "."
+        return Source(Workload(f"-m {name}", "module", name, cwd, project_name(root)), root)
+    known = bundled()
+    if name in known:
+        file = known[name]
+        return Source(Workload(name, "script", file.name, ".", "orch-workloads"), file.parent)
+    script = (here / name).resolve()
+    if not script.is_file():
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"bundled workloads: {', '.join(known)}"
+        raise UsageError(f"no workload or script {name!r}", remedy=hint)
+    root = _checked(project) if project else project_of(script.parent)
+    if not script.is_relative_to(root):
+        raise UsageError(f"{name} is not in the project folder {root}", remedy="pass another --project")
+    folder = here if here.is_relative_to(root) else script.parent
+    cwd, target = os.path.relpath(folder, root), os.path.relpath(script, folder)
+    # A script whose name looks like an option must not be taken for one.
+    target = f"./{target}" if target.startswith("-") else target
+    return Source(Workload(script.name, "script", target, cwd, project_name(root)), root)
+
+
+def project_of(folder: Path) -> Path:
+    """The nearest folder above that looks like a project's root, else the folder itself.
+
+    Never a home folder: there may be a repository of dot files in it.
+    """
+    for candidate in (folder, *folder.parents):
+        if candidate == Path.home():
+            break
+        if any((candidate / mark).exists() for mark in PROJECT_MARKS):
+            return candidate
+    return folder
+
+
+def _checked(project: Path) -> Path:
+    if not project.is_dir():
+        raise UsageError(f"--project {project} is not a folder")
+    return project.resolve()
+
+
+def project_name(root: Path) -> str:
+    """The project's folder on the nodes."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", root.name).lstrip(".-") or "project"

@@ -1,0 +1,69 @@
+"""What doctor and the preflight saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from orchestrator.core.checks.findings import Examined, Finding, merged
+from orchestrator.core.inventory.hostrange import folded
+from orchestrator.core.text.secret import masked
+from orchestrator.errors import OrchError
+from orchestrator.ui.console import Screen
+from orchestrator.ui.display import Display
+
+
+def show_findings(display: Display, findings: Sequence[Finding]) -> None:
+    """What the preflight found."""
+    for finding in findings:
+        style = "bold red" if finding.severity == "fail" else "bold yellow"
+        display.err.print(Text.assemble((f"{finding.severity}: ", style), masked(str(finding))))
+
+
+def show_examination(
+    display: Display, examined: Examined, findings: Sequence[Finding], errors: Sequence[OrchError], seconds: float
+) -> None:
+    """What doctor saw, on stdout: what each group of equal hosts is, then what is wrong, the worst first."""
+    groups: dict[str, list[str]] = {}
+    accused = {name for finding in findings for name in finding.nodes}
+    for host in examined.hosts:
+        state = "see below" if host.name in accused else "ok"
+        groups.setdefault(f"{state}  {machine(examined, host.name)}", []).append(host.name)
+    out = Screen(no_color=not display.coloured)
+    for text, names in groups.items():
+        style = "green" if text.startswith("ok") else "yellow"
+        out.print(Text.assemble((folded(names), "bold"), ": ", (text, style)))
+    for error in errors:
+        out.print(Text.assemble(("fail: ", "bold red"), masked(str(error))))
+    for finding in merged(findings):
+        style = {"fail": "bold red", "warn": "bold yellow"}.get(finding.severity, "dim")
+        where = finding.where if finding.pair else folded(finding.nodes)
+        said = masked(finding.what + (f" → {finding.remedy}" if finding.remedy else ""))
+        out.print(Text.assemble((f"{finding.severity}: ", style), (where, "bold"), f": {said}"))
+    failed = len(errors) + sum(1 for finding in findings if finding.severity == "fail")
+    warned = sum(1 for finding in findings if finding.severity == "warn")
+    pairs = sum(len(others) for others in examined.probes.values())
+    counts = [(failed, "failure"), (warned, "warning")]
+    told = ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts if count)
+    out.print(
+        f"{len(examined.hosts) + len(errors)} hosts, {pairs} pairs, {seconds:.1f} s: {told or 'all is well'}"
+    )
+
+
+def machine(examined: Examined, name: str) -> str:
+    """A node in a few words."""
+    facts, memory = examined.facts[name], examined.parts(name).memory
+    system = examined.system(name)
+    python = facts.python
+    words = [
+        system.os or facts.system,
+        f"Python {python.version}" if python.version else "no Python",
+        f"torch {python.torch}" if python.torch else "no torch",
+        f"{memory.cores if memory is not None else '?'} cores",
+        f"{memory.total / 1e9 if memory is not None else 0:.0f} GB",
+    ]
+    gpus = examined.parts(name).gpus or ()
+    if gpus:
+        words.append(f"{len(gpus)} x {gpus[0]['name']}")
+    return ", ".join(words)

@@ -1,0 +1,99 @@
+"""A plan, and the settings of a run before it starts."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.core.launch.plan import LaunchPlan
+from orchestrator.core.launch.torchrun import as_json, as_ps1, as_sh, commands
+from orchestrator.core.text.secret import masked_words, redacted
+from orchestrator.ui.display import Display
+
+
+def show_settings(display: Display, plan: LaunchPlan, environments: Sequence[str]) -> None:
+    """A run's settings before it starts, so that the reader learns the command behind it."""
+    display.err.print(settings_grid(plan, environments))
+    display.err.print(plan_table(plan))
+    for note in plan.notes:
+        display.note(f"note: {note}")
+    display.err.print(Text("on each node (orch plan shows it whole): " + short_command(plan), style="dim"))
+
+
+def show_plan(display: Display, plan: LaunchPlan, form: str) -> None:
+    """A plan on stdout as ``table``, ``sh``, ``ps1`` or ``json``."""
+    if form == "table":
+        display.out.print(plan_table(plan))
+        for each in commands(plan):
+            display.out.print(Text(f"\n{each.node}: cd {each.cwd}", style="bold"))
+            for name, value in redacted(each.env).items():
+                display.out.print(Text(f"  {name}={value}", style="dim"))
+            display.out.print(Text(f"  {shlex.join(masked_words(each.argv))}"))
+            for path, text in each.files.items():
+                display.out.print(Text(f"  {path}:", style="dim"))
+                display.out.print(
+                    Text("".join(f"    {line}\n" for line in text.splitlines()), style="dim"), end=""
+                )
+        for note in plan.notes:
+            display.note(f"note: {note}")
+    else:
+        # As it is: a control character in a word of the user's belongs to it.
+        display.write_bytes(
+            {"sh": as_sh, "ps1": as_ps1, "json": as_json}[form](plan).encode("utf-8", "surrogateescape")
+        )
+
+
+def plan_table(plan: LaunchPlan) -> Table:
+    """The nodes of a plan, in node_rank order."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("node_rank", "node", "nproc_per_node", "ranks", "address", "interface"):
+        table.add_column(heading)
+    for node in plan.nodes:
+        first = node.first_rank
+        last = None if first is None else first + node.nproc_per_node - 1
+        ranks = "by torchrun" if first is None else str(first) if first == last else f"{first}-{last}"
+        values = [str(node.node_rank), node.node, str(node.nproc_per_node), ranks]
+        table.add_row(*values, node.address or "-", node.interface or "chosen by torch")
+    return table
+
+
+def settings_grid(plan: LaunchPlan, environments: Sequence[str]) -> Table:
+    """A run's settings, name and value a row."""
+    spec = plan.spec
+    head = [
+        ("run", plan.run_id),
+        ("workload", " ".join([spec.workload.name, *masked_words(spec.args)])),
+        ("backend", plan.backend),
+        ("nnodes", plan.nnodes),
+        ("world_size", str(plan.world_size)),
+        ("master_addr", plan.master_addr),
+        ("master_port", str(plan.master_port)),
+        ("rendezvous", _rendezvous(plan)),
+        ("environment", "; ".join(environments)),
+    ]
+    if spec.env:
+        head.append(("variables", " ".join(f"{name}={value}" for name, value in redacted(spec.env).items())))
+    grid = Table.grid(padding=(0, 2))
+    for name, value in head:
+        grid.add_row(Text(name, style="dim"), Text(value, overflow="fold"))
+    return grid
+
+
+def _rendezvous(plan: LaunchPlan) -> str:
+    if plan.rdzv_backend == "static":
+        return "static"
+    return f"{plan.rdzv_backend}, endpoint {plan.rdzv_endpoint}, id {plan.rdzv_id}"
+
+
+def short_command(plan: LaunchPlan) -> str:
+    """A node's command without what differs from node to node and what only orch cares for."""
+    shown = []
+    for word in masked_words(commands(plan)[0].argv):
+        if word.startswith("--node_rank="):
+            word = "--node_rank=<node_rank>"
+        if not word.startswith(("--log_dir", "--redirects")):
+            shown.append(word if word.startswith("--node_rank") else shlex.quote(word))
+    return " ".join(shown)

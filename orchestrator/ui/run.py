@@ -1,0 +1,244 @@
+"""A run while it goes on, and how it ended: output with its node and rank, events, the view of its nodes."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.core.run.output import Output, Sample
+from orchestrator.core.run.result import RunResult
+from orchestrator.core.text.escapes import harmless
+from orchestrator.core.text.lines import LineAssembler
+from orchestrator.protocol import events
+from orchestrator.protocol.events import Event, to_line
+from orchestrator.ui.console import STATE_STYLES
+from orchestrator.ui.display import Display
+from orchestrator.ui.view import Block, View
+
+if TYPE_CHECKING:
+    # Its table of signatures takes a while to compile, and only a failed run needs it.
+    from orchestrator.core.diagnosis.diagnosis import Diagnosis
+
+COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_green", "bright_magenta")
+ANSI = dict(zip(COLOURS, (36, 32, 33, 35, 34, 96, 92, 95), strict=True))
+# How often a progress bar that redraws itself is shown, in seconds: on a terminal, and elsewhere.
+PROGRESS_EVERY = (1.0, 10.0)
+
+
+class RunDisplay:
+    """What is shown of one run."""
+
+    def __init__(self, display: Display) -> None:
+        self.display = display
+        self._assemblers: dict[tuple[str, str, str, int], LineAssembler] = {}
+        self._progress_shown: dict[tuple[str, str, str], float] = {}
+        self._colours: dict[str, str] = {}
+        self._view: View | None = None
+        self._live: Live | None = None
+
+    @contextmanager
+    def attempt(self, run_id: str, workload: str, attempt: int, nodes: Sequence[str]) -> Iterator[None]:
+        """An attempt goes on on these nodes: on a terminal a view of them stays below the output meanwhile."""
+        if attempt > 1:
+            self.display.note(f"attempt {attempt} on {', '.join(nodes)}")
+        if self.display.err.is_terminal and not self.display.as_json:
+            self._view = View(run_id, workload, attempt, nodes, self.display.err)
+            self._live = Live(
+                get_renderable=self._view.__rich__,
+                console=self.display.err,
+                refresh_per_second=2,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start()
+        try:
+            yield
+        finally:
+            self.end_of_output()
+
+    def recall(self, events: Sequence[Event]) -> None:
+        """What happened before this display began to look."""
+        if self._view is not None:
+            for event in events:
+                self._view.event(event)
+
+    def output(self, output: Output) -> None:
+        """A piece of output: whole lines with the node and rank before them. torchrun's own only if verbose."""
+        if self._view is not None:
+            self._view.output(output)
+        if output.skipped:
+            self.display.note(f"{output.node}: {output.skipped} bytes of {output.name} before this are not shown")
+            return
+        if output.stream == "torchrun" and not (self.display.verbose or self.display.as_json):
+            # Harmless warnings, and pages of traceback at every stop. Its log has them.
+            return
+        key = (output.node, _label(output), output.stream)
+        # What a rank printed before torchrun started it again is not continued.
+        assembler = self._assemblers.get(whole := (*key, output.restart))
+        if assembler is None:
+            assembler = self._assemblers[whole] = LineAssembler(
+                b"" if self.display.as_json else self._prefix(output)
+            )
+        lines = assembler.feed(output.data)
+        if self.display.as_json:
+            self.display.write_bytes(_json_lines(key, lines))
+        elif lines:
+            # torchrun's own words are progress, not the workload's output.
+            self._write_lines(lines, 2 if output.stream == "torchrun" else 1)
+        elif progress := assembler.progress():
+            now = time.monotonic()
+            every = PROGRESS_EVERY[0 if self.display.terminal else 1]
+            if now - self._progress_shown.get(key, now - every) >= every:
+                self._progress_shown[key] = now
+                self._write_lines(progress + b"\n", 1)
+
+    def sample(self, sample: Sample) -> None:
+        """How busy a node is."""
+        if self._view is not None:
+            self._view.sample(sample)
+
+    def event(self, event: Event) -> None:
+        """An event of a run."""
+        if self.display.as_json:
+            self.display.write_bytes(to_line(event).encode() + b"\n")
+            return
+        if self._view is not None:
+            self._view.event(event)
+        told = _told(event)
+        if told is not None:
+            self.display.note(told)
+        elif self.display.verbose:
+            about = event.to_wire()
+            fields = " ".join(f"{key}={about[key]}" for key in about if key not in ("event", "time", "node"))
+            self.display.note(f"{event.node or '-'}: {event.KIND} {fields}")
+
+    def detached(self, run_id: str) -> None:
+        """How to come back to a run that goes on; its id is the command's result."""
+        if self.display.as_json:
+            self.display.write_bytes(json.dumps({"event": "detached", "run_id": run_id}).encode() + b"\n")
+            return
+        self.display.note(f"the run goes on: orch logs -f {run_id}, orch attach {run_id}, orch stop {run_id}")
+        self.display.write(f"{run_id}\n")
+
+    def diagnosis(self, found: Diagnosis) -> None:
+        """What went wrong, where, why, and what helps."""
+        self.display.err.print(Text.assemble(("failed: ", "bold red"), found.what))
+        self.display.err.print(Text.assemble(("  cause: ", "dim"), found.cause))
+        for line in found.evidence[:3]:
+            if line not in found.cause:
+                self.display.err.print(Text.assemble(("  seen: ", "dim"), line))
+        self.display.err.print(Text.assemble(("  remedy: ", "dim"), found.remedy))
+
+    def summary(self, result: RunResult, folder: Path, found: Diagnosis | None, last_lines: Sequence[str]) -> None:
+        """How each node ended, what went wrong and that rank's last lines, and where everything is."""
+        self.display.err.print(nodes_table(result))
+        for node in result.nodes.values():
+            for left in node.left:
+                self.display.note(f"{node.node}: left there: {left}")
+            for alive in node.alive:
+                self.display.note(f"{node.node}: could not be ended: {alive}")
+        if found is not None:
+            for line in last_lines:
+                self.display.err.print(Text(f"  {line}", style="dim"))
+            self.diagnosis(found)
+        self.display.err.print(Text.assemble(("outputs, logs and events: ", "dim"), str(folder)))
+
+    def end_of_output(self) -> None:
+        """Show the last lines that lack a newline, and end the view."""
+        for (node, label, stream, _), assembler in self._assemblers.items():
+            line = assembler.flush()
+            if self.display.as_json:
+                self.display.write_bytes(_json_lines((node, label, stream), line))
+            elif line:
+                self._write_lines(line, 2 if label == "torchrun" else 1)
+        self._assemblers.clear()
+        if self._live is not None:
+            self._live.stop()
+            self._live = self._view = None
+
+    def _prefix(self, output: Output) -> bytes:
+        text = f"[{output.node}:{_label(output)}{' err' if output.stream == 'stderr' else ''}]"
+        if not self.display.coloured:
+            return text.encode() + b" "
+        colour = self._colours.setdefault(output.node, COLOURS[len(self._colours) % len(COLOURS)])
+        weight = "2;" if output.stream != "stdout" else ""
+        return f"\x1b[{weight}{ANSI[colour]}m{text}\x1b[0m ".encode()
+
+    def _write_lines(self, lines: bytes, descriptor: int) -> None:
+        """Lines of output: above the view if there is one on that terminal, else straight to the descriptor."""
+        terminal = os.isatty(descriptor)
+        if terminal:
+            lines = harmless(lines)
+        if self._live is not None and terminal:
+            self.display.err.print(Block(lines.decode("utf-8", "replace")), end="", soft_wrap=True)
+        else:
+            self.display.write_bytes(lines, descriptor)
+
+
+def _json_lines(key: tuple[str, str, str], lines: bytes) -> bytes:
+    """Whole lines as events; bytes that are not UTF-8 are written as escapes."""
+    node, label, stream = key
+    about = {"event": "log", "node": node, "rank": int(label) if label.isdigit() else label, "stream": stream}
+    texts = lines.decode("utf-8", "backslashreplace").split("\n")[:-1]
+    return "".join(json.dumps({**about, "line": text}) + "\n" for text in texts).encode()
+
+
+def _allowed(stop: events.StopRequested) -> str:
+    """How long a stop may take; its user can cut it short."""
+    again = "; Ctrl-C again ends them now" if stop.by_user else ""
+    return f" (ranks have {stop.grace:g} s to end{again})" if stop.grace else ""
+
+
+def _told(event: Event) -> str | None:
+    """The line that an event is worth to everybody, or None."""
+    match event:
+        case events.StopRequested():
+            return f"stopping: {event.reason}" + _allowed(event)
+        case events.StopFailed():
+            return f"{event.node}: could not be told to stop: {event.reason}"
+        case events.Reconnecting():
+            return f"{event.node}: connection lost ({event.reason}); trying again"
+        case events.Reconnected():
+            return f"{event.node}: connected again"
+        case events.NodeLost():
+            return f"{event.node}: lost, {event.reason}"
+        case events.Orphaned():
+            what = "the machine was started anew" if event.rebooted else "the run's supervisor was killed"
+            return f"{event.node}: {what}"
+        case events.Swept():
+            return f"{event.node}: ended {event.processes} processes that were left over"
+        case events.Fenced():
+            return f"{event.node}: is back; what it still ran of this run was ended"
+        case events.RankFailed():
+            return f"{event.node}: rank {event.rank} failed"
+    return None
+
+
+def _label(output: Output) -> str:
+    if output.stream == "torchrun":
+        return "torchrun"
+    return str(output.rank) if output.rank is not None else f"local{output.local_rank}"
+
+
+def nodes_table(result: RunResult) -> Table:
+    """How each node of a run ended."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("node", "result", "exit", "duration", "outputs"):
+        table.add_column(heading)
+    for node in result.nodes.values():
+        style = STATE_STYLES.get(node.state, "")
+        code = "-" if node.exit_code is None else str(node.exit_code)
+        code = f"signal {node.signal}" if node.signal else code
+        took = f"{node.duration:.1f} s" if node.duration is not None else "-"
+        table.add_row(node.node, Text(node.state, style=style), code, took, f"{node.collected} files")
+    return table

@@ -1,0 +1,61 @@
+"""A list of runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.core.checks.nodes import age
+from orchestrator.core.inventory.hostrange import folded
+from orchestrator.core.run.listing import Run
+from orchestrator.ui.console import STATE_STYLES, Screen
+from orchestrator.ui.display import Display
+
+
+def show_runs(display: Display, runs: Sequence[Run], everything: bool) -> None:
+    """A list of runs on stdout; with ``--json`` one object a line."""
+    if display.as_json:
+        for run in runs:
+            display.write(json.dumps(asdict(run)) + "\n")
+        return
+    if not runs:
+        display.write("no runs\n" if everything else "nothing runs (orch ps --all shows what has ended)\n")
+        return
+    table = runs_table(runs)
+    if display.terminal:
+        display.out.print(table, soft_wrap=False)
+        return
+    plain = Screen(width=2000, color_system=None)
+    with plain.capture() as captured:
+        plain.print(table)
+    display.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+def runs_table(runs: Sequence[Run]) -> Table:
+    """Runs, one a row; the last columns give way where there is no room."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    rows = [_run_cells(run) for run in runs]
+    for position, heading in enumerate(
+        ("run", "workload", "age", "nodes", "ranks", "state", "owner", "last line")
+    ):
+        # The last two give way where there is no room.
+        width = max(len(heading), *(len(row[position]) for row in rows)) if position < 6 else None
+        table.add_column(heading, no_wrap=True, overflow="ellipsis", min_width=width)
+    for run, row in zip(runs, rows, strict=True):
+        row[5] = Text(row[5].plain, style=STATE_STYLES.get(run.state, ""))
+        table.add_row(*row)
+    return table
+
+
+def _run_cells(run: Run) -> list[Text]:
+    """A run as ``orch ps`` shows it."""
+    state = f"{run.state} ({run.leftovers} processes)" if run.leftovers else run.state
+    state += f", attempt {run.attempt}" if run.attempt > 1 else ""
+    nodes = folded(run.nodes) + (f" (no answer: {folded(run.missing)})" if run.missing else "")
+    since = "-" if run.age is None else age(run.age)
+    words = (run.run_id, run.workload, since, nodes, str(run.ranks), state, run.owner, run.last_line or "")
+    return [Text(word) for word in words]

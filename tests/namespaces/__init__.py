@@ -1,0 +1,21 @@
+"""Hosts made of Linux namespaces with a real sshd each, for tests and benchmarks. Needs root."""
+
+import os
+
+from tests.namespaces.host import NodeHost, Process
+from tests.namespaces.namespaces import Cluster, missing
+from tests.namespaces.switch import ClusterError
+
+__all__ = ["Cluster", "ClusterError", "NodeHost", "Process", "missing", "require"]
+
+
+def require() -> None:
+    """For fixtures: skips the test where no cluster can be made, and fails it where ``CI`` is set."""
+    import pytest  # benchmarks use this package without it
+
+    reason = missing()
+    if reason is None:
+        return
+    if os.environ.get("CI"):
+        pytest.fail(f"CI has to make the cluster: {reason}")
+    pytest.skip(reason)

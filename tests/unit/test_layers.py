@@ -1,0 +1,147 @@
+"""The folder says what code may touch: see "Layers" in docs/architecture.md."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "orchestrator"
+MAY = {
+    "errors": set(),
+    "protocol": {"protocol"},
+    "node": {"node", "protocol"},
+    "core": {"core", "errors", "protocol"},
+    "engine": {"engine", "core", "errors", "protocol"},
+    "ui": {"ui", "core", "errors", "protocol"},
+    "local": {"local", "core", "errors", "protocol"},
+    "remote": {"remote", "core", "errors", "protocol"},
+    "sandbox": {"sandbox", "errors"},
+    "operations": {"operations", "engine", "ui", "local", "remote", "sandbox", "core", "errors", "protocol"},
+    "commands": {
+        "commands",
+        "operations",
+        "engine",
+        "ui",
+        "local",
+        "remote",
+        "sandbox",
+        "core",
+        "errors",
+        "protocol",
+    },
+    "options": {"operations", "remote", "core", "errors"},
+    "cli": {"options", "commands", "operations", "ui", "errors"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+# What a pure function has no use for.
+WORLD = {
+    "os",
+    "socket",
+    "subprocess",
+    "threading",
+    "asyncio",
+    "time",
+    "shutil",
+    "tempfile",
+    "fcntl",
+    "fabric",
+    "paramiko",
+}
+# It reads a project's files: that is what it is for.
+READS_FILES = PACKAGE / "core" / "transfer" / "snapshot.py"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def layer_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(file: Path) -> Iterator[str]:
+    """The absolute names of all that a file imports."""
+    package = ["orchestrator", *file.relative_to(PACKAGE).parts[:-1]]
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def test_imports_run_one_way() -> None:
+    for file in FILES:
+        for name in imports(file):
+            first, _, rest = name.partition(".")
+            if first == "orchestrator" and rest != "__version__":
+                assert rest.split(".")[0] in MAY[layer_of(file)], f"{file} imports {name}"
+
+
+def test_there_is_one_door_for_ssh() -> None:
+    for file in FILES:
+        if {name.partition(".")[0] for name in imports(file)} & {"fabric", "paramiko"}:
+            assert file == PACKAGE / "remote" / "ssh.py", file
+
+
+@pytest.mark.parametrize("layer", ["node", "protocol"])
+def test_what_goes_to_nodes_needs_the_standard_library_alone(layer: str) -> None:
+    for file in (PACKAGE / layer).rglob("*.py"):
+        for name in imports(file):
+            first = name.partition(".")[0]
+            # For the type checker only: no node executes that line.
+            if first != "orchestrator" and not name.startswith("typing_extensions."):
+                assert first in sys.stdlib_module_names, f"{file} imports {name}"
+
+
+def test_the_core_is_pure() -> None:
+    for file in (PACKAGE / "core").rglob("*.py"):
+        if file != READS_FILES:
+            assert not {name.partition(".")[0] for name in imports(file)} & WORLD, file
+
+
+def test_the_workloads_know_nothing_of_orch() -> None:
+    for file in (ROOT / "workloads").glob("*.py"):
+        assert "orchestrator" not in file.read_text(), file
+
+
+def test_no_room_is_too_full() -> None:
+    for folder in {file.parent for file in FILES}:
+        assert len([file for file in folder.glob("*.py") if file.name != "__init__.py"]) <= 16, folder
+
+
+@pytest.mark.parametrize(
+    ("words", "never"),
+    [
+        (
+            [
+                "-c",
+                "import orchestrator.ui.run, orchestrator.ui.doctor, orchestrator.ui.plan, orchestrator.ui.runs",
+            ],
+            {"fabric", "paramiko"},
+        ),
+        (["-m", "orchestrator", "--help"], {"fabric", "paramiko", "torch"}),
+        (["-m", "orchestrator", "plan", "--offline", "hello", "--nproc", "1"], {"fabric", "torch"}),
+    ],
+)
+def test_what_is_not_needed_is_not_loaded(words: list[str], never: set[str], tmp_path: Path) -> None:
+    (tmp_path / "hosts.yaml").write_text("hosts: {a: {address: 192.0.2.1}}")
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *words],
+        env={"PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    loaded = {
+        line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")
+    }
+    assert "orchestrator" in loaded and not loaded & never

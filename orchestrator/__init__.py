@@ -1,3 +1,22 @@
-"""orch: multi-node PyTorch training on machines that answer SSH."""
+"""orch: multi-node PyTorch training on machines that answer SSH. ``Cluster`` is the Python API."""
 
-__version__ = "0.1.0"
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.2.0"
+
+if TYPE_CHECKING:
+    from orchestrator.api import Cluster, Examination, Line, Run
+    from orchestrator.errors import OrchError
+
+__all__ = ["Cluster", "Examination", "Line", "OrchError", "Run", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    # The command line imports this package, too, and does not pay for SSH before it needs it.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from orchestrator import api
+
+    return getattr(api, name)

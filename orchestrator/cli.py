@@ -99,7 +99,7 @@ def plan(form: str, offline: bool, **options: Any) -> int:
 @cli.command()
 def workloads() -> int:
     """List the training and message-passing scripts that come with orch."""
-    from orchestrator.operations.source import described
+    from orchestrator.operations.run.source import described
     from orchestrator.ui.display import Display
 
     Display().named(described())
@@ -111,7 +111,7 @@ def workloads() -> int:
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED, required=True, metavar="-- CMD [ARGS]")
 def execute(argv: Sequence[str], **options: Any) -> int:
     """Run one command on every host; equal output is shown once."""
-    from orchestrator.commands.exec import execute as command
+    from orchestrator.commands.exec import run_everywhere as command
     from orchestrator.ui.display import Display
 
     return command(target(options), argv, Display())
@@ -139,8 +139,8 @@ def doctor(
     **options: Any,
 ) -> int:
     """Check every host, every pair of hosts, and that all agree; each finding names what mends it."""
-    from orchestrator.commands.doctor import DoctorOptions
     from orchestrator.commands.doctor import doctor as command
+    from orchestrator.operations.survey import DoctorOptions
     from orchestrator.ui.display import Display
 
     display = Display(as_json=as_json)
@@ -190,8 +190,8 @@ def sync(
     **options: Any,
 ) -> int:
     """Push the project folder to every host, verified by hash, build env:, and pass data on."""
-    from orchestrator.commands.sync import SyncOptions
     from orchestrator.commands.sync import sync as command
+    from orchestrator.operations.delivery.syncing import SyncOptions
     from orchestrator.ui.display import Display
 
     if sum([check, dry_run, watch, prune]) > 1:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,39 +12,20 @@ from orchestrator.commands.run import run
 from orchestrator.core.checks.catalogue import check
 from orchestrator.core.checks.findings import Examined, Finding
 from orchestrator.core.checks.report import as_json
-from orchestrator.core.checks.software import parsed
 from orchestrator.core.inventory.target import Target
-from orchestrator.core.launch.plan import DEFAULT_PORT, RunSpec
+from orchestrator.core.launch.plan import RunSpec
 from orchestrator.errors import NodeUnreachable, OrchError, PreflightError, UsageError
-from orchestrator.operations.asked import RunOptions
-from orchestrator.operations.cluster import OpenCluster, open_cluster
+from orchestrator.operations.cluster import open_cluster
 from orchestrator.operations.mending import mend
-from orchestrator.operations.source import project_name, project_of, resolve
-from orchestrator.operations.survey import ALL_PARTS, dialled, facts_request
-from orchestrator.remote.ping import ping
-from orchestrator.remote.probing import ask
+from orchestrator.operations.run.asked import RunOptions
+from orchestrator.operations.run.source import resolve
+from orchestrator.operations.survey import DoctorOptions, survey
 from orchestrator.ui.display import Display
 from orchestrator.ui.doctor import show_examination
 from orchestrator.ui.html import as_html
 
-# How long streams between nodes are timed with --deep, in seconds.
-DEEP_SECONDS = 3.0
+# How long a rehearsal may take, in seconds.
 REHEARSAL_LIMIT = 60.0
-
-
-@dataclass(frozen=True)
-class DoctorOptions:
-    """What ``orch doctor`` was asked for. ``agree`` is asked before each mend; None: nothing is mended.
-
-    ``mesh``: whether every node must be able to log in to every other.
-    """
-
-    backend: str = "auto"
-    port: int | None = None
-    deep: bool = False
-    html: Path | None = None
-    mesh: bool = False
-    agree: Callable[[str], bool] | None = None
 
 
 def doctor(target: Target, options: DoctorOptions, display: Display) -> int:
@@ -55,11 +35,11 @@ def doctor(target: Target, options: DoctorOptions, display: Display) -> int:
     """
     began, made = time.monotonic(), 0
     with open_cluster(target, spares_too=True, interpreters=True) as opened:
-        examined, errors = look(opened, options, display)
+        examined, errors = survey(opened, options, display)
         findings = check(examined) if examined.hosts else ()
         _show(examined, findings, errors, time.monotonic() - began, display)
         if options.agree is not None and (findings or errors):
-            made = mend(opened, target.hosts_file, examined, findings, errors, options.agree, display)
+            made = mend(opened, target.hosts_file, findings, errors, options.agree, display)
             display.note(f"{made} mended")
     failed = bool(errors) or any(each.severity == "fail" for each in findings)
     if options.deep and not display.as_json and not failed:
@@ -85,57 +65,6 @@ def rehearse(target: Target, options: DoctorOptions, display: Display) -> int:
     with TemporaryDirectory() as folder:
         asked = RunOptions(spec, source, Path(folder), check=False, limit=REHEARSAL_LIMIT)
         return run(target, asked, display)
-
-
-def look(opened: OpenCluster, options: DoctorOptions, display: Display) -> tuple[Examined, list[OrchError]]:
-    """Everything about the hosts that answer, and why others do not."""
-    with display.stage(f"connecting to {len(opened.hosts)} hosts"):
-        nodes, errors = opened.connect_some()
-    hosts = [host for host in opened.hosts if host.name in {node.name for node in nodes}]
-    fixed = options.port or opened.inventory.rendezvous.port
-    project = project_of(Path.cwd())
-    wanted = requirements_of(project)
-    requests = {
-        host.name: facts_request(host, ALL_PARTS).replace(
-            names=tuple(dict.fromkeys(name for other in hosts for name in (other.name, other.address))),
-            packages=tuple(each.name for each in parsed(wanted)),
-            project=project_name(project),
-        )
-        for host in hosts
-    }
-    if hosts:
-        first = hosts[0].name
-        port = fixed or DEFAULT_PORT
-        requests[first] = requests[first].replace(master_port=port, port_fixed=fixed is not None)
-    dialled_at = {link.host.name: link.address for link in opened.links if not link.host.jump}
-    reached = {node.name: dialled_at[node.name] for node in nodes if node.name in dialled_at}
-    with ThreadPoolExecutor(1) as beside, display.stage("asking every host"):
-        # A sandbox's hosts are this machine.
-        pinging = beside.submit(ping, {} if opened.inventory.sandbox else reached)
-        answers, silent = ask(nodes, requests, opened.fanout)
-        pings = pinging.result()
-    examined = Examined(
-        hosts=tuple(host for host in hosts if host.name in answers),
-        facts={name: answer.facts for name, answer in answers.items()},
-        port=fixed,
-        backend=options.backend,
-        pings=pings,
-        requirements=wanted,
-        one_machine=opened.inventory.sandbox,
-    )
-    with display.stage(f"dialling between {len(answers)} hosts"):
-        interface, seconds = opened.inventory.rendezvous.interface, DEEP_SECONDS if options.deep else None
-        mesh = options.mesh or options.backend == "mpi"
-        examined = dialled(examined, answers, interface, thorough=True, seconds=seconds, mesh=mesh)
-    return examined, [*errors, *silent]
-
-
-def requirements_of(project: Path) -> tuple[str, ...]:
-    """The lines of a project's requirements.txt; none where it has none."""
-    try:
-        return tuple((project / "requirements.txt").read_text(encoding="utf-8", errors="replace").splitlines())
-    except OSError:
-        return ()
 
 
 def _show(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.commands.attach import TAIL, find_members
 from orchestrator.core.inventory.target import Target
 from orchestrator.core.launch.plan import ranks_of
 from orchestrator.core.run.machine import following
@@ -12,9 +11,11 @@ from orchestrator.core.run.policy import Policy
 from orchestrator.core.run.result import nothing_yet
 from orchestrator.engine.engine import Engine
 from orchestrator.errors import HostErrors, UsageError
-from orchestrator.operations.aftermath import NoErrands
 from orchestrator.operations.cluster import open_cluster
-from orchestrator.operations.recording import Printing
+from orchestrator.operations.run.aftermath import NoErrands
+from orchestrator.operations.run.members import find_members
+from orchestrator.operations.run.recording import Printing
+from orchestrator.operations.run.running import TAIL
 from orchestrator.protocol.run import Follow
 from orchestrator.remote.listener import Listener
 from orchestrator.ui.display import Display

@@ -8,7 +8,7 @@ from orchestrator.core.inventory.hosts import select
 from orchestrator.core.inventory.target import Target
 from orchestrator.core.launch.plan import LaunchPlan, assumed_facts, plan
 from orchestrator.local.hosts_file import environments_of, in_their_environments, read_inventory
-from orchestrator.operations.asked import RunOptions, new_run_id
+from orchestrator.operations.run.asked import RunOptions, new_run_id
 from orchestrator.ui.display import Display
 
 
@@ -26,7 +26,7 @@ def preview(target: Target, options: RunOptions, display: Display, *, offline: b
         return replace(made, notes=(*made.notes, note))
     # What connects takes a while to load.
     from orchestrator.operations.cluster import open_cluster
-    from orchestrator.operations.launching import prepare
+    from orchestrator.operations.run.launching import prepare
 
     with open_cluster(target, interpreters=True) as opened:
         return prepare(opened, options, display).plan

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from orchestrator.core.inventory.target import Target
-from orchestrator.core.run.listing import NodeRun, joined
-from orchestrator.errors import HostErrors, OrchError
-from orchestrator.operations.cluster import OpenCluster, open_cluster
-from orchestrator.protocol.run import ListRuns, RunsHere
-from orchestrator.remote.fanout import on_all
-from orchestrator.remote.node import Node
-from orchestrator.remote.ssh import Connection
+from orchestrator.core.run.listing import joined
+from orchestrator.errors import HostErrors
+from orchestrator.operations.cluster import open_cluster
+from orchestrator.operations.run.members import ask_runs
 from orchestrator.ui.display import Display
 from orchestrator.ui.runs import show_runs
 
@@ -24,22 +21,3 @@ def ps(target: Target, everything: bool, display: Display) -> int:
     if errors:
         raise HostErrors(errors, len(opened.hosts))
     return 0
-
-
-def ask_runs(
-    opened: OpenCluster, run_id: str | None, *, ended: bool
-) -> tuple[list[tuple[Node, list[NodeRun]]], list[OrchError]]:
-    """Connect to every host and ask for its runs: those of each node that answered, and why others did not."""
-
-    def ask(link: Connection) -> tuple[Node, list[NodeRun]]:
-        link.open()
-        node = Node(link)
-        if not ended and node.idle():
-            return node, []
-        request = ListRuns(run_id=run_id, ended=ended)
-        answer = node.ask(request, RunsHere.from_wire, ANSWER_TIMEOUT, scale=4)
-        return node, [NodeRun.from_answer(each, answer.time, node.name) for each in answer.runs]
-
-    outcomes = on_all(opened.links, ask, limit=opened.fanout)
-    found = [outcome for outcome in outcomes if not isinstance(outcome, OrchError)]
-    return found, [outcome for outcome in outcomes if isinstance(outcome, OrchError)]

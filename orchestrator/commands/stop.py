@@ -8,9 +8,9 @@ from orchestrator.core.inventory.target import Target
 from orchestrator.core.run.policy import grace_of
 from orchestrator.errors import HostErrors, OrchError, PreflightError
 from orchestrator.operations.cluster import open_cluster
-from orchestrator.remote.fanout import failures, on_all
+from orchestrator.remote.connect.fanout import failures, on_all
+from orchestrator.remote.connect.ssh import Connection
 from orchestrator.remote.node import Node
-from orchestrator.remote.ssh import Connection
 from orchestrator.ui.display import Display
 
 

@@ -6,29 +6,28 @@ import os
 import shlex
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from orchestrator.core.checks.findings import Examined, Finding
+from orchestrator.core.checks.findings import EndLeftovers, Finding, MakeFolder, SetKey
 from orchestrator.core.inventory.edit import set_host_key
 from orchestrator.core.inventory.hosts import Host
 from orchestrator.core.inventory.target import Settings
-from orchestrator.core.launch.addresses import candidates
 from orchestrator.errors import AuthenticationFailed, HostKeyUnknown, OrchError, PreflightError, UsageError
 from orchestrator.operations.cluster import OpenCluster
-from orchestrator.remote.keys import install_key
+from orchestrator.remote.connect.keys import install_key
+from orchestrator.remote.connect.ssh import Connection, connections
 from orchestrator.remote.node import Node
-from orchestrator.remote.ssh import Connection, connections
 from orchestrator.ui.display import Display
 
 GRACE = 5.0
 
 
 @dataclass(frozen=True)
-class Mend:
+class Offer:
     """Something that can be mended: what will be done, and the doing; that may raise OrchError.
 
     ``possible`` raises OrchError if it is better not offered.
@@ -42,7 +41,6 @@ class Mend:
 def mend(
     opened: OpenCluster,
     hosts_file: Path,
-    examined: Examined,
     findings: Sequence[Finding],
     errors: Sequence[OrchError],
     agree: Callable[[str], bool],
@@ -50,7 +48,7 @@ def mend(
 ) -> int:
     """Offer each mend; returns how many were made. ``agree`` is asked before each."""
     made = 0
-    for each in chain(_of_errors(opened, errors), _of_findings(opened, hosts_file, examined, findings)):
+    for each in chain(_of_errors(opened, errors), _of_findings(opened, hosts_file, findings)):
         try:
             each.possible()
             if agree(each.will):
@@ -61,7 +59,7 @@ def mend(
     return made
 
 
-def _of_errors(opened: OpenCluster, errors: Sequence[OrchError]) -> Iterator[Mend]:
+def _of_errors(opened: OpenCluster, errors: Sequence[OrchError]) -> Iterator[Offer]:
     hosts = {host.name: host for host in opened.hosts}
     for error in errors:
         host = hosts.get(error.host or "")
@@ -69,11 +67,11 @@ def _of_errors(opened: OpenCluster, errors: Sequence[OrchError]) -> Iterator[Men
             continue
         if isinstance(error, HostKeyUnknown):
             will = f"{host.name}: record this key in ~/.ssh/known_hosts? {error.message}"
-            yield Mend(will, _accept(opened, host, error.fingerprint))
+            yield Offer(will, _accept(opened, host, error.fingerprint))
         elif isinstance(error, AuthenticationFailed):
             where = f"{host.user + '@' if host.user else ''}{host.address}"
             will = f"{host.name}: run ssh-copy-id {where}? It will ask for a password"
-            yield Mend(will, partial(install_key, host))
+            yield Offer(will, partial(install_key, host))
 
 
 def _accept(opened: OpenCluster, host: Host, fingerprint: str) -> Callable[[], object]:
@@ -87,33 +85,20 @@ def _accept(opened: OpenCluster, host: Host, fingerprint: str) -> Callable[[], o
     return do
 
 
-def _of_findings(
-    opened: OpenCluster, hosts_file: Path, examined: Examined, findings: Sequence[Finding]
-) -> Iterator[Mend]:
+def _of_findings(opened: OpenCluster, hosts_file: Path, findings: Sequence[Finding]) -> Iterator[Offer]:
     links = {link.host.name: link for link in opened.links}
-    hosts = {host.name: host for host in examined.hosts}
     for finding in findings:
         name = finding.nodes[0]
-        if finding.check == "busy":
-            for run_id in examined.facts[name].leftovers:
+        match finding.mend:
+            case EndLeftovers(run_id):
                 will = f"{name}: end the processes that run {run_id} left over there?"
-                yield Mend(will, partial(Node(links[name]).stop, run_id, GRACE))
-        elif finding.check == "disk" and "mkdir -p" in finding.remedy:
-            folder = (examined.parts(name).disks or {})["/tmp"].path
-            yield Mend(f"{name}: make the folder {folder}?", partial(_make_folder, links[name], folder))
-        elif finding.check == "interface" and not finding.pair:
-            plain = replace(hosts[name], fabric_address=None)
-            own = {each.address: each.interface for each in examined.facts[name].addresses}
-            found = candidates(plain, examined.facts, examined.hosts)
-            better = next((address for address in found if address in own), None)
-            if better is None:
-                continue
-            key, value = "interface", own[better]
-            if finding.what.startswith("fabric_address"):
-                key, value = "fabric_address", better
-            change = (hosts_file, name, key, value)
-            will = f"{hosts_file}: set hosts.{name}.{key} to {value}?"
-            yield Mend(will, partial(rewrite, *change), partial(edited, *change))
+                yield Offer(will, partial(Node(links[name]).stop, run_id, GRACE))
+            case MakeFolder(path):
+                yield Offer(f"{name}: make the folder {path}?", partial(_make_folder, links[name], path))
+            case SetKey(key, value):
+                change = (hosts_file, name, key, value)
+                will = f"{hosts_file}: set hosts.{name}.{key} to {value}?"
+                yield Offer(will, partial(rewrite, *change), partial(edited, *change))
 
 
 def _make_folder(link: Connection, folder: str) -> None:

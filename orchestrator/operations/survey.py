@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from orchestrator.core.checks.facts import Facts
 from orchestrator.core.checks.findings import Examined
+from orchestrator.core.checks.software import parsed
 from orchestrator.core.inventory.hosts import Host
 from orchestrator.core.launch.addresses import candidates, master_address
-from orchestrator.core.launch.plan import own_address
-from orchestrator.errors import PreflightError
+from orchestrator.core.launch.plan import DEFAULT_PORT, own_address
+from orchestrator.errors import OrchError, PreflightError
+from orchestrator.operations.cluster import OpenCluster
+from orchestrator.operations.run.source import project_name, project_of
 from orchestrator.protocol.facts import AskFacts
-from orchestrator.remote.probing import Answer, hang_up, probe
+from orchestrator.remote.connect.ping import ping
+from orchestrator.remote.probing import Answer, ask, hang_up, probe
+from orchestrator.ui.display import Display
 
 # What run looks at before each start, and what only doctor takes the time for.
 QUICK_PARTS = (
@@ -30,6 +37,25 @@ QUICK_PARTS = (
 OF_GPUS = ("gpus", "gpu_users", "gpu_peers", "gpu_errors", "rdma")
 OF_THE_PAST = ("torchruns", "locks", "kept")
 ALL_PARTS = (*QUICK_PARTS, *OF_GPUS, *OF_THE_PAST, "home", "names", "timekeeping", "torch")
+
+
+# How long streams between nodes are timed with --deep, in seconds.
+DEEP_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """What ``orch doctor`` was asked for. ``agree`` is asked before each mend; None: nothing is mended.
+
+    ``mesh``: whether every node must be able to log in to every other.
+    """
+
+    backend: str = "auto"
+    port: int | None = None
+    deep: bool = False
+    html: Path | None = None
+    mesh: bool = False
+    agree: Callable[[str], bool] | None = None
 
 
 def facts_request(host: Host, parts: Sequence[str]) -> AskFacts:
@@ -86,3 +112,54 @@ def planned_addresses(hosts: Sequence[Host], facts: Mapping[str, Facts], interfa
         if address is not None:
             found[host.name] = address
     return found
+
+
+def survey(opened: OpenCluster, options: DoctorOptions, display: Display) -> tuple[Examined, list[OrchError]]:
+    """Everything about the hosts that answer, and why others do not."""
+    with display.stage(f"connecting to {len(opened.hosts)} hosts"):
+        nodes, errors = opened.connect_some()
+    hosts = [host for host in opened.hosts if host.name in {node.name for node in nodes}]
+    fixed = options.port or opened.inventory.rendezvous.port
+    project = project_of(Path.cwd())
+    wanted = requirements_of(project)
+    requests = {
+        host.name: facts_request(host, ALL_PARTS).replace(
+            names=tuple(dict.fromkeys(name for other in hosts for name in (other.name, other.address))),
+            packages=tuple(each.name for each in parsed(wanted)),
+            project=project_name(project),
+        )
+        for host in hosts
+    }
+    if hosts:
+        first = hosts[0].name
+        port = fixed or DEFAULT_PORT
+        requests[first] = requests[first].replace(master_port=port, port_fixed=fixed is not None)
+    dialled_at = {link.host.name: link.address for link in opened.links if not link.host.jump}
+    reached = {node.name: dialled_at[node.name] for node in nodes if node.name in dialled_at}
+    with ThreadPoolExecutor(1) as beside, display.stage("asking every host"):
+        # A sandbox's hosts are this machine.
+        pinging = beside.submit(ping, {} if opened.inventory.sandbox else reached)
+        answers, silent = ask(nodes, requests, opened.fanout)
+        pings = pinging.result()
+    examined = Examined(
+        hosts=tuple(host for host in hosts if host.name in answers),
+        facts={name: answer.facts for name, answer in answers.items()},
+        port=fixed,
+        backend=options.backend,
+        pings=pings,
+        requirements=wanted,
+        one_machine=opened.inventory.sandbox,
+    )
+    with display.stage(f"dialling between {len(answers)} hosts"):
+        interface, seconds = opened.inventory.rendezvous.interface, DEEP_SECONDS if options.deep else None
+        mesh = options.mesh or options.backend == "mpi"
+        examined = dialled(examined, answers, interface, thorough=True, seconds=seconds, mesh=mesh)
+    return examined, [*errors, *silent]
+
+
+def requirements_of(project: Path) -> tuple[str, ...]:
+    """The lines of a project's requirements.txt; none where it has none."""
+    try:
+        return tuple((project / "requirements.txt").read_text(encoding="utf-8", errors="replace").splitlines())
+    except OSError:
+        return ()

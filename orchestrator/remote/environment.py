@@ -14,7 +14,7 @@ from orchestrator.remote.node import THERE_CODE, Node, in_home
 from orchestrator.remote.relay import as_sync_error
 
 # How long a build may say nothing: pip resolves and unpacks in silence.
-SILENCE = 1800.0
+BUILD_TIMEOUT = 1800.0
 ANSWER = either(Ready.from_wire, Base.from_wire)
 BUILDING = either(Said.from_wire, either(Ready.from_wire, BuildFailed.from_wire))
 
@@ -48,7 +48,7 @@ class Build:
         )
         self._call = node.call(request)
         try:
-            answer = self._call.answer(ANSWER, SILENCE)
+            answer = self._call.answer(ANSWER, BUILD_TIMEOUT)
         except errors.OrchError as error:
             self.close()
             raise as_sync_error(error) from None
@@ -67,7 +67,7 @@ class Build:
         try:
             self._call.channel.write(frames.message_frame(Wheels(wheels=wheels)))
             while True:
-                answer = self._call.answer(BUILDING, SILENCE)
+                answer = self._call.answer(BUILDING, BUILD_TIMEOUT)
                 if isinstance(answer, Ready):
                     return None
                 if isinstance(answer, BuildFailed):

@@ -19,7 +19,7 @@ from orchestrator.protocol import frames
 from orchestrator.protocol.refusal import Refusal
 from orchestrator.protocol.run import Stop, Stopped
 from orchestrator.protocol.shapes import MOST_BYTES, MOST_VALUES, Misshapen, decoded
-from orchestrator.remote.ssh import Channel, Connection
+from orchestrator.remote.connect.ssh import Channel, Connection
 
 if TYPE_CHECKING:
     from orchestrator.protocol.frames import Frame

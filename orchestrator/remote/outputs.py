@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from orchestrator.protocol.frames import Frame
 
 # How long a node may take over a file's next piece, in seconds.
-SILENCE = 20.0
+PIECE_TIMEOUT = 20.0
 # A node that sends more slowly than this, in bytes per second, would keep a run from its end.
 SLOWEST = 16 * 1024
 # How often to ask again where the newest snapshot was replaced by a newer one while it was fetched.
@@ -72,7 +72,7 @@ class _Found(Collected):
 def _collected(node: Node, run_id: str, outputs: Outputs, into: Path) -> _Found:
     call = node.call(Collect(run_id=run_id))
     try:
-        offers = [Offer(*entry) for entry in call.answer(Offered.from_wire, SILENCE, SCALE).files]
+        offers = [Offer(*entry) for entry in call.answer(Offered.from_wire, PIECE_TIMEOUT, SCALE).files]
         odd = [f"{each.path!r} ({fault})" for each in offers if (fault := fault_of(each.path, each.target))]
         sound = [each for each in offers if not fault_of(each.path, each.target)]
         if len({each.path for each in sound}) < len(sound):
@@ -107,7 +107,7 @@ def _receive(call: Call, wanted: Sequence[Offer], landing: Landing) -> dict[str,
     """Write the files that arrive, in the order in which they were asked for; those that did not come, and why."""
     missed: dict[str, str] = {}
     least = sum(each.size for each in wanted) / SLOWEST
-    coming = call.frames(SILENCE, time.monotonic() + SILENCE + least)
+    coming = call.frames(PIECE_TIMEOUT, time.monotonic() + PIECE_TIMEOUT + least)
     for offer in wanted:
         about = _about(call, coming)
         pieces = _pieces(call, coming, offer)

@@ -13,7 +13,7 @@ from orchestrator.core.checks.facts import Facts
 from orchestrator.errors import OrchError
 from orchestrator.protocol import facts, frames
 from orchestrator.protocol.probe import Dial, Found, ListenFor, Listening, Probe, SshServer, Target
-from orchestrator.remote.fanout import failures, on_all
+from orchestrator.remote.connect.fanout import failures, on_all
 from orchestrator.remote.node import Call, Node
 
 # Every pair up to so many nodes; beyond it each dials its neighbour and the master, and they it.

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from orchestrator.protocol.transfer import SharedDiskToken, TokenSeen
-from orchestrator.remote.fanout import failures, on_all
+from orchestrator.remote.connect.fanout import failures, on_all
 from orchestrator.remote.node import Node
 
-SILENCE = 60.0
+LOOK_TIMEOUT = 60.0
 
 
 class Placed(Protocol):
@@ -49,7 +49,7 @@ def _by_token(alike: Sequence[Asked]) -> list[list[Asked]]:
 
     def ask(asked: Asked, op: str) -> bool:
         request = SharedDiskToken(workdir=asked.workdir, token=token, op=op)
-        return asked.node.ask(request, TokenSeen.from_wire, SILENCE).there
+        return asked.node.ask(request, TokenSeen.from_wire, LOOK_TIMEOUT).there
 
     ask(first, "write")
     try:

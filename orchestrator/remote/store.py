@@ -16,7 +16,7 @@ from orchestrator.remote.node import Call, Node
 from orchestrator.remote.relay import as_sync_error, read, scale_for
 
 # How long a node may take over one answer: it links and hashes at most a few hundred megabytes meanwhile.
-SILENCE = 120.0
+ANSWER_TIMEOUT = 120.0
 
 
 class Push:
@@ -30,7 +30,7 @@ class Push:
         request = Store(workdir=workdir, project=project, tree=snapshot.tree_id, look=look)
         self._call: Call = node.call(request)
         try:
-            stock = self._call.answer(Stock.from_wire, SILENCE)
+            stock = self._call.answer(Stock.from_wire, ANSWER_TIMEOUT)
             self.have = stock.have
             self.place = stock.place
             self._scale = scale_for(len(snapshot.entries))
@@ -56,7 +56,7 @@ class Push:
             message = Change(removed=change.removed, entries=coming)
             listing = json.dumps(message.to_wire(), separators=(",", ":"))
             channel.write(frames.data_frame(zlib.compress(listing.encode("ascii"))))
-            wanted = self._call.answer(Wanted.from_wire, SILENCE, self._scale).wanted
+            wanted = self._call.answer(Wanted.from_wire, ANSWER_TIMEOUT, self._scale).wanted
             try:
                 for piece in _pieces(self._files(wanted)):
                     channel.write(frames.data_frame(piece))
@@ -65,7 +65,7 @@ class Push:
                 # A node that refuses stops reading; its reason is worth more than the broken pipe.
                 if not self.node.connection.alive:
                     raise
-            self._call.answer(Stored.from_wire, SILENCE)
+            self._call.answer(Stored.from_wire, ANSWER_TIMEOUT)
         except errors.OrchError as error:
             raise as_sync_error(error) from None
         finally:
@@ -81,7 +81,7 @@ class Push:
         try:
             # Twice as many as the new tree has, or a hundred thousand: more is no project's earlier state.
             most = 600_000 + 12_000 * self._scale
-            listing = decoded(inflated(self._call.data(SILENCE), 40 * most), 40 * most, most)
+            listing = decoded(inflated(self._call.data(ANSWER_TIMEOUT), 40 * most), 40 * most, most)
             return tuple(Entry(*entry) for entry in many(ROW, most)(listing, "entries"))
         except Misshapen as error:
             raise self._call.nonsense(str(error)) from None

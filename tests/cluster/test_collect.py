@@ -17,7 +17,7 @@ from orchestrator.core.run.result import exit_code
 from orchestrator.core.transfer.choice import Offer, choose
 from orchestrator.errors import OrchError
 from orchestrator.local.run_folder import RunFolder
-from orchestrator.operations.aftermath import Aftermath
+from orchestrator.operations.run.aftermath import Aftermath
 from orchestrator.protocol import frames as wire
 from orchestrator.protocol.transfer import Collect, Offered
 from orchestrator.remote.landing import Landing, Misplaced
@@ -153,7 +153,7 @@ def test_names_that_are_odd_but_lawful_come(node: Node, cluster: Cluster, tmp_pa
 def test_a_node_that_dawdles_does_not_keep_a_run_from_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: bytes
 ) -> None:
-    monkeypatch.setattr("orchestrator.remote.outputs.SILENCE", 0.3)
+    monkeypatch.setattr("orchestrator.remote.outputs.PIECE_TIMEOUT", 0.3)
 
     def read(channel: Any, silence: float) -> bytes:
         time.sleep(0.05)

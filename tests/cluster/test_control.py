@@ -24,9 +24,9 @@ from orchestrator.node.host import paths
 from orchestrator.node.run import logcut
 from orchestrator.node.run.follow import Log
 from orchestrator.node.store import prune
-from orchestrator.operations.launching import Lineup
-from orchestrator.operations.recording import Recording
-from orchestrator.operations.restarting import Restarting
+from orchestrator.operations.run.launching import Lineup
+from orchestrator.operations.run.recording import Recording
+from orchestrator.operations.run.restarting import Restarting
 from orchestrator.protocol.run import Follow, ListRuns, RunsHere, Started
 from orchestrator.remote.listener import Listener
 from orchestrator.remote.node import Node

@@ -16,9 +16,9 @@ from orchestrator.core.inventory.known_hosts import KnownHosts
 from orchestrator.core.inventory.strictyaml import StrictYamlError, load
 from orchestrator.core.text.secret import masked, masked_words, redacted
 from orchestrator.errors import InventoryError, UsageError
-from orchestrator.operations.consent import agreed_to, outside
+from orchestrator.operations.delivery.consent import agreed_to, outside
 from orchestrator.options import _variable
-from orchestrator.remote.sshconfig import with_included
+from orchestrator.remote.connect.sshconfig import with_included
 from tests.conftest import Orch
 from tests.namespaces import Cluster
 

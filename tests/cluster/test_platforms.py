@@ -23,8 +23,8 @@ from orchestrator.node.probe import machine
 from orchestrator.node.probe.facts import amd_gpus, gpu_count
 from orchestrator.protocol import facts
 from orchestrator.protocol.facts import Logout, Parts
-from orchestrator.remote.login import command_line
-from orchestrator.remote.ping import options
+from orchestrator.remote.connect.login import command_line
+from orchestrator.remote.connect.ping import options
 from orchestrator.sandbox.server import own_address
 from orchestrator.ui.answers import show_answer
 from orchestrator.ui.display import Display

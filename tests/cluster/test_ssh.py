@@ -15,7 +15,7 @@ from orchestrator import errors
 from orchestrator.core.inventory.hosts import Host
 from orchestrator.core.inventory.known_hosts import KnownHosts
 from orchestrator.core.inventory.target import Settings
-from orchestrator.remote.ssh import connections, translate
+from orchestrator.remote.connect.ssh import connections, translate
 from tests.conftest import Orch
 from tests.namespaces import Cluster
 

@@ -36,10 +36,11 @@ MAY = {
         "errors",
         "protocol",
     },
+    "api": {"commands", "operations", "ui", "core", "errors", "protocol"},
     "options": {"operations", "remote", "core", "errors"},
     "cli": {"options", "commands", "operations", "ui", "errors"},
     "__main__": {"cli"},
-    "__init__": set(),
+    "__init__": {"api", "errors"},
 }
 # What a pure function has no use for.
 WORLD = {
@@ -87,7 +88,7 @@ def test_imports_run_one_way() -> None:
 def test_there_is_one_door_for_ssh() -> None:
     for file in FILES:
         if {name.partition(".")[0] for name in imports(file)} & {"fabric", "paramiko"}:
-            assert file == PACKAGE / "remote" / "ssh.py", file
+            assert file == PACKAGE / "remote" / "connect" / "ssh.py", file
 
 
 @pytest.mark.parametrize("layer", ["node", "protocol"])
@@ -113,7 +114,7 @@ def test_the_workloads_know_nothing_of_orch() -> None:
 
 def test_no_room_is_too_full() -> None:
     for folder in {file.parent for file in FILES}:
-        assert len([file for file in folder.glob("*.py") if file.name != "__init__.py"]) <= 16, folder
+        assert len([file for file in folder.glob("*.py") if file.name != "__init__.py"]) <= 13, folder
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from docs.examples import healthy
-from orchestrator.commands.sync import SyncOptions, sync
+from orchestrator.commands.sync import sync
 from orchestrator.core.checks.catalogue import check
 from orchestrator.core.checks.facts import Address
 from orchestrator.core.inventory.edit import set_host_key
@@ -16,6 +16,7 @@ from orchestrator.core.inventory.hosts import parse_inventory
 from orchestrator.core.inventory.target import Target
 from orchestrator.errors import InventoryError, UsageError
 from orchestrator.operations.cluster import OpenCluster
+from orchestrator.operations.delivery.syncing import SyncOptions
 from orchestrator.operations.mending import mend
 from orchestrator.ui.display import Display
 
@@ -114,7 +115,7 @@ def mended(hosts: Path, interface: str, address: str = "10.0.0.9") -> tuple[list
     assert [each.nodes for each in findings] == [("node2",)]
     asked: list[str] = []
     opened = OpenCluster(parse_inventory(HOSTS), chosen, (), 1)
-    made = mend(opened, hosts, examined, findings, [], lambda question: not asked.append(question), Display())
+    made = mend(opened, hosts, findings, [], lambda question: not asked.append(question), Display())
     return asked, made
 
 

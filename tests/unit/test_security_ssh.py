@@ -10,14 +10,13 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from orchestrator.core.checks.findings import Examined
 from orchestrator.core.inventory.hosts import Host, parse_inventory
 from orchestrator.core.inventory.known_hosts import KnownHosts
 from orchestrator.core.inventory.target import Settings
 from orchestrator.errors import HostKeyChanged, HostKeyUnknown, OrchError, UsageError
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.operations.mending import mend
-from orchestrator.remote.ssh import Connection, connections
+from orchestrator.remote.connect.ssh import Connection, connections
 from orchestrator.ui.display import Display
 
 NAMES = ("outer", "inner", "target")
@@ -230,9 +229,7 @@ def test_doctor_records_only_the_key_that_it_showed(network: Network, capsys: py
     opened = OpenCluster(parse_inventory("hosts: [node1]"), (link.host,), (link,), 1)
 
     def agreed() -> int:
-        return mend(
-            opened, network.home / "hosts.yaml", Examined((), {}), (), errors, lambda question: True, Display()
-        )
+        return mend(opened, network.home / "hosts.yaml", (), errors, lambda question: True, Display())
 
     network.replaced("target")
     assert agreed() == 0

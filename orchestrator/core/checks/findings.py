@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from orchestrator.core.checks.facts import Facts
@@ -18,10 +18,36 @@ UNKNOWN = System(os="", kernel="", machine="", libc="", firewall=None, boot_id="
 
 
 @dataclass(frozen=True)
+class EndLeftovers:
+    """End the processes that a run left over on the node."""
+
+    run_id: str
+
+
+@dataclass(frozen=True)
+class MakeFolder:
+    """Make a folder on the node."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class SetKey:
+    """Change one value of the node in the hosts file."""
+
+    key: str
+    value: str
+
+
+Mend = EndLeftovers | MakeFolder | SetKey
+
+
+@dataclass(frozen=True)
 class Finding:
     """Something that was seen. ``nodes`` are one host, a pair (from, to), or all that it is about.
 
     ``severity`` is ``fail`` (a run would hang or fail), ``warn``, or ``skipped`` (it could not be looked at).
+    ``mend``: what ``orch doctor --fix`` can do about it, if anything.
     """
 
     nodes: tuple[str, ...]
@@ -30,11 +56,16 @@ class Finding:
     remedy: str
     check: str = ""
     pair: bool = False
+    mend: Mend | None = None
 
     @property
     def where(self) -> str:
         """``gpu1``, ``gpu1 -> gpu2``."""
         return (" -> " if self.pair else ", ").join(self.nodes)
+
+    def as_fields(self) -> dict[str, object]:
+        """What a report says of it; how it is mended is for ``orch doctor --fix`` alone."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "mend"}
 
     def __str__(self) -> str:
         """One line."""
@@ -91,14 +122,14 @@ class Check:
         return [replace(found, check=self.name) for found in self.look(examined)]
 
 
-def fail(node: str, what: str, remedy: str) -> Finding:
+def fail(node: str, what: str, remedy: str, mend: Mend | None = None) -> Finding:
     """A run would hang or fail because of this node."""
-    return Finding((node,), "fail", what, remedy)
+    return Finding((node,), "fail", what, remedy, mend=mend)
 
 
-def warn(node: str, what: str, remedy: str) -> Finding:
+def warn(node: str, what: str, remedy: str, mend: Mend | None = None) -> Finding:
     """A run may suffer from this node."""
-    return Finding((node,), "warn", what, remedy)
+    return Finding((node,), "warn", what, remedy, mend=mend)
 
 
 def usual(values: Mapping[str, Any]) -> Any:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 
-from orchestrator.core.checks.findings import Examined, Finding, fail, warn
+from orchestrator.core.checks.facts import Address
+from orchestrator.core.checks.findings import EndLeftovers, Examined, Finding, MakeFolder, SetKey, fail, warn
 from orchestrator.core.checks.remedies import as_root
+from orchestrator.core.inventory.hosts import Host
+from orchestrator.core.launch.addresses import candidates
 from orchestrator.core.launch.plan import nproc_for
 from orchestrator.core.text.secret import masked_line
 from orchestrator.protocol.facts import Running
@@ -67,7 +71,7 @@ def busy(examined: Examined) -> Iterator[Finding]:
             yield _held(host.name, known.running, ages[known.running.run_id])
         for run_id in sorted(set(known.leftovers) - {examined.own_run}):
             what = f"has processes of run {run_id} left over, and no supervisor for them"
-            yield fail(host.name, what, f"end them: orch stop {run_id}")
+            yield fail(host.name, what, f"end them: orch stop {run_id}", EndLeftovers(run_id))
 
 
 def _held(node: str, running: Running, seconds: float) -> Finding:
@@ -116,11 +120,23 @@ def interface(examined: Examined) -> Iterator[Finding]:
             for name in [part.lstrip("=^") for part in (value or "").split(",") if part]:
                 if name != "auto" and not any(each.startswith(name) for each in there):
                     what = f"{where} names {name}, which is not up there; it has {', '.join(sorted(there))}"
-                    yield fail(host.name, what, "correct it, or leave it out: orch finds the interface itself")
+                    remedy = "correct it, or leave it out: orch finds the interface itself"
+                    better = _own_address(examined, host)
+                    mend = SetKey("interface", better.interface) if better and value == host.interface else None
+                    yield fail(host.name, what, remedy, mend)
         if host.fabric_address and host.fabric_address not in {entry.address for entry in known.addresses}:
             what = f"fabric_address {host.fabric_address} is none of its addresses"
             own = ", ".join(entry.address for entry in known.addresses if not entry.address.startswith("127."))
-            yield fail(host.name, what, f"use one of {own}, or leave it out")
+            better = _own_address(examined, host)
+            mend = SetKey("fabric_address", better.address) if better else None
+            yield fail(host.name, what, f"use one of {own}, or leave it out", mend)
+
+
+def _own_address(examined: Examined, host: Host) -> Address | None:
+    """The host's own address at which the others would be met best."""
+    own = {each.address: each for each in examined.facts[host.name].addresses}
+    found = candidates(replace(host, fabric_address=None), examined.facts, examined.hosts)
+    return next((own[address] for address in found if address in own), None)
 
 
 def master_port(examined: Examined) -> Iterator[Finding]:
@@ -146,7 +162,7 @@ def disks(examined: Examined) -> Iterator[Finding]:
             where = what if disk.path == what else f"{what} ({disk.path})"
             if what == "/tmp" and not disk.there:
                 gone = f"TMPDIR is {disk.path}, which does not exist there"
-                yield warn(host.name, gone, f"there: mkdir -p {shlex.quote(disk.path)}")
+                yield warn(host.name, gone, f"there: mkdir -p {shlex.quote(disk.path)}", MakeFolder(disk.path))
                 continue
             if not disk.writable and disk.free >= MIB:
                 remedy = as_root(system, f"chown $USER {disk.path}") + ", or set workdir: elsewhere"

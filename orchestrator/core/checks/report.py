@@ -35,7 +35,7 @@ def as_json(examined: Examined, findings: Sequence[Finding], errors: Sequence[Or
         "one_machine": examined.one_machine,
         "hosts": hosts,
         "unreachable": {error.host or "?": str(error) for error in errors},
-        "findings": [asdict(finding) for finding in findings],
+        "findings": [finding.as_fields() for finding in findings],
         "probes": {
             name: {other: found.to_wire() for other, found in others.items()}
             for name, others in examined.probes.items()

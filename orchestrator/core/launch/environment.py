@@ -19,7 +19,6 @@ else:
     import tomli as tomllib
 
 # Lines that mean a place on the machine that reads them.
-LOCAL = (".", "/", "file:", "-e", "--editable", "-c", "--constraint", "-f", "--find-links")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from orchestrator.core.transfer.snapshot import Snapshot, take
 from orchestrator.errors import HostErrors, OrchError, SyncError
 from orchestrator.operations.cluster import OpenCluster
-from orchestrator.remote.fanout import failures, on_all
+from orchestrator.remote.connect.fanout import failures, on_all
 from orchestrator.remote.node import Node
 from orchestrator.remote.shared_disk import groups_by_disk
 from orchestrator.remote.store import Push

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from orchestrator.core.run.output import Output, Sample
@@ -11,15 +12,22 @@ from orchestrator.protocol.events import Event, Planned
 from orchestrator.ui.display import Display
 from orchestrator.ui.run import RunDisplay
 
+Hearer = Callable[[Event | Output], None]
+
+
+def nobody(heard: Event | Output) -> None:
+    """Hear nothing."""
+
 
 class Recording:
-    """The record of one run, and the view of the attempt that goes on."""
+    """The record of one run, and the view of the attempt that goes on. ``heard`` is told everything, too."""
 
-    def __init__(self, folder: RunFolder, workload: str, display: Display) -> None:
+    def __init__(self, folder: RunFolder, workload: str, display: Display, heard: Hearer = nobody) -> None:
         self.folder = folder
         self.workload = workload
         self.display = display
         self.shown = RunDisplay(display)
+        self.heard = heard
         self._view = ExitStack()
 
     def begun(self, attempt: int, nodes: tuple[str, ...]) -> None:
@@ -33,11 +41,13 @@ class Recording:
         if isinstance(event, Planned):
             self.begun(event.attempt, event.nodes)
         self.shown.event(event)
+        self.heard(event)
 
     def output(self, output: Output) -> None:
         """Keep it and show it; raises CannotRecord."""
         self.folder.log(output)
         self.shown.output(output)
+        self.heard(output)
 
     def sample(self, sample: Sample) -> None:
         """Show it."""

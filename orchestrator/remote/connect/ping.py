@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-from orchestrator.remote.fanout import on_all
+from orchestrator.remote.connect.fanout import on_all
 
 COUNT = 5
 LIMIT = 5.0

@@ -18,7 +18,7 @@ from orchestrator.errors import ConnectionLost, HostErrors, OrchError, SyncError
 from orchestrator.local.datasets import KNOWN, fetched
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.protocol.transfer import Hop, Received
-from orchestrator.remote.fanout import failures, on_all
+from orchestrator.remote.connect.fanout import failures, on_all
 from orchestrator.remote.node import Node
 from orchestrator.remote.relay import Relay, contents
 from orchestrator.remote.shared_disk import groups_by_disk

@@ -28,7 +28,7 @@ from orchestrator.core.inventory.destination import Hop, parse_hop
 from orchestrator.core.inventory.hosts import Host
 from orchestrator.core.inventory.known_hosts import KnownHosts
 from orchestrator.core.inventory.target import Settings
-from orchestrator.remote.sshconfig import with_included
+from orchestrator.remote.connect.sshconfig import with_included
 
 PIECE = 128 * 1024
 # How long a command may take in nothing of what is sent to it, and how long it may take to say how it ended.

@@ -11,7 +11,7 @@ from pathlib import Path
 from orchestrator.core.inventory.hosts import DataSource
 from orchestrator.errors import UsageError
 from orchestrator.local.datasets import KNOWN
-from orchestrator.operations.source import project_of
+from orchestrator.operations.run.source import project_of
 
 Agree = Callable[[str], bool]
 

@@ -16,13 +16,13 @@ from orchestrator.core.launch.plan import DEFAULT_PORT, LaunchPlan, plan
 from orchestrator.core.launch.torchrun import command
 from orchestrator.core.transfer.snapshot import Snapshot, take
 from orchestrator.errors import HostErrors, PreflightError, SyncError, UsageError
-from orchestrator.operations.asked import RunOptions, new_run_id
 from orchestrator.operations.cluster import OpenCluster
-from orchestrator.operations.environments import ensure
-from orchestrator.operations.pushing import connected_with, push_tree
+from orchestrator.operations.delivery.environments import ensure
+from orchestrator.operations.delivery.pushing import connected_with, push_tree
+from orchestrator.operations.run.asked import RunOptions, new_run_id
 from orchestrator.operations.survey import QUICK_PARTS, dialled, facts_request
 from orchestrator.protocol.run import CutOff, Start
-from orchestrator.remote.fanout import failures, on_all
+from orchestrator.remote.connect.fanout import failures, on_all
 from orchestrator.remote.node import Node
 from orchestrator.remote.probing import ask, hang_up
 from orchestrator.remote.store import Push

@@ -18,10 +18,10 @@ from orchestrator.core.transfer.snapshot import Snapshot, take
 from orchestrator.engine import engine
 from orchestrator.errors import HostErrors, OrchError
 from orchestrator.local.run_folder import RunFolder
-from orchestrator.operations.aftermath import Aftermath
-from orchestrator.operations.asked import RunOptions
 from orchestrator.operations.cluster import OpenCluster
-from orchestrator.operations.launching import Lineup, Prepared, earlier_outputs, planned, push, start_requests
+from orchestrator.operations.run.aftermath import Aftermath
+from orchestrator.operations.run.asked import RunOptions
+from orchestrator.operations.run.launching import Lineup, Prepared, earlier_outputs, planned, push, start_requests
 from orchestrator.protocol.events import Carried, Event, NotCarried
 from orchestrator.protocol.run import Follow, ListRuns, RunsHere
 from orchestrator.remote.landing import PART

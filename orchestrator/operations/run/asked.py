@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.core.launch.plan import RunSpec
-from orchestrator.operations.source import Source
+from orchestrator.operations.run.source import Source
 
 
 @dataclass(frozen=True)

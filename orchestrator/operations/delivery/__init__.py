@@ -1,0 +1,1 @@
+"""Code, environments and data on every node, and what is removed there."""

@@ -1,0 +1,145 @@
+"""The project folder on every node, verified by hash; or what would have to happen for that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from orchestrator.core.inventory.hosts import DataSource
+from orchestrator.core.transfer.data import parse_data
+from orchestrator.core.transfer.snapshot import Difference, Snapshot
+from orchestrator.errors import HostErrors, OrchError
+from orchestrator.local.datasets import KNOWN
+from orchestrator.operations.cluster import OpenCluster
+from orchestrator.operations.delivery.consent import Agree, agreed_to, outside
+from orchestrator.operations.delivery.data import missing_data
+from orchestrator.operations.delivery.environments import lacking
+from orchestrator.operations.delivery.pushing import push_tree
+from orchestrator.operations.run.source import project_name
+from orchestrator.protocol.transfer import Verified, Verify
+from orchestrator.remote.connect.fanout import failures, on_all
+from orchestrator.remote.node import Node
+from orchestrator.remote.store import ANSWER_TIMEOUT, Push
+from orchestrator.ui.answers import show_compared
+from orchestrator.ui.display import Display
+
+
+@dataclass(frozen=True)
+class SyncOptions:
+    """What ``orch sync`` was asked for. ``keep``: how many of the newest trees stay when it prunes.
+
+    ``data``: ``PATH[:PATH on the nodes]`` beside what the inventory names, at most ``rate`` bytes a second.
+    ``offline``: the nodes get the wheels of their environments from here without being asked what they reach.
+    ``agree`` is asked before data from outside the project go; None: nobody can be.
+    """
+
+    project: Path | None = None
+    check: bool = False
+    dry_run: bool = False
+    watch: bool = False
+    prune: bool = False
+    keep: int = 3
+    runs: bool = False
+    data: tuple[str, ...] = ()
+    rate: float | None = None
+    offline: bool = False
+    agree: Agree | None = None
+
+
+def wanted_data(opened: OpenCluster, beside: Path, options: SyncOptions) -> list[DataSource]:
+    """What the inventory names, by paths relative to its file, and what the command line does."""
+    of_inventory = [
+        each if each.path in KNOWN else replace(each, path=str(beside / Path(each.path).expanduser()))
+        for each in opened.inventory.data
+    ]
+    agreed_to(outside(beside, of_inventory), beside / opened.inventory.source, options.agree)
+    return [*of_inventory, *(parse_data(text, Path(text).exists()) for text in options.data)]
+
+
+def deliver(opened: OpenCluster, nodes: Sequence[Node], snapshot: Snapshot, display: Display) -> None:
+    """Push the tree to the hosts that lack it; raises HostErrors."""
+    project, workdirs = project_name(snapshot.root), {host.name: host.workdir for host in opened.hosts}
+
+    def there(node: Node) -> bool:
+        return node.has_tree(workdirs[node.name], project, snapshot.tree_id)
+
+    files, size = len(snapshot.entries), f"{snapshot.size / 1e6:.1f} MB"
+    with display.stage(f"syncing {snapshot.root}: {files} files, {size}") as stage:
+        known = on_all(nodes, there, limit=opened.fanout)
+        if errors := failures(known):
+            raise HostErrors(errors, len(nodes))
+        absent = [node for node, has in zip(nodes, known, strict=True) if not has]
+        stage.result = "every host has it"
+        if absent:
+            pushed = push_tree(absent, workdirs, project, snapshot, opened.fanout, display)
+            stage.result = f"sent {pushed.size:,} bytes to {len(pushed.sent)} of {len(nodes)} hosts"
+            if pushed.through:
+                stage.result += f"; {len(pushed.through)} share a disk with one of them"
+    display.write(f"tree {snapshot.tree_id} is on {len(nodes)} hosts\n")
+
+
+def compare(
+    opened: OpenCluster,
+    nodes: Sequence[Node],
+    snapshot: Snapshot,
+    options: SyncOptions,
+    beside: Path,
+    display: Display,
+) -> dict[str, list[str]]:
+    """Print what each host has otherwise, and write nothing there; the lines of each host.
+
+    With ``options.check`` the hosts read their code again: what was changed there since is found, too.
+    """
+    project, workdirs = project_name(snapshot.root), {host.name: host.workdir for host in opened.hosts}
+
+    def look(node: Node) -> list[str]:
+        workdir = workdirs[node.name]
+        push = Push(node, workdir, project, snapshot, look=True)
+        push.close()
+        if not push.have:
+            return differing(push.difference)
+        if not options.check:
+            return []
+        request = Verify(workdir=workdir, project=project, tree=snapshot.tree_id)
+        return damaged(node.ask(request, Verified.from_wire, ANSWER_TIMEOUT, scale=8))
+
+    with display.stage(f"comparing {len(snapshot.entries)} files with {len(nodes)} hosts"):
+        outcomes = on_all(nodes, look, limit=opened.fanout)
+    if errors := failures(outcomes):
+        raise HostErrors(errors, len(nodes))
+    found = {
+        node.name: outcome
+        for node, outcome in zip(nodes, outcomes, strict=True)
+        if not isinstance(outcome, OrchError)
+    }
+    for node in lacking(opened, nodes):
+        found[node.name].append(f"+ the environment of {opened.environments[node.name].source}")
+    for source in wanted_data(opened, beside, options):
+        for name, paths in missing_data(opened, nodes, source, display).items():
+            found[name] += [f"+ {shown(path)} of {Path(source.path).name}" for path in paths]
+    show_compared(display, found, snapshot.tree_id)
+    return found
+
+
+def differing(change: Difference) -> list[str]:
+    """A line for each file that would be sent or go."""
+    return [
+        *(f"+ {shown(entry.path)} ({entry.size} bytes)" for entry in change.added),
+        *(f"~ {shown(entry.path)} ({entry.size} bytes)" for entry in change.changed),
+        *(f"- {shown(path)}" for path in change.removed),
+    ]
+
+
+def damaged(answer: Verified) -> list[str]:
+    """A line for each file that was changed on a host since it was synced."""
+    return [
+        *(f"! {shown(path)} was changed there" for path in answer.changed),
+        *(f"! {shown(path)} was removed there" for path in answer.missing),
+        *(f"! {shown(path)} was added there" for path in answer.added),
+    ]
+
+
+def shown(path: str) -> str:
+    """A path for a terminal: one with control characters or undecodable bytes as Python writes it."""
+    return path if path.isprintable() else repr(path)

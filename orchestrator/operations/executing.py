@@ -1,0 +1,45 @@
+"""One command on every host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from orchestrator.errors import OrchError
+from orchestrator.operations.cluster import OpenCluster
+from orchestrator.remote.connect.fanout import on_all
+from orchestrator.remote.connect.login import command_line
+from orchestrator.remote.connect.ssh import Connection
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command printed on a host, and how it ended."""
+
+    exit_code: int
+    out: bytes
+    err: bytes
+
+
+def execute(opened: OpenCluster, argv: Sequence[str]) -> tuple[dict[str, Answer], list[OrchError]]:
+    """Run ``argv`` on every host: the answers by host, and why others gave none.
+
+    Each word reaches the command as it is: no shell of the host's expands it.
+    """
+    line = command_line(argv)
+
+    def ask(link: Connection) -> Answer:
+        link.open()
+        channel = link.command(line)
+        channel.end_input()
+        out, err = channel.output()
+        return Answer(channel.exit_code(None), out, err)
+
+    outcomes = on_all(opened.links, ask, limit=opened.fanout)
+    answers, errors = {}, []
+    for host, outcome in zip(opened.hosts, outcomes, strict=True):
+        if isinstance(outcome, OrchError):
+            errors.append(outcome)
+        else:
+            answers[host.name] = outcome
+    return answers, errors

@@ -1,0 +1,134 @@
+"""A run that this process sees to its end: launched here, or taken up from whoever launched it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.core.checks.facts import Facts
+from orchestrator.core.run.actions import Finish
+from orchestrator.core.run.machine import following, starting
+from orchestrator.core.run.policy import Grace, Policy, grace_of
+from orchestrator.engine.engine import Engine
+from orchestrator.errors import HostErrors
+from orchestrator.local.run_folder import RunFolder
+from orchestrator.operations.cluster import OpenCluster
+from orchestrator.operations.run.aftermath import Aftermath
+from orchestrator.operations.run.asked import RunOptions
+from orchestrator.operations.run.launching import prepare, push
+from orchestrator.operations.run.members import find_members, taken_up
+from orchestrator.operations.run.recording import Hearer, Recording, nobody
+from orchestrator.operations.run.restarting import Restarting
+from orchestrator.protocol.run import Follow
+from orchestrator.remote.listener import Listener
+from orchestrator.ui.display import Display
+from orchestrator.ui.plan import show_settings
+from orchestrator.ui.run import RunDisplay
+
+# How much of a log is shown that was printed before, in bytes.
+TAIL = 64 * 1024
+# How many lines of the rank to blame a summary ends with.
+LAST_LINES = 20
+
+
+@dataclass(frozen=True)
+class Live:
+    """A run with its engine, not yet set in motion, and its folder, open. ``nodes``: how many take part."""
+
+    run_id: str
+    engine: Engine
+    folder: RunFolder
+    grace: Grace
+    nodes: int
+
+    def close(self) -> None:
+        """Close the folder's files."""
+        self.folder.close()
+
+
+def launched(opened: OpenCluster, options: RunOptions, display: Display, heard: Hearer = nobody) -> Live:
+    """Make all ready for a run, and a folder for it; raises OrchError."""
+    prepared = prepare(opened, options, display)
+    made = prepared.plan
+    show_settings(display, made, environments(prepared.facts))
+    push(prepared, opened.fanout, display, sync=options.sync)
+    folder = RunFolder.create(options.runs_dir, made)
+    grace = grace_of(opened.inventory.grace, options.grace)
+    errands = Restarting(opened, options, prepared, grace, folder, display)
+    policy = Policy(
+        node_timeout=options.node_timeout,
+        grace=grace,
+        limit=options.limit,
+        collect_every=options.collect_every,
+        max_restarts=options.max_restarts,
+        detach=options.detach,
+    )
+    first = starting(policy, [node.node for node in made.nodes], time.time(), min_nodes=made.min_nodes)
+    recording = Recording(folder, made.spec.workload.name, display, heard)
+    engine = Engine(first, errands.clients(), errands, recording)
+    return Live(made.run_id, engine, folder, grace, len(made.nodes))
+
+
+def joined(
+    opened: OpenCluster,
+    run_id: str | None,
+    runs_dir: Path,
+    node_timeout: float,
+    display: Display,
+    *,
+    from_start: bool = False,
+    heard: Hearer = nobody,
+) -> Live:
+    """Take a run up from what is recorded of it in ``runs_dir``; with None, the only one there is.
+
+    Logs of which nothing is here yet begin with their last part, unless ``from_start``. Raises OrchError.
+    """
+    members = find_members(opened, run_id, display)
+    first = members[0].run
+    folder = RunFolder.open(runs_dir, first.run_id)
+    offsets = taken_up(folder, members)
+    if not folder.writing:
+        display.note(f"another orch records this run in {folder.path}; this one only shows it")
+    grace = grace_of(opened.inventory.grace)
+    request = Follow(run_id=first.run_id, attempt=first.attempt, tail=None if from_start else TAIL)
+    clients = {
+        each.node.name: Listener(
+            each.node, request.replace(offsets=dict(offsets.get(each.node.name, {}))), node_timeout
+        )
+        for each in members
+    }
+    nodes = {each.node.name: each.node for each in members}
+    errands = Aftermath(nodes, opened.inventory.outputs, folder, display)
+    recording = Recording(folder, first.workload, display, heard)
+    recording.begun(first.attempt, tuple(clients))
+    recording.shown.recall(folder.events)
+    policy = Policy(node_timeout=node_timeout, grace=grace, records=folder.writing)
+    engine = Engine(following(policy, clients, first.attempt, folder.result()), clients, errands, recording)
+    return Live(first.run_id, engine, folder, grace, len(members))
+
+
+def concluded(live: Live, last: Finish, display: Display) -> int:
+    """Show how a run ended or was left; the exit code. Raises HostErrors if it never began."""
+    shown = RunDisplay(display)
+    if last.exit_code is None:
+        if last.refusals:
+            raise HostErrors(list(last.refusals), live.nodes)
+        shown.detached(live.run_id)
+        return 0
+    found = last.found
+    lines = live.folder.last_lines(found.node, found.rank, LAST_LINES) if found and found.show_log else []
+    shown.summary(live.folder.result(), live.folder.path, found, lines)
+    return last.exit_code
+
+
+def environments(facts: Mapping[str, Facts]) -> list[str]:
+    """The interpreters in use, equal ones named once."""
+    users: dict[str, list[str]] = {}
+    for name, known in facts.items():
+        python = known.python
+        users.setdefault(f"{python.path} (Python {python.version}, torch {python.torch})", []).append(name)
+    if len(users) == 1:
+        return list(users)
+    return [f"{', '.join(names)}: {python}" for python, names in users.items()]

@@ -22,8 +22,7 @@ from orchestrator.core.diagnosis.diagnosis import Diagnosis
 from orchestrator.core.inventory.target import Settings, Target
 from orchestrator.core.launch.plan import LaunchPlan, RunSpec
 from orchestrator.core.run.actions import Finish
-from orchestrator.core.run.listing import Run as ListedRun
-from orchestrator.core.run.listing import joined as whole_runs
+from orchestrator.core.run.listing import ListedRun, whole_runs
 from orchestrator.core.run.output import Output
 from orchestrator.core.run.result import RunResult
 from orchestrator.core.text.lines import LineAssembler
@@ -33,11 +32,11 @@ from orchestrator.operations.delivery.data import send_data
 from orchestrator.operations.delivery.environments import ensure
 from orchestrator.operations.delivery.pushing import connected_with
 from orchestrator.operations.delivery.syncing import SyncOptions, deliver, wanted_data
-from orchestrator.operations.executing import Answer, execute
+from orchestrator.operations.executing import CommandResult, execute
 from orchestrator.operations.run.asked import RunOptions
 from orchestrator.operations.run.function import packed, values
 from orchestrator.operations.run.members import ask_runs
-from orchestrator.operations.run.running import Live, joined, launched
+from orchestrator.operations.run.running import Live, attach_run, launch_run
 from orchestrator.operations.run.source import project_of, resolve
 from orchestrator.operations.survey import DoctorOptions, survey
 from orchestrator.protocol.events import Event
@@ -257,7 +256,7 @@ class Cluster:
                 send_data(opened, nodes, source, None, self._display)
         return snapshot.tree_id
 
-    def exec(self, *argv: str) -> dict[str, Answer]:
+    def exec(self, *argv: str) -> dict[str, CommandResult]:
         """Run a command on every host, each word as it is; its answers by host. Raises HostErrors."""
         with open_cluster(self._target) as opened:
             answers, errors = execute(opened, argv)
@@ -290,7 +289,7 @@ class Cluster:
             folder = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="orch-")))
             asked = self._asked(what, args, kwargs, options, folder)
             opened = closing.enter_context(open_cluster(self._target, interpreters=True))
-            return self._seen(lambda heard: launched(opened, asked, self._display, heard), closing)
+            return self._seen(lambda heard: launch_run(opened, asked, self._display, heard), closing)
         except BaseException:
             closing.close()
             raise
@@ -304,7 +303,7 @@ class Cluster:
             opened = closing.enter_context(open_cluster(self._target, spares_too=True))
             folder = Path(runs_dir)
             return self._seen(
-                lambda heard: joined(opened, run_id, folder, node_timeout, self._display, heard=heard), closing
+                lambda heard: attach_run(opened, run_id, folder, node_timeout, self._display, heard=heard), closing
             )
         except BaseException:
             closing.close()

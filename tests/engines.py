@@ -11,15 +11,15 @@ from orchestrator.core.diagnosis.diagnosis import Diagnosis, diagnose
 from orchestrator.core.run.actions import Finish, Prepare
 from orchestrator.core.run.inputs import NotPrepared, Prepared
 from orchestrator.core.run.machine import following, starting
-from orchestrator.core.run.output import Output, Sample
+from orchestrator.core.run.output import NodeSample, Output
 from orchestrator.core.run.policy import Policy
 from orchestrator.core.run.result import RunResult, nothing_yet
 from orchestrator.engine.engine import Engine, Ready, Recorder
 from orchestrator.errors import ConnectionLost, OrchError
 from orchestrator.protocol.events import Collected, Event, Finished, RankFailed
 from orchestrator.protocol.run import Follow, Start, SupervisorGone
-from orchestrator.remote.listener import Listener
 from orchestrator.remote.node import Node
+from orchestrator.remote.node_client import SshNodeClient
 
 Note = Callable[[Event], None]
 
@@ -45,7 +45,7 @@ class Heard:
         self.outputs.append(output)
         self.said(output)
 
-    def sample(self, sample: Sample) -> None:
+    def sample(self, sample: NodeSample) -> None:
         pass
 
     def ended(self) -> None:
@@ -81,14 +81,14 @@ class Chores:
 
 def started(node: Node, asked: Start, heard: Heard, timeout: float = 30.0) -> Engine:
     """An engine that starts one real node's part in a run."""
-    listener = Listener(node, Follow(run_id=asked.run_id, attempt=1), timeout, asked)
+    listener = SshNodeClient(node, Follow(run_id=asked.run_id, attempt=1), timeout, asked)
     first = starting(Policy(node_timeout=timeout), [node.name], time.time())
     return Engine(first, {node.name: listener}, Chores(), heard)
 
 
 def joined(node: Node, run_id: str, heard: Heard, tail: int | None = None) -> Engine:
     """An engine that takes one real node's part in a run up."""
-    listener = Listener(node, Follow(run_id=run_id, attempt=1, tail=tail), 30.0)
+    listener = SshNodeClient(node, Follow(run_id=run_id, attempt=1, tail=tail), 30.0)
     first = following(Policy(records=False, passive=True), [node.name], 1, nothing_yet())
     return Engine(first, {node.name: listener}, Chores(), heard)
 
@@ -141,7 +141,7 @@ class FakeNode:
         if self.unreachable:
             raise ConnectionLost("no route to host", host=self.name)
 
-    def hear(self, put: Callable[[Event | Output | Sample], None]) -> SupervisorGone | None:
+    def hear(self, put: Callable[[Event | Output | NodeSample], None]) -> SupervisorGone | None:
         while (item := self.script.get()) is not None:
             if isinstance(item, OrchError):
                 raise item

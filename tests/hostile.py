@@ -24,8 +24,8 @@ from orchestrator.core.diagnosis.diagnosis import diagnose, scan
 from orchestrator.core.inventory.hosts import Host, Outputs
 from orchestrator.core.inventory.target import Settings
 from orchestrator.core.launch.environment import Environment
-from orchestrator.core.run.listing import NodeRun, joined
-from orchestrator.core.run.output import Output, Sample
+from orchestrator.core.run.listing import NodeRun, whole_runs
+from orchestrator.core.run.output import NodeSample, Output
 from orchestrator.core.transfer.snapshot import Snapshot, take
 from orchestrator.local.run_folder import RunFolder
 from orchestrator.protocol import frames as wire
@@ -34,11 +34,11 @@ from orchestrator.protocol.facts import AskFacts
 from orchestrator.protocol.run import Follow, ListRuns, RunsHere
 from orchestrator.protocol.transfer import ListUsed, Prune, Pruned, Used, Verified, Verify
 from orchestrator.remote.environment import Build
-from orchestrator.remote.listener import Heard, Listener
 from orchestrator.remote.node import Node
+from orchestrator.remote.node_client import Heard, SshNodeClient
 from orchestrator.remote.outputs import collect
 from orchestrator.remote.probing import ask, hang_up, probe
-from orchestrator.remote.relay import Relay
+from orchestrator.remote.relay import RelayCall
 from orchestrator.remote.store import Push
 from orchestrator.ui.console import Screen
 from orchestrator.ui.run import nodes_table
@@ -143,7 +143,7 @@ def stopped(node: Node, folder: Path) -> None:
 
 def listed(node: Node, folder: Path) -> None:
     answer = node.ask(ListRuns(run_id=None, ended=True), RunsHere.from_wire, 5.0)
-    found = joined(NodeRun.from_answer(each, answer.time, NAME) for each in answer.runs)
+    found = whole_runs(NodeRun.from_answer(each, answer.time, NAME) for each in answer.runs)
     if found:
         shown(runs_table(found))
 
@@ -181,7 +181,7 @@ def pushed(node: Node, folder: Path) -> None:
 
 def relayed(node: Node, folder: Path) -> None:
     tree = snapshot(folder)
-    relay = Relay(node, "~/w", "~/w/data", tree.entries)
+    relay = RelayCall(node, "~/w", "~/w/data", tree.entries)
     relay.listen(["10.0.0.1"])
     relay.order("token", None, [(0, 0)])
     relay.feed(iter([b"text"]))
@@ -213,7 +213,7 @@ def asked_for_lists(node: Node, folder: Path) -> None:
 
 def followed(node: Node, folder: Path) -> None:
     heard: list[Heard] = []
-    listener = Listener(node, Follow(run_id=RUN, attempt=1), 0.001)
+    listener = SshNodeClient(node, Follow(run_id=RUN, attempt=1), 0.001)
     record = RunFolder.open(folder / "runs", RUN)
     record.begin([NAME], 1)
     try:
@@ -230,7 +230,7 @@ def followed(node: Node, folder: Path) -> None:
         scan(text)
     result = record.result()
     shown(nodes_table(result), str(diagnose(result)))
-    [str(item) for item in heard if isinstance(item, Sample)]
+    [str(item) for item in heard if isinstance(item, NodeSample)]
     record.close()
     (folder / "runs" / RUN / "events.jsonl").unlink()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator.core.inventory.target import Target
 from orchestrator.engine.signals import obeying_signals
 from orchestrator.operations.cluster import open_cluster
-from orchestrator.operations.run.running import concluded, joined
+from orchestrator.operations.run.running import attach_run, conclude_run
 from orchestrator.ui.display import Display
 
 
@@ -18,8 +18,8 @@ def attach(
     """Follow a run to its end; its exit code. A run that has ended is shown and collected all the same."""
     with (
         open_cluster(target, spares_too=True) as opened,
-        closing(joined(opened, run_id, runs_dir, node_timeout, display, from_start=from_start)) as live,
+        closing(attach_run(opened, run_id, runs_dir, node_timeout, display, from_start=from_start)) as live,
     ):
         with obeying_signals(live.engine, live.grace):
             last = live.engine.run()
-        return concluded(live, last, display)
+        return conclude_run(live, last, display)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from orchestrator.core.inventory.target import Target
 from orchestrator.operations.cluster import open_cluster
-from orchestrator.operations.executing import Answer, execute
+from orchestrator.operations.executing import CommandResult, execute
 from orchestrator.ui.answers import show_answer
 from orchestrator.ui.display import Display
 
@@ -16,7 +16,7 @@ def run_everywhere(target: Target, argv: Sequence[str], display: Display) -> int
     """Run ``argv`` on every host; returns 0, 1 if it failed somewhere, 4 if a host could not be reached."""
     with open_cluster(target) as opened:
         answers, errors = execute(opened, argv)
-    alike: dict[Answer, list[str]] = {}
+    alike: dict[CommandResult, list[str]] = {}
     for name, answer in answers.items():
         alike.setdefault(answer, []).append(name)
     for answer, names in alike.items():

@@ -17,7 +17,7 @@ from orchestrator.operations.run.members import find_members
 from orchestrator.operations.run.recording import Printing
 from orchestrator.operations.run.running import TAIL
 from orchestrator.protocol.run import Follow
-from orchestrator.remote.listener import Listener
+from orchestrator.remote.node_client import SshNodeClient
 from orchestrator.ui.display import Display
 
 
@@ -55,7 +55,7 @@ def logs(target: Target, run_id: str | None, wanted: Wanted, node_timeout: float
             tail=TAIL if wanted.follow and wanted.since is None and not wanted.from_start else None,
         )
         nodes = [each.node for each in members if wanted.node in (None, each.run.node)]
-        clients = {node.name: Listener(node, request, node_timeout) for node in nodes}
+        clients = {node.name: SshNodeClient(node, request, node_timeout) for node in nodes}
         policy = Policy(node_timeout=node_timeout, records=False, passive=True)
         first = following(policy, clients, members[0].run.attempt, nothing_yet())
         last = Engine(first, clients, NoErrands(), Printing(display)).run()

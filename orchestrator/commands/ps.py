@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.core.inventory.target import Target
-from orchestrator.core.run.listing import joined
+from orchestrator.core.run.listing import whole_runs
 from orchestrator.errors import HostErrors
 from orchestrator.operations.cluster import open_cluster
 from orchestrator.operations.run.members import ask_runs
@@ -17,7 +17,7 @@ def ps(target: Target, everything: bool, display: Display) -> int:
     """Show what runs and what is left over, with ``everything`` also what has ended; raises HostErrors last."""
     with open_cluster(target, spares_too=True) as opened:
         found, errors = ask_runs(opened, None, ended=everything)
-    show_runs(display, joined(run for _, runs in found for run in runs), everything)
+    show_runs(display, whole_runs(run for _, runs in found for run in runs), everything)
     if errors:
         raise HostErrors(errors, len(opened.hosts))
     return 0

@@ -20,7 +20,7 @@ from orchestrator.core.run import actions, inputs
 from orchestrator.core.run.actions import Action, Finish, Prepare, Timer
 from orchestrator.core.run.inputs import Input, NotPrepared, Prepared
 from orchestrator.core.run.machine import Step, step
-from orchestrator.core.run.output import Output, Sample
+from orchestrator.core.run.output import NodeSample, Output
 from orchestrator.core.run.result import RunResult
 from orchestrator.errors import ConnectionLost, OrchError
 from orchestrator.protocol.events import Event
@@ -32,7 +32,7 @@ PING_INTERVAL = 4.0
 
 
 class NodeClient(Protocol):
-    """One node's part in one attempt. Every method may block; ``remote.listener.Listener`` is the real one."""
+    """One node's part in one attempt, as ``remote.node_client.SshNodeClient`` has it. Every method may block."""
 
     name: str
 
@@ -49,7 +49,7 @@ class NodeClient(Protocol):
     def reconnect(self) -> None:
         """Take it up again after a loss; raises OrchError."""
 
-    def hear(self, put: Callable[[Event | Output | Sample], None]) -> SupervisorGone | None:
+    def hear(self, put: Callable[[Event | Output | NodeSample], None]) -> SupervisorGone | None:
         """Give all that comes to ``put`` until the node's part is over; raises ConnectionLost, OrchError."""
 
     def ping(self) -> None:
@@ -80,7 +80,7 @@ class Recorder(Protocol):
     def output(self, output: Output) -> None:
         """A piece of a log; raises CannotRecord."""
 
-    def sample(self, sample: Sample) -> None:
+    def sample(self, sample: NodeSample) -> None:
         """How busy a node is."""
 
     def ended(self) -> None:
@@ -120,7 +120,7 @@ class Engine:
         self._clients = dict(clients)
         self._errands = errands
         self._recorder = recorder
-        self._inbox: queue.SimpleQueue[Input | Output | Sample | Ready | BaseException] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Input | Output | NodeSample | Ready | BaseException] = queue.SimpleQueue()
         self._room = threading.Semaphore(QUEUE_PIECES)
         self._closed = threading.Event()
         self._deadlines: list[tuple[float, int, Timer]] = []
@@ -156,7 +156,7 @@ class Engine:
         for _ in range(QUEUE_PIECES + len(self._heard)):
             self._room.release()
 
-    def _next(self) -> Input | Output | Sample | Ready | BaseException:
+    def _next(self) -> Input | Output | NodeSample | Ready | BaseException:
         """The next thing to take: a deadline that has come, or what is in the inbox."""
         while True:
             now = time.monotonic()
@@ -167,12 +167,12 @@ class Engine:
             except queue.Empty:
                 continue
 
-    def _take(self, told: Input | Output | Sample | Ready | BaseException) -> None:
+    def _take(self, told: Input | Output | NodeSample | Ready | BaseException) -> None:
         match told:
             case Output():
                 self._room.release()
                 self._recorder.output(told)
-            case Sample():
+            case NodeSample():
                 self._recorder.sample(told)
             case BaseException():
                 raise told
@@ -287,7 +287,7 @@ class Engine:
                 inputs.Ended(name, attempt) if gone is None else inputs.Orphaned(name, attempt, gone.rebooted)
             )
 
-    def _put(self, name: str, attempt: int, item: Event | Output | Sample) -> None:
+    def _put(self, name: str, attempt: int, item: Event | Output | NodeSample) -> None:
         if isinstance(item, Event):
             self._inbox.put(inputs.Happened(name, attempt, item))
             return

@@ -152,7 +152,7 @@ class RunFolder:
             ) from None
 
     def offsets(self) -> dict[str, dict[str, int]]:
-        """What of the newest attempt is here already, by node: see ``remote.listener.Listener``."""
+        """What of the newest attempt is here already, by node: see ``remote.node_client.SshNodeClient``."""
         found: dict[str, dict[str, int]] = {}
         for event in self.events:
             if isinstance(event, Planned):

@@ -13,7 +13,7 @@ from orchestrator.remote.connect.ssh import Connection
 
 
 @dataclass(frozen=True)
-class Answer:
+class CommandResult:
     """What a command printed on a host, and how it ended."""
 
     exit_code: int
@@ -21,19 +21,19 @@ class Answer:
     err: bytes
 
 
-def execute(opened: OpenCluster, argv: Sequence[str]) -> tuple[dict[str, Answer], list[OrchError]]:
+def execute(opened: OpenCluster, argv: Sequence[str]) -> tuple[dict[str, CommandResult], list[OrchError]]:
     """Run ``argv`` on every host: the answers by host, and why others gave none.
 
     Each word reaches the command as it is: no shell of the host's expands it.
     """
     line = command_line(argv)
 
-    def ask(link: Connection) -> Answer:
+    def ask(link: Connection) -> CommandResult:
         link.open()
         channel = link.command(line)
         channel.end_input()
         out, err = channel.output()
-        return Answer(channel.exit_code(None), out, err)
+        return CommandResult(channel.exit_code(None), out, err)
 
     outcomes = on_all(opened.links, ask, limit=opened.fanout)
     answers, errors = {}, []

@@ -27,7 +27,7 @@ GRACE = 5.0
 
 
 @dataclass(frozen=True)
-class Offer:
+class PossibleMend:
     """Something that can be mended: what will be done, and the doing; that may raise OrchError.
 
     ``possible`` raises OrchError if it is better not offered.
@@ -59,7 +59,7 @@ def mend(
     return made
 
 
-def _of_errors(opened: OpenCluster, errors: Sequence[OrchError]) -> Iterator[Offer]:
+def _of_errors(opened: OpenCluster, errors: Sequence[OrchError]) -> Iterator[PossibleMend]:
     hosts = {host.name: host for host in opened.hosts}
     for error in errors:
         host = hosts.get(error.host or "")
@@ -67,11 +67,11 @@ def _of_errors(opened: OpenCluster, errors: Sequence[OrchError]) -> Iterator[Off
             continue
         if isinstance(error, HostKeyUnknown):
             will = f"{host.name}: record this key in ~/.ssh/known_hosts? {error.message}"
-            yield Offer(will, _accept(opened, host, error.fingerprint))
+            yield PossibleMend(will, _accept(opened, host, error.fingerprint))
         elif isinstance(error, AuthenticationFailed):
             where = f"{host.user + '@' if host.user else ''}{host.address}"
             will = f"{host.name}: run ssh-copy-id {where}? It will ask for a password"
-            yield Offer(will, partial(install_key, host))
+            yield PossibleMend(will, partial(install_key, host))
 
 
 def _accept(opened: OpenCluster, host: Host, fingerprint: str) -> Callable[[], object]:
@@ -85,20 +85,20 @@ def _accept(opened: OpenCluster, host: Host, fingerprint: str) -> Callable[[], o
     return do
 
 
-def _of_findings(opened: OpenCluster, hosts_file: Path, findings: Sequence[Finding]) -> Iterator[Offer]:
+def _of_findings(opened: OpenCluster, hosts_file: Path, findings: Sequence[Finding]) -> Iterator[PossibleMend]:
     links = {link.host.name: link for link in opened.links}
     for finding in findings:
         name = finding.nodes[0]
         match finding.mend:
             case EndLeftovers(run_id):
                 will = f"{name}: end the processes that run {run_id} left over there?"
-                yield Offer(will, partial(Node(links[name]).stop, run_id, GRACE))
+                yield PossibleMend(will, partial(Node(links[name]).stop, run_id, GRACE))
             case MakeFolder(path):
-                yield Offer(f"{name}: make the folder {path}?", partial(_make_folder, links[name], path))
+                yield PossibleMend(f"{name}: make the folder {path}?", partial(_make_folder, links[name], path))
             case SetKey(key, value):
                 change = (hosts_file, name, key, value)
                 will = f"{hosts_file}: set hosts.{name}.{key} to {value}?"
-                yield Offer(will, partial(rewrite, *change), partial(edited, *change))
+                yield PossibleMend(will, partial(rewrite, *change), partial(edited, *change))
 
 
 def _make_folder(link: Connection, folder: str) -> None:

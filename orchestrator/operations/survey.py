@@ -18,7 +18,7 @@ from orchestrator.operations.cluster import OpenCluster
 from orchestrator.operations.run.source import project_name, project_of
 from orchestrator.protocol.facts import AskFacts
 from orchestrator.remote.connect.ping import ping
-from orchestrator.remote.probing import Answer, ask, hang_up, probe
+from orchestrator.remote.probing import FactsCall, ask, hang_up, probe
 from orchestrator.ui.display import Display
 
 # What run looks at before each start, and what only doctor takes the time for.
@@ -65,7 +65,7 @@ def facts_request(host: Host, parts: Sequence[str]) -> AskFacts:
 
 def dialled(
     examined: Examined,
-    answers: Mapping[str, Answer],
+    answers: Mapping[str, FactsCall],
     interface: str | None,
     *,
     thorough: bool,

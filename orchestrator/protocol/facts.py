@@ -1,6 +1,6 @@
 """What a node is asked about itself before a run, and what it answers.
 
-The verb ``facts`` answers with ``Clock``, then ``Facts``; with ``probe`` it goes on as ``probe.py`` says.
+The verb ``facts`` answers with ``Clock``, then ``NodeFacts``; with ``probe`` it goes on as ``probe.py`` says.
 """
 
 from __future__ import annotations
@@ -249,7 +249,7 @@ class Running(Message):
     age: float = of(number(), default=0.0)
 
 
-class Facts(Message):
+class NodeFacts(Message):
     """What this node is. ``path`` is its PATH, ``gpus`` their number.
 
     ``addresses`` and ``routes``: interface, address or network, prefix length. ``ssh_address``: where SSH came in.

@@ -26,7 +26,7 @@ class Listening(Message):
     master: str | None = of(maybe(text(256)))
 
 
-class Target(Message):
+class DialTarget(Message):
     """A node to dial: it greets with ``nonce``. ``streams``: measure throughput, too."""
 
     node: str = of(NAME)
@@ -50,7 +50,7 @@ class SshServer(Message):
 class Dial(Message):
     """Dial these. ``seconds``: how long a stream is timed, None for a moment; not ``thorough``: only connect."""
 
-    targets: tuple[Target, ...] = of(many(Target.from_wire, 10_000))
+    targets: tuple[DialTarget, ...] = of(many(DialTarget.from_wire, 10_000))
     seconds: float | None = of(maybe(SECONDS))
     thorough: bool = of(flag)
     logins: tuple[SshServer, ...] = of(many(SshServer.from_wire, 10_000))

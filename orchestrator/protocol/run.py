@@ -180,7 +180,7 @@ class Beat(Told):
     sample: Sample | None = of(maybe(Sample.from_wire), default=None)
 
 
-class Happened(Told):
+class Journaled(Told):
     """An event of the node's journal."""
 
     TYPE: ClassVar[str] = "event"
@@ -200,7 +200,7 @@ class End(Told):
     TYPE: ClassVar[str] = "end"
 
 
-FOLLOWED = tagged("type", {each.TYPE: each for each in (Following, Stream, Beat, Happened, SupervisorGone, End)})
+FOLLOWED = tagged("type", {each.TYPE: each for each in (Following, Stream, Beat, Journaled, SupervisorGone, End)})
 
 
 class Stop(Message):

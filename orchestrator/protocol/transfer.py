@@ -21,9 +21,9 @@ POSITIONS = many(row(whole(), BYTES), 10_000_000)
 class Store(Message):
     """Make a synced tree of what is here and what is sent; with ``look`` only say what is here.
 
-    Answered by ``Stock`` and, with a base, its entries as a data frame. Then the control side sends a ``Change``
-    as a data frame, gets ``Wanted``, sends the bytes of those in that order, and gets ``Stored``. What data frames
-    list is deflated JSON.
+    The node answers with ``Stock`` and, if there is a base, its entries as a data frame. The control machine sends
+    a ``Change`` as a data frame, receives ``MissingBlobs``, sends their bytes in that order, and receives
+    ``Stored``. Data frames that hold lists are deflated JSON.
     """
 
     VERB: ClassVar[str] = "store"
@@ -48,7 +48,7 @@ class Change(Message):
     entries: tuple[Row, ...] = of(ROWS)
 
 
-class Wanted(Message):
+class MissingBlobs(Message):
     """The contents that are not here: SHA-256, mode, size in bytes."""
 
     wanted: tuple[tuple[str, int, int], ...] = of(many(row(SHA, whole(0, 0o7777), BYTES), 10_000_000))
@@ -127,9 +127,9 @@ class TokenSeen(Message):
 class Relay(Message):
     """Receive data below ``root`` and pass it on to the next node; with ``look`` only say what is lacking.
 
-    The entries follow as a data frame of deflated JSON. Answered by ``Lacking``; then ``Listen`` is answered by
-    ``Door``, and ``PassOn`` by ``NextHop``, by ``Progress`` now and then, and by ``Received``. The data are the
-    files that ``PassOn`` names, one after the other, from the node before or as data frames.
+    The entries follow as a data frame of deflated JSON. The node answers with ``RelayStatus``, then answers
+    ``Listen`` with ``ListeningAt``, and ``PassOn`` with ``NextNodeState``, periodic ``Progress`` and ``Received``.
+    The data are the files that ``PassOn`` names, in that order, from the previous node or as data frames.
     """
 
     VERB: ClassVar[str] = "relay"
@@ -138,7 +138,7 @@ class Relay(Message):
     look: bool = of(flag)
 
 
-class Lacking(Message):
+class RelayStatus(Message):
     """What is not here: indexes of entries with the bytes of each that are; this node's addresses, SSH's first."""
 
     place: str | None = of(maybe(DISK_ID))
@@ -152,13 +152,13 @@ class Listen(Message):
     listen: tuple[str, ...] = of(many(ADDRESS))
 
 
-class Door(Message):
+class ListeningAt(Message):
     """Where this node listens."""
 
     port: int = of(PORT)
 
 
-class Hop(Message):
+class NextNode(Message):
     """The next node of the chain, and the token that lets this one in there."""
 
     addresses: tuple[str, ...] = of(many(ADDRESS))
@@ -170,11 +170,11 @@ class PassOn(Message):
     """Let whoever knows ``token`` in; take ``files`` from their first bytes on, and send them to ``next``."""
 
     token: str = of(text(256))
-    next: Hop | None = of(maybe(Hop.from_wire))
+    next: NextNode | None = of(maybe(NextNode.from_wire))
     files: tuple[tuple[int, int], ...] = of(POSITIONS)
 
 
-class NextHop(Message):
+class NextNodeState(Message):
     """``ok``, None for the last node, or why the next one cannot be reached."""
 
     next: str | None = of(maybe(text()))
@@ -187,7 +187,7 @@ class Progress(Message):
 
 
 class Received(Message):
-    """The data have ended. ``damaged`` are files that were not what they should be; ``next`` as ``NextHop``."""
+    """The transfer has ended. ``damaged``: files whose hash is wrong; ``next`` as in ``NextNodeState``."""
 
     done: bool = of(flag)
     complete: bool = of(flag)

@@ -27,7 +27,7 @@ def has_environment(node: Node, workdir: str, environment: Environment) -> bool:
 
 
 @dataclass(frozen=True)
-class Failed:
+class BuildFailure:
     """A build that failed: the last words of pip or uv, and whether it seems to lack a way to the packages."""
 
     words: tuple[str, ...]
@@ -59,7 +59,7 @@ class Build:
             self.place = answer.place
             self.kind = (answer.version, answer.machine, answer.libc)
 
-    def run(self, wheels: str | None, heard: Callable[[str], object]) -> Failed | None:
+    def run(self, wheels: str | None, heard: Callable[[str], object]) -> BuildFailure | None:
         """Let it build, from a folder of wheels on the node or from what it reaches; None if it succeeded.
 
         ``heard`` is called with each line of pip or uv. Raises SyncError, ConnectionLost.
@@ -71,7 +71,7 @@ class Build:
                 if isinstance(answer, Ready):
                     return None
                 if isinstance(answer, BuildFailed):
-                    return Failed(answer.failed, answer.offline)
+                    return BuildFailure(answer.failed, answer.offline)
                 heard(answer.line)
         except errors.OrchError as error:
             raise as_sync_error(error) from None

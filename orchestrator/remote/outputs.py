@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator import errors
 from orchestrator.core.inventory.hosts import Outputs
-from orchestrator.core.transfer.choice import Offer, choose
+from orchestrator.core.transfer.choice import OfferedFile, choose
 from orchestrator.protocol import frames
 from orchestrator.protocol.shapes import either
 from orchestrator.protocol.transfer import AllSent, Chosen, Collect, Offered, Sending, Skipped
@@ -34,7 +34,7 @@ SENT = either(Skipped.from_wire, either(Sending.from_wire, AllSent.from_wire))
 
 
 @dataclass(frozen=True)
-class Collected:
+class CollectedOutputs:
     """What came back, and by name what stayed on the node and why; ``size`` in bytes.
 
     ``lacking``: the entry of ``left`` that is, or belongs to, the newest snapshot.
@@ -46,7 +46,7 @@ class Collected:
     lacking: str | None = None
 
 
-def collect(node: Node, run_id: str, outputs: Outputs, into: Path) -> Collected:
+def collect(node: Node, run_id: str, outputs: Outputs, into: Path) -> CollectedOutputs:
     """Fetch a node's outputs into a folder, those that are not there already. A file is complete or not there.
 
     One that vanished or changed meanwhile stays, and the others come; if it was the newest snapshot, the node is
@@ -59,11 +59,11 @@ def collect(node: Node, run_id: str, outputs: Outputs, into: Path) -> Collected:
         size += found.size
         if not found.moved or turn == TURNS - 1:
             break
-    return Collected(found.files, size, found.left, found.lacking)
+    return CollectedOutputs(found.files, size, found.left, found.lacking)
 
 
 @dataclass(frozen=True)
-class _Found(Collected):
+class _Found(CollectedOutputs):
     """One turn of a collection; ``moved``: the newest snapshot changed under its hands."""
 
     moved: bool = False
@@ -72,7 +72,7 @@ class _Found(Collected):
 def _collected(node: Node, run_id: str, outputs: Outputs, into: Path) -> _Found:
     call = node.call(Collect(run_id=run_id))
     try:
-        offers = [Offer(*entry) for entry in call.answer(Offered.from_wire, PIECE_TIMEOUT, SCALE).files]
+        offers = [OfferedFile(*entry) for entry in call.answer(Offered.from_wire, PIECE_TIMEOUT, SCALE).files]
         odd = [f"{each.path!r} ({fault})" for each in offers if (fault := fault_of(each.path, each.target))]
         sound = [each for each in offers if not fault_of(each.path, each.target)]
         if len({each.path for each in sound}) < len(sound):
@@ -103,7 +103,7 @@ def _collected(node: Node, run_id: str, outputs: Outputs, into: Path) -> _Found:
         call.channel.close()
 
 
-def _receive(call: Call, wanted: Sequence[Offer], landing: Landing) -> dict[str, str]:
+def _receive(call: Call, wanted: Sequence[OfferedFile], landing: Landing) -> dict[str, str]:
     """Write the files that arrive, in the order in which they were asked for; those that did not come, and why."""
     missed: dict[str, str] = {}
     least = sum(each.size for each in wanted) / SLOWEST
@@ -146,7 +146,7 @@ def _about(call: Call, coming: Iterator[Frame]) -> Sending | Skipped | AllSent:
     raise call.ended()
 
 
-def _pieces(call: Call, coming: Iterator[Frame], offer: Offer) -> Iterator[bytes]:
+def _pieces(call: Call, coming: Iterator[Frame], offer: OfferedFile) -> Iterator[bytes]:
     """The bytes of one file, exactly as many as were offered; raises _Shrank if the node has no more."""
     left = offer.size
     while left:
@@ -161,7 +161,7 @@ def _pieces(call: Call, coming: Iterator[Frame], offer: Offer) -> Iterator[bytes
         yield piece
 
 
-def _linked(chosen: Sequence[Offer], landing: Landing) -> dict[str, str]:
+def _linked(chosen: Sequence[OfferedFile], landing: Landing) -> dict[str, str]:
     """Make the links; those that could not be made, and why."""
     missed = {}
     for offer in chosen:
@@ -173,7 +173,7 @@ def _linked(chosen: Sequence[Offer], landing: Landing) -> dict[str, str]:
     return missed
 
 
-def _there(offer: Offer, landing: Landing) -> bool:
+def _there(offer: OfferedFile, landing: Landing) -> bool:
     """Whether an earlier collection fetched this very version."""
     status = landing.status(offer.path)
     return status is not None and (status.st_size, status.st_mtime_ns) == (offer.size, offer.mtime_ns)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from orchestrator.core.checks.facts import Facts
 from orchestrator.errors import OrchError
 from orchestrator.protocol import facts, frames
-from orchestrator.protocol.probe import Dial, Found, ListenFor, Listening, Probe, SshServer, Target
+from orchestrator.protocol.probe import Dial, DialTarget, Found, ListenFor, Listening, Probe, SshServer
 from orchestrator.remote.connect.fanout import failures, on_all
 from orchestrator.remote.node import Call, Node
 
@@ -23,7 +23,7 @@ FACTS_TIMEOUT, PROBE_TIMEOUT, LOGIN_TIMEOUT = 60.0, 30.0, 60.0
 
 
 @dataclass(frozen=True)
-class Answer:
+class FactsCall:
     """A node's facts, and the call that it waits on for orders."""
 
     facts: Facts
@@ -32,28 +32,28 @@ class Answer:
 
 def ask(
     nodes: Sequence[Node], requests: Mapping[str, facts.AskFacts], limit: int
-) -> tuple[dict[str, Answer], list[OrchError]]:
+) -> tuple[dict[str, FactsCall], list[OrchError]]:
     """The answers of the nodes that give one, by name, and why others did not; ``hang_up`` when done."""
 
-    def ask_one(node: Node) -> Answer:
+    def ask_one(node: Node) -> FactsCall:
         call = node.call(requests[node.name])
         try:
             its_clock = call.answer(facts.Clock.from_wire, FACTS_TIMEOUT).time
             # It is read once Python has started there: nearer to the end of the round trip than to its middle.
             offset = its_clock - (call.sent_at + 2 * time.time()) / 3
-            value = call.answer(facts.Facts.from_wire, FACTS_TIMEOUT)
+            value = call.answer(facts.NodeFacts.from_wire, FACTS_TIMEOUT)
         except OrchError:
             call.channel.close()
             raise
         noise = call.noise.decode("utf-8", "replace")
-        return Answer(Facts.from_answer(node.name, value, offset, noise), call)
+        return FactsCall(Facts.from_answer(node.name, value, offset, noise), call)
 
     outcomes = on_all(nodes, ask_one, limit=limit)
-    answers = {outcome.facts.node: outcome for outcome in outcomes if isinstance(outcome, Answer)}
+    answers = {outcome.facts.node: outcome for outcome in outcomes if isinstance(outcome, FactsCall)}
     return answers, failures(outcomes)
 
 
-def hang_up(answers: Mapping[str, Answer]) -> None:
+def hang_up(answers: Mapping[str, FactsCall]) -> None:
     """Let the nodes stop listening."""
     for answer in answers.values():
         answer.call.channel.close()
@@ -75,7 +75,7 @@ def partners(names: Sequence[str]) -> dict[str, dict[str, bool]]:
 
 
 def probe(
-    answers: Mapping[str, Answer],
+    answers: Mapping[str, FactsCall],
     addresses: Mapping[str, Sequence[str]],
     master_port: int | None,
     *,
@@ -106,9 +106,9 @@ def probe(
     taking = list(open_at)
     whom = partners(taking)
 
-    def target(other: str, streams: bool) -> Target:
+    def target(other: str, streams: bool) -> DialTarget:
         ports = open_at[other]
-        return Target(
+        return DialTarget(
             node=other,
             streams=streams,
             addresses=tuple(addresses[other]),

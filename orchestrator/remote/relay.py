@@ -23,7 +23,7 @@ READING, FLOWING = 3600.0, 60.0
 RELAYED = either(transfer.Progress.from_wire, transfer.Received.from_wire)
 
 
-class Relay:
+class RelayCall:
     """A node that was asked what it lacks of some data. Raises what ``Node`` does; ``close`` gives it up."""
 
     def __init__(
@@ -37,7 +37,7 @@ class Relay:
         listing = json.dumps([entry.row for entry in entries], separators=(",", ":"))
         try:
             self._call.channel.write(frames.data_frame(zlib.compress(listing.encode("ascii"))))
-            answer = self._call.answer(transfer.Lacking.from_wire, READING, self._scale)
+            answer = self._call.answer(transfer.RelayStatus.from_wire, READING, self._scale)
         except errors.OrchError as error:
             self.close()
             raise as_sync_error(error) from None
@@ -52,13 +52,13 @@ class Relay:
     def listen(self, addresses: Sequence[str]) -> int:
         """Let it listen at these addresses and no others; the port."""
         self._call.channel.write(frames.message_frame(transfer.Listen(listen=tuple(addresses))))
-        return self._call.answer(transfer.Door.from_wire, FLOWING).port
+        return self._call.answer(transfer.ListeningAt.from_wire, FLOWING).port
 
-    def order(self, token: str, hop: transfer.Hop | None, files: Sequence[tuple[int, int]]) -> str | None:
+    def order(self, token: str, hop: transfer.NextNode | None, files: Sequence[tuple[int, int]]) -> str | None:
         """Say whom to let in, whom to pass on to, and what will come; how the node after it answered."""
         order = transfer.PassOn(token=token, next=hop, files=tuple(files))
         self._call.channel.write(frames.message_frame(order))
-        return self._call.answer(transfer.NextHop.from_wire, FLOWING).next
+        return self._call.answer(transfer.NextNodeState.from_wire, FLOWING).next
 
     def feed(self, pieces: Iterator[bytes]) -> None:
         """Send the data itself to this node, which passes them on."""

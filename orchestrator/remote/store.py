@@ -10,7 +10,7 @@ from orchestrator import errors
 from orchestrator.core.transfer.snapshot import Difference, Entry, Snapshot, difference
 from orchestrator.protocol import frames
 from orchestrator.protocol.shapes import Misshapen, decoded, inflated, many
-from orchestrator.protocol.transfer import Change, Stock, Store, Stored, Wanted
+from orchestrator.protocol.transfer import Change, MissingBlobs, Stock, Store, Stored
 from orchestrator.protocol.tree import ROW
 from orchestrator.remote.node import Call, Node
 from orchestrator.remote.relay import as_sync_error, read, scale_for
@@ -56,7 +56,7 @@ class Push:
             message = Change(removed=change.removed, entries=coming)
             listing = json.dumps(message.to_wire(), separators=(",", ":"))
             channel.write(frames.data_frame(zlib.compress(listing.encode("ascii"))))
-            wanted = self._call.answer(Wanted.from_wire, ANSWER_TIMEOUT, self._scale).wanted
+            wanted = self._call.answer(MissingBlobs.from_wire, ANSWER_TIMEOUT, self._scale).wanted
             try:
                 for piece in _pieces(self._files(wanted)):
                     channel.write(frames.data_frame(piece))

@@ -41,7 +41,7 @@ def own_address(wanted: str) -> str:
     return wanted
 
 
-class Host:
+class HostServer:
     """One host: its home, its keys, and what a login on it gets."""
 
     def __init__(self, folder: Path, name: str, number: int) -> None:
@@ -165,7 +165,7 @@ def _close_pipes(child: asyncio.subprocess.Process) -> None:
 
 
 async def _serve_all(folder: Path, state: Path, names: Sequence[str], keep: bool) -> None:
-    hosts = [await Host(folder, name, number).listen() for number, name in enumerate(names)]
+    hosts = [await HostServer(folder, name, number).listen() for number, name in enumerate(names)]
     write_state(state, hosts)
     loop = asyncio.get_running_loop()
     over = asyncio.Event()

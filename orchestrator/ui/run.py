@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.core.run.output import Output, Sample
+from orchestrator.core.run.output import NodeSample, Output
 from orchestrator.core.run.result import RunResult
 from orchestrator.core.text.escapes import harmless
 from orchestrator.core.text.lines import LineAssembler
@@ -102,7 +102,7 @@ class RunDisplay:
                 self._progress_shown[key] = now
                 self._write_lines(progress + b"\n", 1)
 
-    def sample(self, sample: Sample) -> None:
+    def sample(self, sample: NodeSample) -> None:
         """How busy a node is."""
         if self._view is not None:
             self._view.sample(sample)

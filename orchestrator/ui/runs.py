@@ -11,12 +11,12 @@ from rich.text import Text
 
 from orchestrator.core.checks.nodes import age
 from orchestrator.core.inventory.hostrange import folded
-from orchestrator.core.run.listing import Run
+from orchestrator.core.run.listing import ListedRun
 from orchestrator.ui.console import STATE_STYLES, Screen
 from orchestrator.ui.display import Display
 
 
-def show_runs(display: Display, runs: Sequence[Run], everything: bool) -> None:
+def show_runs(display: Display, runs: Sequence[ListedRun], everything: bool) -> None:
     """A list of runs on stdout; with ``--json`` one object a line."""
     if display.as_json:
         for run in runs:
@@ -35,7 +35,7 @@ def show_runs(display: Display, runs: Sequence[Run], everything: bool) -> None:
     display.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
-def runs_table(runs: Sequence[Run]) -> Table:
+def runs_table(runs: Sequence[ListedRun]) -> Table:
     """Runs, one a row; the last columns give way where there is no room."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     rows = [_run_cells(run) for run in runs]
@@ -51,7 +51,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
     return table
 
 
-def _run_cells(run: Run) -> list[Text]:
+def _run_cells(run: ListedRun) -> list[Text]:
     """A run as ``orch ps`` shows it."""
     state = f"{run.state} ({run.leftovers} processes)" if run.leftovers else run.state
     state += f", attempt {run.attempt}" if run.attempt > 1 else ""

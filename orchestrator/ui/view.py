@@ -12,7 +12,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.core.run.output import Output, Sample
+from orchestrator.core.run.output import NodeSample, Output
 from orchestrator.core.run.result import fold
 from orchestrator.protocol.events import Event, Planned, StopRequested, TorchrunStarted
 from orchestrator.ui.console import STATE_STYLES, AsIs
@@ -37,7 +37,7 @@ class Block:
 class NodeView:
     """What is shown of one node. ``received``: (time, bytes) of late pieces of its output."""
 
-    sample: Sample | None = None
+    sample: NodeSample | None = None
     last_line: str = ""
     received: deque[tuple[float, int]] = field(default_factory=deque)
 
@@ -71,7 +71,7 @@ class View:
             self.began = min(self.began, event.time)
         self.result = self.result.after(event)
 
-    def sample(self, sample: Sample) -> None:
+    def sample(self, sample: NodeSample) -> None:
         """A node said how busy it is."""
         self.nodes[sample.node].sample = sample
 
@@ -142,7 +142,7 @@ class View:
         return [*cells, Text(node.last_line, style="dim", overflow="ellipsis", no_wrap=True)] if wide else cells
 
 
-def _gpus(sample: Sample) -> str:
+def _gpus(sample: NodeSample) -> str:
     if not sample.gpus:
         return "-"
     busy = sum(gpu[0] for gpu in sample.gpus) / len(sample.gpus)

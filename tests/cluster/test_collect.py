@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.core.inventory.hosts import Outputs
 from orchestrator.core.run.result import exit_code
-from orchestrator.core.transfer.choice import Offer, choose
+from orchestrator.core.transfer.choice import OfferedFile, choose
 from orchestrator.errors import OrchError
 from orchestrator.local.run_folder import RunFolder
 from orchestrator.operations.run.aftermath import Aftermath
@@ -248,18 +248,18 @@ def test_what_changes_between_offer_and_sending_stays_and_the_rest_comes(
 
 
 def test_the_newest_snapshot_is_never_dropped_in_favour_of_smaller_files() -> None:
-    offers = [Offer(f"log{n}.txt", 10, 100 + n) for n in range(50)]
+    offers = [OfferedFile(f"log{n}.txt", 10, 100 + n) for n in range(50)]
     offers += [
-        Offer("out/snapshot_1.pt", 900, 50),
-        Offer("out/snapshot_2.pt", 900, 60),
-        Offer("latest.txt", 5, 999),
+        OfferedFile("out/snapshot_1.pt", 900, 50),
+        OfferedFile("out/snapshot_2.pt", 900, 60),
+        OfferedFile("latest.txt", 5, 999),
     ]
     found = choose(offers, Outputs(max_bytes=1000))
     assert found.chosen[0].path == "out/snapshot_2.pt" and found.lacking is None
     assert [each.path for each in found.chosen[1:3]] == ["latest.txt", "log49.txt"]
     assert "out/snapshot_1.pt (900 bytes: over outputs.max_size)" in found.left
     # A snapshot of several files comes whole or is missed.
-    parts = [Offer(f"checkpoint-20/{name}", 400, 60 + n) for n, name in enumerate(("model.bin", "rng.json"))]
+    parts = [OfferedFile(f"checkpoint-20/{name}", 400, 60 + n) for n, name in enumerate(("model.bin", "rng.json"))]
     found = choose([*offers, *parts], Outputs(max_bytes=1000))
     assert {each.path for each in found.chosen[:2]} == {each.path for each in parts}
     found = choose(offers, Outputs(max_bytes=800))
@@ -287,7 +287,7 @@ def test_the_newest_snapshot_is_never_dropped_in_favour_of_smaller_files() -> No
     ],
 )
 def test_what_one_snapshot_is(paths: list[str], newest: int | tuple[int]) -> None:
-    found = choose([Offer(path, 1, at) for at, path in enumerate(paths)], Outputs()).newest
+    found = choose([OfferedFile(path, 1, at) for at, path in enumerate(paths)], Outputs()).newest
     wanted = {paths[at] for at in newest} if isinstance(newest, tuple) else set(paths[len(paths) - newest :])
     assert found == wanted
 

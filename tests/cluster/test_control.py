@@ -28,8 +28,8 @@ from orchestrator.operations.run.launching import Lineup
 from orchestrator.operations.run.recording import Recording
 from orchestrator.operations.run.restarting import Restarting
 from orchestrator.protocol.run import Follow, ListRuns, RunsHere, Started
-from orchestrator.remote.listener import Listener
 from orchestrator.remote.node import Node
+from orchestrator.remote.node_client import SshNodeClient
 from orchestrator.ui.display import Display
 from tests import bare
 from tests.conftest import Orch
@@ -134,7 +134,7 @@ def test_a_try_to_connect_may_take_as_long_as_the_first_one() -> None:
 
     node = Node(Slow(b""))  # type: ignore[arg-type]
     with pytest.raises(errors.ConnectTimeout):
-        Listener(node, Follow(run_id=RUN), 30.0).reconnect()
+        SshNodeClient(node, Follow(run_id=RUN), 30.0).reconnect()
     assert 16.0 < tried[0] <= 17.0
 
 

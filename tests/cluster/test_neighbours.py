@@ -19,13 +19,13 @@ from orchestrator.errors import OrchError
 from orchestrator.node.host import paths
 from orchestrator.node.store import relay
 from orchestrator.protocol import frames as wire
-from orchestrator.protocol.facts import AskFacts, Clock, Facts
+from orchestrator.protocol.facts import AskFacts, Clock, NodeFacts
 from orchestrator.protocol.probe import Listening
 from orchestrator.protocol.refusal import Refused
 from orchestrator.protocol.run import ListRuns, RunsHere
 from orchestrator.remote import node as node_module
 from orchestrator.remote.node import Node
-from orchestrator.remote.relay import Relay
+from orchestrator.remote.relay import RelayCall
 from orchestrator.remote.store import Push
 from tests import bare
 from tests.conftest import Orch
@@ -251,14 +251,14 @@ def test_nodes_listen_only_where_they_are_told_to(node: Node, cluster: Cluster, 
     host = cluster.hosts[0]
     before = listening(host)
     here = socket.inet_aton(host.address)[::-1].hex().upper()
-    receiver = Relay(node, "~/orch-work", "~/orch-work/data/listening", take(project).entries)
+    receiver = RelayCall(node, "~/orch-work", "~/orch-work/data/listening", take(project).entries)
     receiver.listen([host.address])
     assert {each.partition(":")[0] for each in listening(host) - before} == {here}
     receiver.close()
     until(lambda: listening(host) == before, 10)
     call = node.call(AskFacts(probe=True))
     call.answer(Clock.from_wire, 30)
-    call.answer(Facts.from_wire, 30)
+    call.answer(NodeFacts.from_wire, 30)
     assert listening(host) == before
     call.channel.write(wire.json_frame({"listen": [host.address], "master_port": 29400}))
     assert call.answer(Listening.from_wire, 30).master == "ok"

@@ -88,7 +88,7 @@ def test_other_gpus_are_counted_as_torch_does(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("name", ["CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"])
 def test_the_devices_that_ranks_may_see_decide_how_many_there_are(name: str) -> None:
-    known = replace(Facts.from_answer("a", facts.Facts.from_wire(FACTS)), gpus=8)
+    known = replace(Facts.from_answer("a", facts.NodeFacts.from_wire(FACTS)), gpus=8)
     assert nproc_for(Host("a", "a"), known) == 8
     assert nproc_for(Host("a", "a", env={name: "0,1"}), known) == 2
     assert nproc_for(Host("a", "a", env={name: "0,1"}), known, {name: "5"}) == 1
@@ -106,7 +106,7 @@ def examined(**systems: dict[str, str]) -> Examined:
     """Hosts whose systems differ in these facts."""
     seen = {}
     for name, changes in systems.items():
-        known = Facts.from_answer(name, facts.Facts.from_wire(FACTS))
+        known = Facts.from_answer(name, facts.NodeFacts.from_wire(FACTS))
         mtu = int(changes.pop("mtu", 1500))
         card = facts.Interface(up=True, speed=1000, mtu=mtu, kind="ethernet")
         system = known.parts.system.replace(**changes) if known.parts.system is not None else None
@@ -171,7 +171,7 @@ def test_a_supervisor_leaves_a_session_that_would_take_it_along(
         f"StartTransientUnit ssa(sv)a(sa(sv)) orch-run-1.scope fail 1 PIDs au 1 {os.getpid()} 0\n"
     )
     busctl.write_text("#!/bin/sh\necho no >&2; exit 1\n")
-    with pytest.raises(bounded.Failed, match="exit code 1: no"):
+    with pytest.raises(bounded.NoAnswer, match="exit code 1: no"):
         machine.leave_session("run-1")
 
 

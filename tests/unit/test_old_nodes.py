@@ -26,14 +26,14 @@ from orchestrator.node.host import paths, shared_disk
 from orchestrator.node.run import journal
 from orchestrator.node.store import blobs
 from orchestrator.protocol import frames
-from orchestrator.protocol.facts import AskFacts, Clock, Facts
+from orchestrator.protocol.facts import AskFacts, Clock, NodeFacts
 from orchestrator.protocol.run import Kept, ListRuns, RunsHere
 from orchestrator.protocol.transfer import BuildEnvironment, Prune, Pruned, Verified, Verify, Wheels
 from orchestrator.remote import node as node_module
 from orchestrator.remote.connect.ssh import connections
 from orchestrator.remote.node import Node, program
 from orchestrator.remote.outputs import collect
-from orchestrator.remote.relay import Relay
+from orchestrator.remote.relay import RelayCall
 from orchestrator.sandbox.cluster import Sandbox
 from tests import bare
 from tests.conftest import ROOT
@@ -85,10 +85,10 @@ def test_a_whole_life_on_an_old_python(
     assert collect(boxed, asked.run_id, Outputs(), tmp_path / "got").files >= 1
     facts = boxed.call(AskFacts(parts=("system", "limits", "memory", "interfaces")))
     facts.answer(Clock.from_wire, 30)
-    assert facts.answer(Facts.from_wire, 30).parts.system is not None
+    assert facts.answer(NodeFacts.from_wire, 30).parts.system is not None
     tree = Verify(workdir="~/orch-work", project=bare.PROJECT, tree=asked.tree)
     assert boxed.ask(tree, Verified.from_wire, 20) == Verified(changed=(), missing=(), added=())
-    relay = Relay(boxed, "~/orch-work", "~/orch-work/data/x", take(project).entries)
+    relay = RelayCall(boxed, "~/orch-work", "~/orch-work/data/x", take(project).entries)
     relay.listen(["127.0.0.1"])
     relay.order("token", None, [(0, 0)])
     relay.feed(iter([b"text"]))

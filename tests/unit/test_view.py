@@ -8,7 +8,7 @@ import time
 import pytest
 from rich.console import Console
 
-from orchestrator.core.run.output import Output, Sample
+from orchestrator.core.run.output import NodeSample, Output
 from orchestrator.ui.view import Block, View
 from tests.history import happened
 
@@ -21,7 +21,9 @@ def drawn(nodes: int, width: int, height: int) -> list[str]:
     for rank, name in enumerate(names):
         view.event(happened(time.time(), "worker", name, {"rank": 2 * rank, "local_rank": 0}))
         view.event(happened(time.time(), "worker", name, {"rank": 2 * rank + 1, "local_rank": 1}))
-        view.sample(Sample(name, 0.5, 8 * 10**9, 64 * 10**9, ((0.9, 10**9, 80 * 10**9), (0.7, 10**9, 80 * 10**9))))
+        view.sample(
+            NodeSample(name, 0.5, 8 * 10**9, 64 * 10**9, ((0.9, 10**9, 80 * 10**9), (0.7, 10**9, 80 * 10**9)))
+        )
         view.output(Output(name, 2 * rank, 0, "stdout", b"epoch 1\nepoch 2 loss 0.5\n"))
     view.event(happened(time.time(), "node_lost", "node2", {"reason": "no answer for 30 s"}))
     with console.capture() as captured:

@@ -45,7 +45,7 @@ class Facts:
     noise: str = ""
 
     @classmethod
-    def from_answer(cls, node: str, answer: facts.Facts, clock_offset: float = 0.0, noise: str = "") -> Facts:
+    def from_answer(cls, node: str, answer: facts.NodeFacts, clock_offset: float = 0.0, noise: str = "") -> Facts:
         """Facts from what the node answered."""
         return cls(
             node=node,

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from orchestrator.core.diagnosis.signatures import BY_NAME, HARMLESS, SIGNATURES, Kind, Signature
-from orchestrator.core.run.result import REBOOTED, Evidence, Failure, RunResult
+from orchestrator.core.run.result import REBOOTED, Failure, MatchedLine, RunResult
 from orchestrator.protocol.events import Diagnosed
 
 LONGEST_LINE = 400
@@ -185,7 +185,7 @@ def _from_failures(result: RunResult) -> Iterator[_Suspect]:
         yield _Suspect((kind, failure.time), found)
 
 
-def _best(failure: Failure, lines: Sequence[Evidence]) -> tuple[Kind, Diagnosis | None]:
+def _best(failure: Failure, lines: Sequence[MatchedLine]) -> tuple[Kind, Diagnosis | None]:
     ranked = sorted((_kind(each.signature), position) for position, each in enumerate(lines))
     if not ranked:
         return Kind.PEER, None
@@ -210,7 +210,7 @@ def _kind(signature: str) -> Kind:
     return BY_NAME[signature].kind if signature in BY_NAME else Kind.DEATH
 
 
-def _told(chosen: Evidence, what: str, evidence: tuple[str, ...]) -> Diagnosis:
+def _told(chosen: MatchedLine, what: str, evidence: tuple[str, ...]) -> Diagnosis:
     """The diagnosis of a line."""
     if chosen.signature in ENDINGS:
         ending = ENDINGS[chosen.signature]

@@ -57,7 +57,7 @@ class NodeRun:
 
 
 @dataclass(frozen=True)
-class Run:
+class ListedRun:
     """A run as all nodes that answered have it. ``missing`` are nodes of it that did not."""
 
     run_id: str
@@ -74,7 +74,7 @@ class Run:
     last_line: str | None
 
 
-def joined(parts: Iterable[NodeRun]) -> tuple[Run, ...]:
+def whole_runs(parts: Iterable[NodeRun]) -> tuple[ListedRun, ...]:
     """The runs that the nodes' parts make, the newest last; each by its newest attempt."""
     by_run: dict[str, list[NodeRun]] = {}
     for part in parts:
@@ -82,13 +82,13 @@ def joined(parts: Iterable[NodeRun]) -> tuple[Run, ...]:
     return tuple(_joined(by_run[run_id]) for run_id in sorted(by_run))
 
 
-def _joined(parts: list[NodeRun]) -> Run:
+def _joined(parts: list[NodeRun]) -> ListedRun:
     newest = max(part.attempt for part in parts)
     current = sorted((part for part in parts if part.attempt == newest), key=lambda part: part.node_rank or 0)
     first = current[0]
     names = tuple(part.node for part in current)
     states = {part.state for part in current} | {part.state for part in parts if part.leftovers}
-    return Run(
+    return ListedRun(
         run_id=first.run_id,
         attempt=newest,
         state=next((state for state in STATES if state in states), first.state),

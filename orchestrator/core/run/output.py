@@ -32,7 +32,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Sample:
+class NodeSample:
     """How busy a node is. ``cpu`` and GPU use are shares of 1, memory in bytes; GPUs are (busy, used, total)."""
 
     node: str

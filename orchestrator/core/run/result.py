@@ -42,7 +42,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class MatchedLine:
     """A line of a rank's output (of torchrun's for None) that tells something; ``signature`` names what."""
 
     node: str
@@ -97,7 +97,7 @@ class RunResult:
     attempt: int
     nodes: Mapping[str, NodeResult]
     failures: tuple[Failure, ...]
-    evidence: tuple[Evidence, ...]
+    evidence: tuple[MatchedLine, ...]
     stop_reason: str | None
     stopped_by_user: bool
     min_nodes: int | None = None
@@ -144,7 +144,7 @@ class RunResult:
         mine = self.nodes.get(event.node, NodeResult(event.node))
         found = self
         if isinstance(event, events.Evidence):
-            line = Evidence(event.node, event.rank, event.signature, event.line)
+            line = MatchedLine(event.node, event.rank, event.signature, event.line)
             found = replace(self, evidence=(*self.evidence, line))
         if isinstance(event, events.WorkerFound) and event.restart > mine.restart:
             # torchrun has started the ranks again: what failed before is overcome.

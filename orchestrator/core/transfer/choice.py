@@ -22,7 +22,7 @@ REPORTS = (".log", ".txt", ".jsonl", ".png", ".json", ".csv")
 
 
 @dataclass(frozen=True)
-class Offer:
+class OfferedFile:
     """A new or changed file on a node; ``size`` in bytes. ``target`` is set for a link."""
 
     path: str
@@ -38,13 +38,13 @@ class Choice:
     ``newest``: the paths of the newest snapshot; ``lacking``: an entry of ``left``, if it stays.
     """
 
-    chosen: tuple[Offer, ...]
+    chosen: tuple[OfferedFile, ...]
     left: tuple[str, ...]
     newest: frozenset[str]
     lacking: str | None
 
 
-def choose(offers: Sequence[Offer], outputs: Outputs) -> Choice:
+def choose(offers: Sequence[OfferedFile], outputs: Outputs) -> Choice:
     """What to fetch within ``outputs.max_size``: the newest snapshot, then the newest of the rest.
 
     A snapshot of several files comes whole or not at all.
@@ -55,7 +55,7 @@ def choose(offers: Sequence[Offer], outputs: Outputs) -> Choice:
     newest = frozenset(each.path for each in snapshots[0]) if snapshots else frozenset()
     of_snapshots = {each.path for files in snapshots for each in files}
     rest = [*snapshots[1:], *([each] for each in wanted if each.path not in of_snapshots)]
-    chosen: list[Offer] = []
+    chosen: list[OfferedFile] = []
     left: list[str] = []
     lacking = None
     room = outputs.max_bytes
@@ -72,13 +72,13 @@ def choose(offers: Sequence[Offer], outputs: Outputs) -> Choice:
     return Choice(tuple(chosen), tuple(left), newest, lacking)
 
 
-def _changed(files: Sequence[Offer]) -> int:
+def _changed(files: Sequence[OfferedFile]) -> int:
     return max(each.mtime_ns for each in files)
 
 
-def _snapshots(offers: Sequence[Offer]) -> list[list[Offer]]:
+def _snapshots(offers: Sequence[OfferedFile]) -> list[list[OfferedFile]]:
     """The files of each snapshot, by path, the newest snapshot first."""
-    units: dict[str, list[Offer]] = {}
+    units: dict[str, list[OfferedFile]] = {}
     for offer in sorted(offers, key=lambda each: each.path):
         unit = _unit(offer.path)
         if unit is not None and offer.target is None:

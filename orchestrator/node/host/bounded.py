@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MOST_OUTPUT = 256 * 1024
 
 
-class Failed(Exception):
+class NoAnswer(Exception):
     """A part that gave no answer; the message says why, in a few words. ``output``: what it printed before."""
 
     def __init__(self, message: str, output: bytes = b"") -> None:
@@ -41,7 +41,7 @@ def run(argv: Sequence[str], limit: float, environ: dict[str, str] | None = None
             env=environ,
         )
     except OSError as error:
-        raise Failed("cannot be started: %s" % error.strerror) from None
+        raise NoAnswer("cannot be started: %s" % error.strerror) from None
     try:
         out, err = _output(process, time.monotonic() + limit, limit)
     finally:
@@ -55,7 +55,7 @@ def run(argv: Sequence[str], limit: float, environ: dict[str, str] | None = None
             threading.Thread(target=process.wait, daemon=True).start()
     if process.returncode:
         said = err.decode("utf-8", "replace").strip().splitlines()
-        raise Failed("exit code %d%s" % (process.returncode, ": " + said[-1][:300] if said else ""), out)
+        raise NoAnswer("exit code %d%s" % (process.returncode, ": " + said[-1][:300] if said else ""), out)
     return out.decode("utf-8", "replace")
 
 
@@ -66,18 +66,18 @@ def _output(process: subprocess.Popen[bytes], deadline: float, limit: float) -> 
     while waiting:
         ready, _, _ = select.select(waiting, [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
-            raise Failed("no answer within %g s" % limit, found[process.stdout])
+            raise NoAnswer("no answer within %g s" % limit, found[process.stdout])
         for stream in ready:
             piece = os.read(stream.fileno(), 65536)
             found[stream] += piece
             if not piece:
                 waiting.remove(stream)
             if len(found[stream]) > MOST_OUTPUT:
-                raise Failed("printed more than %d KiB" % (MOST_OUTPUT // 1024))
+                raise NoAnswer("printed more than %d KiB" % (MOST_OUTPUT // 1024))
     try:
         process.wait(max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
-        raise Failed("no answer within %g s" % limit, found[process.stdout]) from None
+        raise NoAnswer("no answer within %g s" % limit, found[process.stdout]) from None
     return found[process.stdout], found[process.stderr]
 
 
@@ -92,7 +92,7 @@ def gather(parts: Mapping[str, tuple[float, Callable[[], object]]]) -> tuple[dic
     def work(name: str, function: Callable[[], object]) -> None:
         try:
             answers[name] = function()
-        except Failed as error:
+        except NoAnswer as error:
             unanswered[name] = str(error)
         except Exception as error:
             unanswered[name] = "%s: %s" % (type(error).__name__, error)

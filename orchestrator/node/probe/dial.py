@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ...protocol.probe import Target
+    from ...protocol.probe import DialTarget
 
 CONNECT_LIMIT = 2.0
 TURNS = 5
@@ -40,7 +40,7 @@ def obey(nonce: str, out: int) -> None:
     where = frames.receive(0, ListenFor)
     if where is None:
         return
-    listener = Listener(nonce, own(where.listen))
+    listener = EchoServer(nonce, own(where.listen))
     frames.send(out, listener.ports(where.master_port))
     orders = frames.receive(0, Dial)
     if orders is None:
@@ -58,7 +58,7 @@ def obey(nonce: str, out: int) -> None:
     frames.read_frame(0)
 
 
-class Listener:
+class EchoServer:
     """Sockets at these addresses that greet with this node's nonce and then echo, in the background."""
 
     def __init__(self, nonce: str, addresses: Sequence[str]) -> None:
@@ -157,7 +157,7 @@ def opened(addresses: Sequence[str], kind: socket.SocketKind, port: int) -> list
     raise OSError(errno.EADDRINUSE, "no port is free at %s" % ", ".join(addresses))
 
 
-def dial(target: Target, orders: Dial, began: float, results: dict[str, Probe]) -> None:
+def dial(target: DialTarget, orders: Dial, began: float, results: dict[str, Probe]) -> None:
     """Find out all about one other node; the answer goes to ``results``."""
     found = Findings()
     try:
@@ -180,7 +180,7 @@ class Findings:
         """The message."""
         return Probe(tcp=self.tcp, rtt=self.rtt, loss=self.loss, bulk=self.bulk, master=self.master)
 
-    def look(self, target: Target, orders: Dial, began: float) -> None:
+    def look(self, target: DialTarget, orders: Dial, began: float) -> None:
         """Connect to each address, then measure at the first."""
         for address in target.addresses[1:]:
             self.tcp[address], sock = connect(address, target.port, target.nonce)

@@ -19,7 +19,7 @@ import struct
 import time
 
 from ...protocol import frames
-from ...protocol.facts import Clock, Facts, Interpreter, Parts, Running
+from ...protocol.facts import Clock, Interpreter, NodeFacts, Parts, Running
 from ..host import bounded, lock, paths
 from ..run import stop
 from . import dial, gpus, machine, rdma, software, stale
@@ -79,7 +79,7 @@ def answer(request: AskFacts, out: int, nonce: str) -> None:
         unanswered["versions"] = told.error or "no answer"
     if "torch" in request.parts and told.torch is None:
         unanswered["torch"] = told.torch_error or "no answer"
-    facts = Facts(
+    facts = NodeFacts(
         hostname=paths.hostname(),
         home=os.path.expanduser("~"),
         path=os.environ.get("PATH", os.defpath),
@@ -134,7 +134,7 @@ def gpu_count() -> int:
         return listed
     try:
         text = bounded.run(["nvidia-smi", "-L"], gpus.LIMIT)
-    except bounded.Failed:
+    except bounded.NoAnswer:
         return 0
     return sum(1 for line in text.splitlines() if line.startswith("GPU "))
 

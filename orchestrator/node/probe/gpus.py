@@ -36,7 +36,7 @@ def devices() -> tuple[dict[str, str], ...]:
     for line in text.splitlines():
         values = [value.strip() for value in line.split(",")]
         if len(values) != len(FIELDS):
-            raise bounded.Failed("nvidia-smi printed %r" % line[:100])
+            raise bounded.NoAnswer("nvidia-smi printed %r" % line[:100])
         found.append({field: value for field, value in zip(FIELDS, values)})  # noqa: C416
     return tuple(found)
 
@@ -80,7 +80,7 @@ def errors() -> tuple[tuple[str, int, str], ...]:
     ):
         try:
             text = bounded.run(argv, LIMIT / 2)
-        except bounded.Failed:
+        except bounded.NoAnswer:
             continue
         if text:
             break

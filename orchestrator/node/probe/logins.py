@@ -41,5 +41,5 @@ def login(target: SshServer) -> str:
     try:
         bounded.run(argv, LIMIT)
         return "ok"
-    except bounded.Failed as error:
+    except bounded.NoAnswer as error:
         return str(error)

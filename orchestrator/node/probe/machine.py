@@ -157,7 +157,7 @@ def lingers(user: str) -> bool:
 
 
 def leave_session(name: str) -> None:
-    """Move this process from its session's scope to one of the user's own manager; raises bounded.Failed.
+    """Move this process from its session's scope to one of the user's own manager; raises bounded.NoAnswer.
 
     As ``systemd-run --user --scope`` does (org.freedesktop.systemd1(5), StartTransientUnit).
     """

@@ -79,7 +79,7 @@ def look(python: str | None, import_torch: bool, packages: Sequence[str]) -> Sof
     try:
         code, limit = (IMPORT, IMPORT_LIMIT) if import_torch else (VERSIONS, VERSIONS_LIMIT)
         text = bounded.run([found, "-c", code, json.dumps(packages)], limit)
-    except bounded.Failed as failed:
+    except bounded.NoAnswer as failed:
         error, text = str(failed), failed.output
     facts = []
     for line in text.splitlines():

@@ -14,7 +14,7 @@ import time
 from ...protocol import frames
 from ...protocol.events import Finished, WorkerFound
 from ...protocol.refusal import Refused
-from ...protocol.run import Beat, End, Follow, Following, Happened, Stream, SupervisorGone
+from ...protocol.run import Beat, End, Follow, Following, Journaled, Stream, SupervisorGone
 from ..host import lock, paths
 from . import dead_man_switch, journal, logcut, sample, stop
 
@@ -161,7 +161,7 @@ class Follower:
             self.events_offset = offset
             self.events_sent += 1
             if self.events_sent > self.events_known:
-                frames.send(self.out, Happened(event=event))
+                frames.send(self.out, Journaled(event=event))
             if isinstance(event, WorkerFound) and (self.ranks is None or event.rank in self.ranks):
                 for name in ("stdout", "stderr"):
                     path = os.path.join(self.folder, event.logs, name + ".log")

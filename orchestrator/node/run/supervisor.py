@@ -115,7 +115,7 @@ class Supervisor:
         if known.kills and known.moves:
             try:
                 machine.leave_session("%s-%d" % (self.request.run_id, self.request.attempt))
-            except bounded.Failed as error:
+            except bounded.NoAnswer as error:
                 sys.stderr.write("cannot leave the session's scope: %s\n" % error)
                 sys.stderr.flush()
 

@@ -68,7 +68,7 @@ def answer(request: BuildEnvironment, out: int) -> None:
     paths.private(os.path.dirname(base))
     os.makedirs(base, exist_ok=True)
     with flock.held(folder + ".lock", fcntl.LOCK_EX):
-        said = Output(out)
+        said = ToolOutput(out)
         try:
             if not os.path.exists(os.path.join(folder, READY)):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -90,7 +90,7 @@ def answer(request: BuildEnvironment, out: int) -> None:
     frames.send(out, Ready(ready=folder))
 
 
-def build(folder: str, python: str, requirements: str, wheels: str | None, said: Output) -> bool:
+def build(folder: str, python: str, requirements: str, wheels: str | None, said: ToolOutput) -> bool:
     """Make the environment with uv or pip; whether it succeeded."""
     listing = folder + ".txt"
     with open(os.open(listing, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
@@ -115,7 +115,7 @@ def build(folder: str, python: str, requirements: str, wheels: str | None, said:
         os.unlink(listing)
 
 
-class Output:
+class ToolOutput:
     """What the tools print: passed on, and the last of it kept."""
 
     def __init__(self, out: int) -> None:
@@ -186,5 +186,5 @@ def version_of(python: str) -> str:
     try:
         text = bounded.run([python, "-c", ABOUT], 10.0)
         return str(json.loads(text.strip().splitlines()[-1])[0])
-    except (bounded.Failed, ValueError, IndexError) as error:
+    except (bounded.NoAnswer, ValueError, IndexError) as error:
         raise Refused("%s is no working Python: %s" % (python, error), "tree") from None

@@ -21,7 +21,7 @@ import time
 from ...protocol import frames
 from ...protocol.refusal import Refused
 from ...protocol.shapes import MOST, decoded, inflated
-from ...protocol.transfer import Door, Lacking, Listen, NextHop, PassOn, Progress, Received
+from ...protocol.transfer import Listen, ListeningAt, NextNodeState, PassOn, Progress, Received, RelayStatus
 from ...protocol.tree import ROWS
 from ..host import paths, processes, shared_disk
 from ..probe import dial, facts
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, Protocol
 
-    from ...protocol.transfer import Hop, Relay
+    from ...protocol.transfer import NextNode, Relay
     from ...protocol.tree import Row
 
     class Digest(Protocol):
@@ -61,14 +61,14 @@ def answer(request: Relay, out: int) -> None:
     here = {index: Part(root, entry, records) for index, entry in enumerate(entries) if entry[1] == "file"}
     if request.look:
         lacking = tuple((index, 0) for index, part in here.items() if not part.whole())
-        frames.send(out, Lacking(place=None, addresses=(), lacking=lacking))
+        frames.send(out, RelayStatus(place=None, addresses=(), lacking=lacking))
         return
     prune.remove_abandoned(request.workdir)
     parts = {index: part for index, part in here.items() if not part.there()}
     for entry in entries:
         if entry[1] != "file":
             make(root, entry)
-    known = Lacking(
+    known = RelayStatus(
         place=shared_disk.of(request.workdir) if inside(root, request.workdir) else None,
         addresses=tuple(addresses()),
         lacking=tuple((index, part.have) for index, part in parts.items()),
@@ -107,17 +107,17 @@ def pass_on(entries: Sequence[Row], lacking: Mapping[int, Part], out: int) -> No
     if listen is None:
         return
     listeners = dial.opened(dial.own(listen.listen), socket.SOCK_STREAM, 0)
-    frames.send(out, Door(port=listeners[0].getsockname()[1]))
+    frames.send(out, ListeningAt(port=listeners[0].getsockname()[1]))
     order = frames.receive(0, PassOn)
     if order is None:
         return
     admitted = Admission(listeners, order.token)
-    follower = Follower(order.next) if order.next is not None else None
-    frames.send(out, NextHop(next=follower.state if follower else None))
+    follower = Downstream(order.next) if order.next is not None else None
+    frames.send(out, NextNodeState(next=follower.state if follower else None))
     ready, _, _ = select.select([0, admitted.woken], [], [], STALL_LIMIT)
     if not ready:
         raise Refused("no data came", "broken")
-    source: Stream | Frames = admitted.stream if admitted.stream is not None else Frames()
+    source: Upstream | InputFrames = admitted.stream if admitted.stream is not None else InputFrames()
     damaged: list[str] = []
     complete, at, told = True, 0, 0.0
     for index, begin in order.files:
@@ -279,7 +279,7 @@ class Records:
                 json.dump(self.known, file)
 
 
-class Frames:
+class InputFrames:
     """The data frames of stdin."""
 
     def __init__(self) -> None:
@@ -299,7 +299,7 @@ class Frames:
         return piece
 
 
-class Stream:
+class Upstream:
     """What the node before sends."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -321,7 +321,7 @@ class Admission:
     """
 
     def __init__(self, listeners: Sequence[socket.socket], token: str) -> None:
-        self.stream: Stream | None = None
+        self.stream: Upstream | None = None
         self.woken, self.wake = os.pipe()
         self.listeners = listeners
         threading.Thread(target=self.wait, args=(token.encode("ascii"),), daemon=True).start()
@@ -341,7 +341,7 @@ class Admission:
                     said += piece
                 if hmac.compare_digest(said, token):
                     sock.sendall(b"k")
-                    self.stream = Stream(sock)
+                    self.stream = Upstream(sock)
                     os.write(self.wake, b"k")
                     return
             except OSError:
@@ -349,10 +349,10 @@ class Admission:
             sock.close()
 
 
-class Follower:
+class Downstream:
     """The node after this one. ``state`` is ``ok``, or why nothing more is sent to it."""
 
-    def __init__(self, door: Hop) -> None:
+    def __init__(self, door: NextNode) -> None:
         self.sock: socket.socket | None = None
         self.state = "it has no address"
         for address in door.addresses:

@@ -11,7 +11,7 @@ import zlib
 
 from ...protocol import frames
 from ...protocol.refusal import Refused
-from ...protocol.transfer import Change, Stock, Stored, Verified, Wanted
+from ...protocol.transfer import Change, MissingBlobs, Stock, Stored, Verified
 from ...protocol.tree import tree_id as tree_id_of
 from ..host import paths
 from ..host import shared_disk as disk
@@ -73,7 +73,7 @@ def receive(store: blobs.Blobs, entries: Sequence[Row], out: int) -> None:
     for path, kind, mode, size, about in entries:
         if kind == "file" and not store.has(about, mode, size):
             wanted.setdefault((about, mode), (path, size))
-    frames.send(out, Wanted(wanted=tuple((sha, mode, size) for (sha, mode), (_, size) in wanted.items())))
+    frames.send(out, MissingBlobs(wanted=tuple((sha, mode, size) for (sha, mode), (_, size) in wanted.items())))
     incoming = blobs.Incoming()
     for (sha, mode), (path, size) in wanted.items():
         try:

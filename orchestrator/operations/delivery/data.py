@@ -17,10 +17,10 @@ from orchestrator.core.transfer.snapshot import Hashes, Snapshot, take, take_fil
 from orchestrator.errors import ConnectionLost, HostErrors, OrchError, SyncError, UsageError
 from orchestrator.local.datasets import KNOWN, fetched
 from orchestrator.operations.cluster import OpenCluster
-from orchestrator.protocol.transfer import Hop, Received
+from orchestrator.protocol.transfer import NextNode, Received
 from orchestrator.remote.connect.fanout import failures, on_all
 from orchestrator.remote.node import Node
-from orchestrator.remote.relay import Relay, contents
+from orchestrator.remote.relay import RelayCall, contents
 from orchestrator.remote.shared_disk import groups_by_disk
 from orchestrator.ui.display import Display
 
@@ -76,11 +76,11 @@ def missing_data(
 
 def asked_of(
     node: Node, workdir: str, source: DataSource, path: Path, snapshot: Snapshot, *, look: bool = False
-) -> Relay:
+) -> RelayCall:
     """A node that was asked what it lacks of some data, under the names that they get there."""
     root, name = root_on_node(source, path.name, path.is_file(), workdir)
     entries = snapshot.entries if name is None else [replace(snapshot.entries[0], path=name)]
-    return Relay(node, workdir, root, entries, look=look)
+    return RelayCall(node, workdir, root, entries, look=look)
 
 
 def read_data(source: DataSource, display: Display) -> tuple[Path, Snapshot]:
@@ -140,17 +140,17 @@ class Distribution:
         )
         return list(self.errors.values())
 
-    def ask(self, nodes: Sequence[Node]) -> list[Relay]:
+    def ask(self, nodes: Sequence[Node]) -> list[RelayCall]:
         """Those that lack something; of nodes that share a disk, one."""
 
-        def ask(node: Node) -> Relay:
+        def ask(node: Node) -> RelayCall:
             return asked_of(node, self.hosts[node.name].workdir, self.source, self.path, self.snapshot)
 
         with self.display.stage(f"asking {len(nodes)} hosts what they have of {self.label}"):
             asked = on_all(nodes, ask, limit=len(nodes))
         self.note(failures(asked))
         found = []
-        for first, *others in groups_by_disk([each for each in asked if isinstance(each, Relay)]):
+        for first, *others in groups_by_disk([each for each in asked if isinstance(each, RelayCall)]):
             for relay in others:
                 self.errors.pop(relay.node.name, None)
                 self.through[relay.node.name] = first.node.name
@@ -162,7 +162,7 @@ class Distribution:
                 first.close()
         return found
 
-    def one_pass(self, relays: Sequence[Relay]) -> list[Node]:
+    def one_pass(self, relays: Sequence[RelayCall]) -> list[Node]:
         """Send what is lacking once through all nodes; those that still lack something."""
         files = to_send([relay.lacking for relay in relays], self.snapshot.entries)
         heads = self.linked(relays, files)
@@ -174,13 +174,13 @@ class Distribution:
             self.display.transfer(self.label, {relay.node.name: size for relay in relays}) as transfer,
         ):
 
-            def receive(relay: Relay) -> None:
+            def receive(relay: RelayCall) -> None:
                 name = relay.node.name
                 outcomes[name] = relay.result(lambda done: transfer.at(name, done))
                 if outcomes[name].complete:
                     transfer.at(name, size)
 
-            def feed(relay: Relay) -> None:
+            def feed(relay: RelayCall) -> None:
                 share = self.rate and self.rate / len(heads)
                 relay.feed(contents(self.snapshot, files, share))
 
@@ -199,7 +199,7 @@ class Distribution:
                 self.note([SyncError(said, remedy="run it again", host=name)])
         return left
 
-    def linked(self, relays: Sequence[Relay], files: Sequence[tuple[int, int]]) -> list[Relay]:
+    def linked(self, relays: Sequence[RelayCall], files: Sequence[tuple[int, int]]) -> list[RelayCall]:
         """Tell every node who comes before and after it; those that have to be fed from here."""
         tokens = [secrets.token_hex(16) for _ in relays]
         places = self.listening(relays)
@@ -208,7 +208,7 @@ class Distribution:
             hop = None
             if position + 1 < len(relays):
                 addresses, port = places[position + 1]
-                hop = Hop(addresses=tuple(addresses), port=port, token=tokens[position + 1])
+                hop = NextNode(addresses=tuple(addresses), port=port, token=tokens[position + 1])
             return relays[position].order(tokens[position], hop, files)
 
         answers = on_all(range(len(relays)), order, limit=len(relays))
@@ -224,10 +224,10 @@ class Distribution:
                 heads.append(after)
         return heads
 
-    def listening(self, relays: Sequence[Relay]) -> list[tuple[list[str], int]]:
+    def listening(self, relays: Sequence[RelayCall]) -> list[tuple[list[str], int]]:
         """Where each node listens for the one before it: addresses and port."""
 
-        def listen(relay: Relay) -> tuple[list[str], int]:
+        def listen(relay: RelayCall) -> tuple[list[str], int]:
             others = [each.addresses for each in relays if each is not relay]
             at = doors(self.hosts[relay.node.name], relay.addresses, others)
             return at, relay.listen(at)

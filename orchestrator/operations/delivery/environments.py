@@ -11,7 +11,7 @@ from orchestrator.local.wheels import fetch
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.operations.delivery.data import cache_folder, send_data
 from orchestrator.remote.connect.fanout import failures, on_all
-from orchestrator.remote.environment import Build, Failed, has_environment
+from orchestrator.remote.environment import Build, BuildFailure, has_environment
 from orchestrator.remote.node import Node
 from orchestrator.remote.shared_disk import groups_by_disk
 from orchestrator.ui.display import Display
@@ -60,7 +60,7 @@ def ensure(opened: OpenCluster, nodes: Sequence[Node], display: Display, *, offl
 
 def build(
     opened: OpenCluster, nodes: Sequence[Node], wheels: dict[str, str] | None, display: Display
-) -> tuple[dict[str, Failed], list[OrchError]]:
+) -> tuple[dict[str, BuildFailure], list[OrchError]]:
     """Build on these nodes; how some failed, and what else went wrong. Nodes that share a disk build once."""
     workdirs = {host.name: host.workdir for host in opened.all_hosts}
     environments = opened.environments
@@ -68,7 +68,7 @@ def build(
         nodes, lambda node: Build(node, workdirs[node.name], environments[node.name]), limit=len(nodes) or 1
     )
     errors = failures(asked)
-    failed: dict[str, Failed] = {}
+    failed: dict[str, BuildFailure] = {}
     with display.saying({node.name for node in nodes}) as said:
 
         def run(group: Sequence[Build]) -> None:
@@ -84,11 +84,11 @@ def build(
             for other in others:
                 if other.kind != first.kind:
                     mine, theirs = (" ".join(each.kind) for each in (other, first))
-                    failed[other.node.name] = Failed(
+                    failed[other.node.name] = BuildFailure(
                         (f"it shares its workdir with {name}, but has {mine}, not {theirs}",)
                     )
                 elif not has_environment(other.node, other.workdir, environments[other.node.name]):
-                    failed[other.node.name] = Failed(
+                    failed[other.node.name] = BuildFailure(
                         (f"it does not see what {name} built on the disk they share",)
                     )
 
@@ -124,7 +124,7 @@ def fetch_for(opened: OpenCluster, nodes: Sequence[Node], display: Display, *, t
     }
 
 
-def failure(name: str, failed: Failed) -> SyncError:
+def failure(name: str, failed: BuildFailure) -> SyncError:
     """A build that failed, with the resolver's words."""
     words = "\n    ".join(failed.words)
     return SyncError(f"the environment cannot be built:\n    {words}", remedy="see what pip says above", host=name)

@@ -60,7 +60,7 @@ class Aftermath(NoErrands):
         """Fetch, note what came of it, and say once what did not come; the bytes that came."""
         run_id, size = self.folder.path.name, 0
 
-        def collect_from(node: Node) -> outputs.Collected:
+        def collect_from(node: Node) -> outputs.CollectedOutputs:
             return outputs.collect(node, run_id, self.outputs, self.folder.node_folder(node.name))
 
         nodes = [self.nodes[name] for name in names]

@@ -40,7 +40,7 @@ class Lineup:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class LaunchPreparation:
     """An attempt that could start now. ``trees`` are a node's: the code first, then what is laid over it."""
 
     plan: LaunchPlan
@@ -49,7 +49,7 @@ class Prepared:
     trees: Mapping[str, Sequence[Snapshot]]
 
 
-def prepare(opened: OpenCluster, options: RunOptions, display: Display) -> Prepared:
+def prepare(opened: OpenCluster, options: RunOptions, display: Display) -> LaunchPreparation:
     """Connect, gather facts, check them and plan. Nothing is changed on any node but the node program, and orch's
     environments."""
     resumed = earlier_outputs(options, [host.name for host in opened.hosts])
@@ -67,7 +67,7 @@ def planned(
     run_id: str,
     number: int,
     display: Display,
-) -> Prepared:
+) -> LaunchPreparation:
     """Build environments that are lacking, gather facts, check them, and plan attempt ``number``.
 
     Raises HostErrors, PreflightError.
@@ -103,7 +103,7 @@ def planned(
         examined = dialled(examined, answers, opened.inventory.rendezvous.interface, thorough=False)
     preflight(check(examined, quick=True), len(lineup.nodes), options.check, display)
     made = plan(lineup.hosts, opened.inventory.rendezvous, options.spec, facts, run_id, number)
-    return Prepared(made, lineup, facts, trees)
+    return LaunchPreparation(made, lineup, facts, trees)
 
 
 def preflight(findings: Sequence[Finding], hosts: int, strict: bool, display: Display) -> None:
@@ -115,7 +115,7 @@ def preflight(findings: Sequence[Finding], hosts: int, strict: bool, display: Di
         raise HostErrors(errors, hosts)
 
 
-def push(prepared: Prepared, limit: int, display: Display, *, sync: bool = True) -> None:
+def push(prepared: LaunchPreparation, limit: int, display: Display, *, sync: bool = True) -> None:
     """Put the trees on the nodes that lack them; raises HostErrors, without ``sync`` instead of sending."""
     nodes = prepared.lineup.nodes
     workdirs = {each.node: each.workdir for each in prepared.plan.nodes}
@@ -149,7 +149,9 @@ def push(prepared: Prepared, limit: int, display: Display, *, sync: bool = True)
             stage.result = f"sent {pushed.size / 1e6:.1f} MB to {_count(pushed.sent, 'host')}"
 
 
-def start_requests(prepared: Prepared, options: RunOptions, grace: float, max_log: int) -> dict[str, Start]:
+def start_requests(
+    prepared: LaunchPreparation, options: RunOptions, grace: float, max_log: int
+) -> dict[str, Start]:
     """What each node is told to start. Environments travel here and nowhere else. ``grace`` in seconds,
     ``max_log`` in bytes."""
     made = prepared.plan

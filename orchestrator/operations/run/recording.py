@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from orchestrator.core.run.output import Output, Sample
+from orchestrator.core.run.output import NodeSample, Output
 from orchestrator.errors import HostErrors, OrchError
 from orchestrator.local.run_folder import RunFolder
 from orchestrator.protocol.events import Event, Planned
@@ -49,7 +49,7 @@ class Recording:
         self.shown.output(output)
         self.heard(output)
 
-    def sample(self, sample: Sample) -> None:
+    def sample(self, sample: NodeSample) -> None:
         """Show it."""
         self.shown.sample(sample)
 
@@ -75,7 +75,7 @@ class Printing:
         """Show it."""
         self.shown.output(output)
 
-    def sample(self, sample: Sample) -> None:
+    def sample(self, sample: NodeSample) -> None:
         """Pass it over."""
 
     def ended(self) -> None:

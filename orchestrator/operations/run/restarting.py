@@ -21,12 +21,19 @@ from orchestrator.local.run_folder import RunFolder
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.operations.run.aftermath import Aftermath
 from orchestrator.operations.run.asked import RunOptions
-from orchestrator.operations.run.launching import Lineup, Prepared, earlier_outputs, planned, push, start_requests
+from orchestrator.operations.run.launching import (
+    LaunchPreparation,
+    Lineup,
+    earlier_outputs,
+    planned,
+    push,
+    start_requests,
+)
 from orchestrator.protocol.events import Carried, Event, NotCarried
 from orchestrator.protocol.run import Follow, ListRuns, RunsHere
 from orchestrator.remote.landing import PART
-from orchestrator.remote.listener import Listener
 from orchestrator.remote.node import Node
+from orchestrator.remote.node_client import SshNodeClient
 from orchestrator.ui.display import Display
 from orchestrator.ui.run import RunDisplay
 
@@ -41,7 +48,7 @@ class Restarting(Aftermath):
         self,
         opened: OpenCluster,
         options: RunOptions,
-        prepared: Prepared,
+        prepared: LaunchPreparation,
         grace: Grace,
         folder: RunFolder,
         display: Display,
@@ -61,7 +68,8 @@ class Restarting(Aftermath):
         requests = start_requests(self.prepared, self.options, self.grace.stop, self.outputs.max_log)
         request = Follow(run_id=made.run_id, attempt=made.attempt)
         return {
-            node.name: Listener(node, request, timeout, requests[node.name]) for node in self.prepared.lineup.nodes
+            node.name: SshNodeClient(node, request, timeout, requests[node.name])
+            for node in self.prepared.lineup.nodes
         }
 
     def prepare(

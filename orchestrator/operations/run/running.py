@@ -22,7 +22,7 @@ from orchestrator.operations.run.members import find_members, taken_up
 from orchestrator.operations.run.recording import Hearer, Recording, nobody
 from orchestrator.operations.run.restarting import Restarting
 from orchestrator.protocol.run import Follow
-from orchestrator.remote.listener import Listener
+from orchestrator.remote.node_client import SshNodeClient
 from orchestrator.ui.display import Display
 from orchestrator.ui.plan import show_settings
 from orchestrator.ui.run import RunDisplay
@@ -48,7 +48,7 @@ class Live:
         self.folder.close()
 
 
-def launched(opened: OpenCluster, options: RunOptions, display: Display, heard: Hearer = nobody) -> Live:
+def launch_run(opened: OpenCluster, options: RunOptions, display: Display, heard: Hearer = nobody) -> Live:
     """Make all ready for a run, and a folder for it; raises OrchError."""
     prepared = prepare(opened, options, display)
     made = prepared.plan
@@ -71,7 +71,7 @@ def launched(opened: OpenCluster, options: RunOptions, display: Display, heard: 
     return Live(made.run_id, engine, folder, grace, len(made.nodes))
 
 
-def joined(
+def attach_run(
     opened: OpenCluster,
     run_id: str | None,
     runs_dir: Path,
@@ -94,7 +94,7 @@ def joined(
     grace = grace_of(opened.inventory.grace)
     request = Follow(run_id=first.run_id, attempt=first.attempt, tail=None if from_start else TAIL)
     clients = {
-        each.node.name: Listener(
+        each.node.name: SshNodeClient(
             each.node, request.replace(offsets=dict(offsets.get(each.node.name, {}))), node_timeout
         )
         for each in members
@@ -109,7 +109,7 @@ def joined(
     return Live(first.run_id, engine, folder, grace, len(members))
 
 
-def concluded(live: Live, last: Finish, display: Display) -> int:
+def conclude_run(live: Live, last: Finish, display: Display) -> int:
     """Show how a run ended or was left; the exit code. Raises HostErrors if it never began."""
     shown = RunDisplay(display)
     if last.exit_code is None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from orchestrator import errors
-from orchestrator.core.run.output import Output, Sample
+from orchestrator.core.run.output import NodeSample, Output
 from orchestrator.protocol import events, frames, run
 from orchestrator.protocol.events import Event
 from orchestrator.protocol.shapes import MOST
@@ -23,7 +23,7 @@ ABANDON_TIME, ABANDON_PAUSE = 20.0, 0.5
 # How long what an orphaned attempt left behind may take to end, in seconds.
 SWEEP_GRACE = 1.0
 
-Heard = Event | Output | Sample
+Heard = Event | Output | NodeSample
 
 
 @dataclass
@@ -34,7 +34,7 @@ class _Stream:
     offset: int
 
 
-class Listener:
+class SshNodeClient:
     """A node's part in an attempt. ``start()`` or ``follow()``, then ``hear()``; after a loss ``reconnect()``.
 
     ``request.offsets`` name what was received before. ``beginning`` is what ``start()`` asks for. ``timeout``:
@@ -179,8 +179,8 @@ class Listener:
             self._skew = skew if self._skew is None else max(self._skew, skew)
             if isinstance(message, run.Beat) and message.sample is not None:
                 busy = message.sample
-                put(Sample(self.name, busy.cpu, busy.memory_used, busy.memory_total, busy.gpus))
-        elif isinstance(message, run.Happened):
+                put(NodeSample(self.name, busy.cpu, busy.memory_used, busy.memory_total, busy.gpus))
+        elif isinstance(message, run.Journaled):
             event: events.Event = message.event
             self.offsets["events"] = self.offsets.get("events", 0) + 1
             put(event.replace(node=self.name, time=event.time - (self._skew or 0.0)))

@@ -112,27 +112,18 @@ def plan(
 ) -> LaunchPlan:
     """Plan an attempt of a run on ``hosts``, the first of which is the master.
 
-    A later attempt meets at another port, so that what may live on of an earlier one cannot join it.
+    Each attempt uses another master port, so that processes left over from an earlier attempt cannot join it.
 
-    Raises UsageError for what excludes each other, PreflightError if no address of the master can be reached by
-    all, or no port is free.
+    Raises UsageError for options that exclude each other, PreflightError if no address of the master can be
+    reached by all nodes, or no port is free.
     """
     master = hosts[0]
     address = master_address(master, hosts, facts, rendezvous.interface)
-    fixed = spec.port or rendezvous.port
-    port = fixed if fixed and attempt == 1 else facts[master.name].free_port
-    if port is None:
-        raise PreflightError("no TCP port from 29500 on is free", remedy="pass --port", host=master.name)
+    port = _master_port(master, rendezvous, spec, facts, attempt)
     rdzv_backend, rdzv_id, endpoint = _rendezvous(
         rendezvous, spec, f"{_bracketed(address)}:{port}", run_id, attempt
     )
-    if spec.launcher == "accelerate" and rdzv_backend != "static":
-        remedy = "leave out the rendezvous options, or --launcher accelerate"
-        raise UsageError("accelerate's nodes meet by master address and port, not by c10d", remedy=remedy)
-    if spec.nnodes is not None and not spec.nnodes[0] <= len(hosts) <= spec.nnodes[1]:
-        low, high = spec.nnodes
-        remedy = f"choose with --nodes {high}" if len(hosts) > high else "add hosts, or lower MIN"
-        raise UsageError(f"--nnodes {low}:{high}: there are {len(hosts)} hosts", remedy=remedy)
+    _refuse_contradictions(spec, rdzv_backend, len(hosts))
     notes = []
     if rdzv_backend == "c10d":
         notes.append("c10d: torchrun hands out node ranks itself and ignores node_rank, so the order may differ")
@@ -140,27 +131,24 @@ def plan(
     first_rank = 0
     for node_rank, host in enumerate(hosts):
         known = facts[host.name]
-        nproc = nproc_per_node(host, known, spec)
-        interface = interface_towards(host, known, address, rendezvous.interface)
-        if interface is None and len(hosts) > 1:
-            notes.append(f"{host.name}: no interface towards {address} found; torch chooses one by itself")
-        nodes.append(
-            NodePlan(
-                node=host.name,
-                node_rank=node_rank,
-                first_rank=first_rank if rdzv_backend == "static" else None,
-                nproc_per_node=nproc,
-                address=address if node_rank == 0 else own_address(host, known, address, rendezvous.interface),
-                interface=interface,
-                python=known.python.path,
-                path=_search_path(host, known),
-                workdir=known.expand(host.workdir),
-                work=f"{known.expand(host.workdir)}/runs/{known.hostname}/{run_id}",
-                attempt_dir=f"{known.home}/.orch/{known.hostname}/runs/{run_id}/attempt{attempt}",
-                env={**host.env, **spec.env},
-            )
+        made = NodePlan(
+            node=host.name,
+            node_rank=node_rank,
+            first_rank=first_rank if rdzv_backend == "static" else None,
+            nproc_per_node=nproc_per_node(host, known, spec),
+            address=address if node_rank == 0 else own_address(host, known, address, rendezvous.interface),
+            interface=interface_towards(host, known, address, rendezvous.interface),
+            python=known.python.path,
+            path=_search_path(host, known),
+            workdir=known.expand(host.workdir),
+            work=f"{known.expand(host.workdir)}/runs/{known.hostname}/{run_id}",
+            attempt_dir=f"{known.home}/.orch/{known.hostname}/runs/{run_id}/attempt{attempt}",
+            env={**host.env, **spec.env},
         )
-        first_rank += nproc
+        if made.interface is None and len(hosts) > 1:
+            notes.append(f"{host.name}: no interface towards {address} found; torch chooses one by itself")
+        nodes.append(made)
+        first_rank += made.nproc_per_node
     return LaunchPlan(
         run_id=run_id,
         attempt=attempt,
@@ -174,6 +162,27 @@ def plan(
         rdzv_endpoint=endpoint,
         notes=tuple(notes),
     )
+
+
+def _master_port(
+    master: Host, rendezvous: Rendezvous, spec: RunSpec, facts: Mapping[str, Facts], attempt: int
+) -> int:
+    fixed = spec.port or rendezvous.port
+    port = fixed if fixed and attempt == 1 else facts[master.name].free_port
+    if port is None:
+        raise PreflightError(f"no TCP port from {DEFAULT_PORT} on is free", remedy="pass --port", host=master.name)
+    return port
+
+
+def _refuse_contradictions(spec: RunSpec, rdzv_backend: str, hosts: int) -> None:
+    """Raise UsageError for options that exclude each other, or do not fit the number of hosts."""
+    if spec.launcher == "accelerate" and rdzv_backend != "static":
+        remedy = "leave out the rendezvous options, or --launcher accelerate"
+        raise UsageError("accelerate's nodes meet by master address and port, not by c10d", remedy=remedy)
+    if spec.nnodes is not None and not spec.nnodes[0] <= hosts <= spec.nnodes[1]:
+        low, high = spec.nnodes
+        remedy = f"choose with --nodes {high}" if hosts > high else "add hosts, or lower MIN"
+        raise UsageError(f"--nnodes {low}:{high}: there are {hosts} hosts", remedy=remedy)
 
 
 def nproc_per_node(host: Host, facts: Facts, spec: RunSpec) -> int:

@@ -33,9 +33,10 @@ from orchestrator.operations.delivery.environments import ensure
 from orchestrator.operations.delivery.pushing import connected_with
 from orchestrator.operations.delivery.syncing import SyncOptions, deliver, wanted_data
 from orchestrator.operations.executing import CommandResult, execute
-from orchestrator.operations.run.asked import RunOptions
 from orchestrator.operations.run.function import packed, values
 from orchestrator.operations.run.members import ask_runs
+from orchestrator.operations.run.options import RunOptions
+from orchestrator.operations.run.previewing import preview
 from orchestrator.operations.run.running import Live, attach_run, launch_run
 from orchestrator.operations.run.source import project_of, resolve
 from orchestrator.operations.survey import DoctorOptions, survey
@@ -266,8 +267,6 @@ class Cluster:
 
     def plan(self, what: str, args: Sequence[str] = (), **options: Any) -> LaunchPlan:
         """What ``run`` would start, started nowhere; no node is asked. ``options`` as for ``run``."""
-        from orchestrator.commands.plan import preview
-
         return preview(self._target, self._asked(what, args, None, options), self._display, offline=True)
 
     def run(

@@ -65,18 +65,17 @@ def run(dry_run: bool, as_json: bool, **options: Any) -> int:
     What follows -- goes to the script untouched. Ctrl-C stops the run; a lost terminal or Ctrl-\ leaves it
     running, for orch attach.
     """
-    from orchestrator.commands import run as command
-    from orchestrator.commands.plan import preview
     from orchestrator.ui.display import Display
-    from orchestrator.ui.plan import show_plan
 
     display = Display(as_json=as_json, verbose=options["verbose"] or options["debug"])
     asked, launching = target(options), launch(options)
     if dry_run:
-        made = preview(asked, launching, display, offline=False)
-        show_plan(display, made, "json" if as_json else "table")
-        return 0
-    return command.run(asked, launching, display)
+        from orchestrator.commands.plan import plan
+
+        return plan(asked, launching, "json" if as_json else "table", display, offline=False)
+    from orchestrator.commands.run import run
+
+    return run(asked, launching, display)
 
 
 @cli.command()
@@ -87,13 +86,10 @@ def run(dry_run: bool, as_json: bool, **options: Any) -> int:
 @click.option("--offline", is_flag=True, help="Ask no node; assume what the inventory does not say.")
 def plan(form: str, offline: bool, **options: Any) -> int:
     """Show the exact command of every node; run nothing."""
-    from orchestrator.commands.plan import preview
+    from orchestrator.commands.plan import plan as command
     from orchestrator.ui.display import Display
-    from orchestrator.ui.plan import show_plan
 
-    display = Display(verbose=options["verbose"])
-    show_plan(display, preview(target(options), launch(options), display, offline=offline), form)
-    return 0
+    return command(target(options), launch(options), form, Display(verbose=options["verbose"]), offline=offline)
 
 
 @cli.command()
@@ -244,12 +240,12 @@ def logs(
     **options: Any,
 ) -> int:
     """Print what the ranks of RUN printed, from the hosts; without RUN, of the only run there is."""
-    from orchestrator.commands.logs import Wanted
     from orchestrator.commands.logs import logs as command
+    from orchestrator.operations.run.reading import LogSelection
     from orchestrator.ui.display import Display
 
-    wanted = Wanted(ranks or None, node, None if since is None else age(since), follow, from_start)
-    return command(target(options), run_id, wanted, node_timeout, Display(verbose=verbose))
+    selection = LogSelection(ranks or None, node, None if since is None else age(since), follow, from_start)
+    return command(target(options), run_id, selection, node_timeout, Display(verbose=verbose))
 
 
 @cli.command()

@@ -1,10 +1,10 @@
-"""Every error a user can meet, and the exit code it ends with.
+"""Every error shown to a user, and the exit code of the process that it ends.
 
 ::
 
     OrchError                       70  (a bug in orch, unless a subclass says otherwise)
     ├── UsageError                   2  the command line asks for something impossible
-    ├── InventoryError               2  hosts.yaml is wrong; carries every mistake at once
+    ├── InventoryError               2  hosts.yaml is wrong; lists every mistake at once
     ├── PreflightError               3  a node is reachable but cannot run this
     │   ├── NodeBusy                 3  another run holds the node
     │   └── NodeProgramError         3  python3 is missing on the node, or the node program failed there
@@ -15,15 +15,15 @@
     │   ├── HostKeyUnknown
     │   ├── HostKeyChanged
     │   ├── AuthenticationFailed
-    │   └── ConnectionLost              the connection was there and broke
-    │       └── ConnectionSilent        or nothing has come over it for too long
-    ├── SyncError                    5  code did not arrive, or not as it left
-    ├── CannotRecord                 6  this machine cannot write down what a run does
+    │   └── ConnectionLost              an established connection broke
+    │       └── ConnectionSilent        or nothing arrived over it for too long
+    ├── SyncError                    5  code or outputs did not arrive, or not intact
+    ├── CannotRecord                 6  this machine cannot record what a run does
     ├── WorkloadFailed               1  a rank failed
     ├── Interrupted                130  the user pressed Ctrl-C
-    └── HostErrors                      several hosts' errors at once; ends with the first one's code
+    └── HostErrors                      errors of several hosts; exit code of the first
 
-Each carries a ``remedy``: what the reader can do now. ``cli.py`` is the only place that prints them.
+A ``remedy`` tells what the reader can do now. ``Display.error`` in ``ui/display.py`` prints errors.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from collections.abc import Sequence
 
 
 class OrchError(Exception):
-    """A failure with one line that says what happened, and one that says what to do.
+    """An error with a ``message``, which states what happened, and a ``remedy``, which states what to do.
 
-    ``host`` is the inventory name of the host concerned, if there is one.
+    ``host`` is the inventory name of the host concerned, if any.
     """
 
     exit_code = 70
@@ -46,19 +46,19 @@ class OrchError(Exception):
         self.host = host
 
     def __str__(self) -> str:
-        """Host, message and remedy in one line."""
+        """Return host, message and remedy in one line."""
         where = f"{self.host}: " if self.host else ""
         return f"{where}{self.message}" + (f" → {self.remedy}" if self.remedy else "")
 
 
 class UsageError(OrchError):
-    """The command line cannot be obeyed as it stands."""
+    """The command line asks for something impossible."""
 
     exit_code = 2
 
 
 class InventoryError(OrchError):
-    """``hosts.yaml`` is wrong. ``problems`` holds one line per mistake, each with its key path."""
+    """``hosts.yaml`` is wrong. ``problems``: one line per mistake, each with its key path."""
 
     exit_code = 2
 
@@ -69,7 +69,7 @@ class InventoryError(OrchError):
         super().__init__(f"{source}: {count} mistake{'s' if count != 1 else ''}")
 
     def __str__(self) -> str:
-        """One line per mistake, each with the file's name."""
+        """Return one line per mistake, each with the file's name."""
         return "\n".join(f"{self.source}: {problem}" for problem in self.problems)
 
 
@@ -84,7 +84,7 @@ class NodeBusy(PreflightError):
 
 
 class NodeProgramError(PreflightError):
-    """The node program could not run, or broke, on a node."""
+    """The node program could not start or failed on a node."""
 
 
 class NodeUnreachable(OrchError):
@@ -94,7 +94,7 @@ class NodeUnreachable(OrchError):
 
 
 class NameNotResolved(NodeUnreachable):
-    """The address is a name that nothing resolves."""
+    """The address is a name that cannot be resolved."""
 
 
 class ConnectTimeout(NodeUnreachable):
@@ -102,11 +102,11 @@ class ConnectTimeout(NodeUnreachable):
 
 
 class ConnectRefused(NodeUnreachable):
-    """The machine answered that nothing listens there, or that there is no way to it."""
+    """Nothing listens on the port, or the network reports no route to the address."""
 
 
 class HostKeyUnknown(NodeUnreachable):
-    """The host's key is in no known_hosts file and not pinned. ``fingerprint``: of the key that it showed."""
+    """The host's key is in no known_hosts file and not pinned. ``fingerprint`` is that of the key it presented."""
 
     def __init__(
         self, message: str, *, remedy: str | None = None, host: str | None = None, fingerprint: str = ""
@@ -116,7 +116,7 @@ class HostKeyUnknown(NodeUnreachable):
 
 
 class HostKeyChanged(NodeUnreachable):
-    """The host shows another key than the recorded one."""
+    """The host presents a key other than the recorded one."""
 
 
 class AuthenticationFailed(NodeUnreachable):
@@ -124,21 +124,21 @@ class AuthenticationFailed(NodeUnreachable):
 
 
 class ConnectionLost(NodeUnreachable):
-    """A connection that worked has broken; what the node did since is unknown."""
+    """An established connection broke; what the node has done since is unknown."""
 
 
 class ConnectionSilent(ConnectionLost):
-    """Nothing has come over a connection for longer than it may."""
+    """Nothing has arrived over a connection for longer than its time limit."""
 
 
 class SyncError(OrchError):
-    """Code did not reach a node, or did not arrive as it left."""
+    """Code or outputs did not arrive, or did not arrive intact."""
 
     exit_code = 5
 
 
 class CannotRecord(OrchError):
-    """This machine's disk takes no more of a run, which goes on without it."""
+    """This machine cannot write to the run's folder; the run goes on."""
 
     exit_code = 6
 
@@ -150,23 +150,23 @@ class WorkloadFailed(OrchError):
 
 
 class Interrupted(OrchError):
-    """The user asked for the end."""
+    """The user asked for the command to end."""
 
     exit_code = 130
 
 
 class HostErrors(OrchError):
-    """What went wrong on each of several hosts. ``errors`` is never empty."""
+    """Errors of several hosts, out of ``hosts`` in all. ``errors`` is never empty."""
 
     def __init__(self, errors: Sequence[OrchError], hosts: int) -> None:
         self.errors = tuple(errors)
         self.hosts = hosts
-        # An instance's own code: the tree above fixes it a class at a time.
+        # The first error decides the exit code, so each instance has its own.
         self.exit_code = self.errors[0].exit_code
         super().__init__(f"{len(self.errors)} of {hosts} hosts failed")
 
     def __str__(self) -> str:
-        """One line for all hosts that failed alike, and how many others did well."""
+        """Return one line for each group of hosts with equal errors, and how many hosts have none."""
         alike: dict[str, list[str]] = {}
         for error in self.errors:
             text = f"{error.message}" + (f" → {error.remedy}" if error.remedy else "")

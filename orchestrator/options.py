@@ -185,7 +185,7 @@ def target(options: dict[str, Any]) -> Any:
 def launch(options: dict[str, Any]) -> Any:
     """The launch options as RunOptions; raises UsageError for what cannot be meant."""
     from orchestrator.core.launch.plan import RunSpec
-    from orchestrator.operations.run.asked import RunOptions
+    from orchestrator.operations.run.options import RunOptions
     from orchestrator.operations.run.source import bundled, resolve
 
     words = list(options["words"])

@@ -12,8 +12,8 @@ from orchestrator.core.inventory.hosts import Host
 from orchestrator.core.inventory.target import Settings
 from orchestrator.core.transfer.snapshot import take
 from orchestrator.protocol.run import Start, Started
-from orchestrator.remote.connect.ssh import connections
 from orchestrator.remote.node import Call, Node
+from orchestrator.remote.ssh.connection import connections
 from orchestrator.remote.store import Push
 from tests.namespaces import Cluster
 

@@ -37,7 +37,7 @@ from orchestrator.remote.environment import Build
 from orchestrator.remote.node import Node
 from orchestrator.remote.node_client import Heard, SshNodeClient
 from orchestrator.remote.outputs import collect
-from orchestrator.remote.probing import ask, hang_up, probe
+from orchestrator.remote.probing import Mesh, ask_facts, hang_up
 from orchestrator.remote.relay import RelayCall
 from orchestrator.remote.store import Push
 from orchestrator.ui.console import Screen
@@ -149,11 +149,11 @@ def listed(node: Node, folder: Path) -> None:
 
 
 def examined(node: Node, folder: Path) -> None:
-    answers, problems = ask([node], {NAME: AskFacts()}, 4)
+    answers, problems = ask_facts([node], {NAME: AskFacts()}, 4)
     if problems:
         raise problems[0]
     twin = {NAME: answers[NAME], "gpu8": answers[NAME]}
-    probes, logins = probe(twin, {name: ["10.0.0.1"] for name in twin}, 29500)
+    probes, logins = Mesh(twin, {name: ["10.0.0.1"] for name in twin}, 29500).probe()
     hang_up(answers)
     seen = Examined(
         hosts=[Host(name, name) for name in twin],

@@ -6,20 +6,17 @@ from contextlib import closing
 from pathlib import Path
 
 from orchestrator.core.inventory.target import Target
-from orchestrator.engine.signals import obeying_signals
 from orchestrator.operations.cluster import open_cluster
-from orchestrator.operations.run.running import attach_run, conclude_run
+from orchestrator.operations.run.running import attach_run, see_through
 from orchestrator.ui.display import Display
 
 
 def attach(
     target: Target, run_id: str | None, runs_dir: Path, node_timeout: float, from_start: bool, display: Display
 ) -> int:
-    """Follow a run to its end; its exit code. A run that has ended is shown and collected all the same."""
+    """Follow a run to its end; returns its exit code. A run that has ended is shown and collected all the same."""
     with (
         open_cluster(target, spares_too=True) as opened,
         closing(attach_run(opened, run_id, runs_dir, node_timeout, display, from_start=from_start)) as live,
     ):
-        with obeying_signals(live.engine, live.grace):
-            last = live.engine.run()
-        return conclude_run(live, last, display)
+        return see_through(live, display)

@@ -5,27 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from orchestrator.commands.run import run
 from orchestrator.core.checks.catalogue import check
 from orchestrator.core.checks.findings import Examined, Finding
 from orchestrator.core.checks.report import as_json
 from orchestrator.core.inventory.target import Target
-from orchestrator.core.launch.plan import RunSpec
 from orchestrator.errors import NodeUnreachable, OrchError, PreflightError, UsageError
 from orchestrator.operations.cluster import open_cluster
 from orchestrator.operations.mending import mend
-from orchestrator.operations.run.asked import RunOptions
-from orchestrator.operations.run.source import resolve
+from orchestrator.operations.run.rehearsal import rehearse
 from orchestrator.operations.survey import DoctorOptions, survey
 from orchestrator.ui.display import Display
 from orchestrator.ui.doctor import show_examination
 from orchestrator.ui.html import as_html
-
-# How long a rehearsal may take, in seconds.
-REHEARSAL_LIMIT = 60.0
 
 
 def doctor(target: Target, options: DoctorOptions, display: Display) -> int:
@@ -43,7 +35,7 @@ def doctor(target: Target, options: DoctorOptions, display: Display) -> int:
             display.note(f"{made} mended")
     failed = bool(errors) or any(each.severity == "fail" for each in findings)
     if options.deep and not display.as_json and not failed:
-        failed = rehearse(target, options, display) != 0
+        failed = rehearse(target, options.backend, options.port, display) != 0
     if made:
         return doctor(target, replace(options, agree=None), display)
     if options.html is not None:
@@ -55,16 +47,6 @@ def doctor(target: Target, options: DoctorOptions, display: Display) -> int:
     if any(isinstance(error, NodeUnreachable) for error in errors):
         return NodeUnreachable.exit_code
     return PreflightError.exit_code if failed else 0
-
-
-def rehearse(target: Target, options: DoctorOptions, display: Display) -> int:
-    """A real torchrun on every host that is no spare, and an all-reduce over all of them; its exit code."""
-    source = resolve("allreduce-bench")
-    args = ("--collectives", "all-reduce", "--sizes", "1K", "16M")
-    spec = RunSpec(workload=source.workload, args=args, backend=options.backend, port=options.port)
-    with TemporaryDirectory() as folder:
-        asked = RunOptions(spec, source, Path(folder), check=False, limit=REHEARSAL_LIMIT)
-        return run(target, asked, display)
 
 
 def _show(

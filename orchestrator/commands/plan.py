@@ -1,32 +1,15 @@
-"""``orch plan``: what ``orch run`` would start, started nowhere."""
+"""``orch plan``: the exact command of every node, run nowhere."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from orchestrator.core.inventory.hosts import select
 from orchestrator.core.inventory.target import Target
-from orchestrator.core.launch.plan import LaunchPlan, assumed_facts, plan
-from orchestrator.local.hosts_file import environments_of, in_their_environments, read_inventory
-from orchestrator.operations.run.asked import RunOptions, new_run_id
+from orchestrator.operations.run.options import RunOptions
+from orchestrator.operations.run.previewing import preview
 from orchestrator.ui.display import Display
+from orchestrator.ui.plan import show_plan
 
 
-def preview(target: Target, options: RunOptions, display: Display, *, offline: bool) -> LaunchPlan:
-    """The plan that ``run`` would make, started nowhere. ``offline`` asks no node and assumes the rest."""
-    if offline:
-        inventory = read_inventory(target.hosts_file)
-        named = select(inventory, target.nodes)
-        chosen = in_their_environments(named, environments_of(named, target.hosts_file.parent))
-        # With nobody asked, the address that SSH dials is the best guess at the one to meet at.
-        hosts = [replace(host, fabric_address=host.fabric_address or host.address) for host in chosen]
-        facts = {host.name: assumed_facts(host) for host in hosts}
-        made = plan(hosts, inventory.rendezvous, options.spec, facts, new_run_id())
-        note = "no node was asked: port, interpreter and number of GPUs are assumed, addresses are the inventory's"
-        return replace(made, notes=(*made.notes, note))
-    # What connects takes a while to load.
-    from orchestrator.operations.cluster import open_cluster
-    from orchestrator.operations.run.launching import prepare
-
-    with open_cluster(target, interpreters=True) as opened:
-        return prepare(opened, options, display).plan
+def plan(target: Target, options: RunOptions, form: str, display: Display, *, offline: bool) -> int:
+    """Print the plan as ``form`` (table, sh, ps1, json); returns 0. ``offline`` connects to no node."""
+    show_plan(display, preview(target, options, display, offline=offline), form)
+    return 0

@@ -10,8 +10,6 @@ from orchestrator.operations.run.members import ask_runs
 from orchestrator.ui.display import Display
 from orchestrator.ui.runs import show_runs
 
-ANSWER_TIMEOUT = 30.0
-
 
 def ps(target: Target, everything: bool, display: Display) -> int:
     """Show what runs and what is left over, with ``everything`` also what has ended; raises HostErrors last."""

@@ -1,1 +1,1 @@
-"""What carries out the decisions of ``core/run`` over real connections. It owns every thread of a run."""
+"""Carries out the decisions of ``core/run`` over real connections, and owns every thread of a run."""

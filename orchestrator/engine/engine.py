@@ -1,7 +1,7 @@
-"""Carries out what the state machine of a run decides, and tells it what became of that.
+"""Carries out the actions of a run's state machine, and passes their outcomes back to it as inputs.
 
-One loop, in the thread that calls ``run()``, owns the state, the record and the display. Whatever blocks has a
-thread of its own, which says what it has to say through the inbox; see the table in ``docs/architecture.md``.
+One loop, in the thread that calls ``run()``, owns the state, the record and the display. Each blocking call has a
+thread of its own, which reports to the loop through the inbox; ``docs/architecture.md`` has a table of the threads.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from orchestrator.errors import ConnectionLost, OrchError
 from orchestrator.protocol.events import Event
 from orchestrator.protocol.run import SupervisorGone
 
-# Pieces of output held for a slow reader; beyond this the SSH window, and then the node's reader, holds back.
+# Pieces of output held for a slow reader. Beyond that the SSH window fills, and then the node's follower waits.
 QUEUE_PIECES = 64
 PING_INTERVAL = 4.0
 
 
 class NodeClient(Protocol):
-    """One node's part in one attempt, as ``remote.node_client.SshNodeClient`` has it. Every method may block."""
+    """One node's part in one attempt; ``remote.node_client.SshNodeClient`` implements it. Every method may block."""
 
     name: str
 
@@ -41,53 +41,57 @@ class NodeClient(Protocol):
         """Seconds since the node was last heard."""
 
     def start(self) -> None:
-        """Start the attempt; raises OrchError."""
+        """Start the attempt. Raises OrchError."""
 
     def follow(self) -> None:
-        """Take the attempt up; raises OrchError."""
+        """Take up an attempt that was started before. Raises OrchError."""
 
     def reconnect(self) -> None:
-        """Take it up again after a loss; raises OrchError."""
+        """Connect again after a loss, and follow from the last offsets. Raises OrchError."""
 
     def hear(self, put: Callable[[Event | Output | NodeSample], None]) -> SupervisorGone | None:
-        """Give all that comes to ``put`` until the node's part is over; raises ConnectionLost, OrchError."""
+        """Pass everything that the node sends to ``put`` until its part is over.
+
+        Returns SupervisorGone if the node's supervisor ended without recording an end. Raises ConnectionLost when
+        the connection breaks, OrchError when the node sends something invalid.
+        """
 
     def ping(self) -> None:
-        """Show the node that somebody is there."""
+        """Show the node that the control machine is there."""
 
     def stop(self, grace: float) -> None:
-        """End the attempt within ``grace`` seconds; raises OrchError."""
+        """End the attempt within ``grace`` seconds. Raises OrchError."""
 
     def sweep(self) -> int:
-        """End what an orphaned attempt left; how many processes. Raises OrchError."""
+        """End the processes that an orphaned attempt left, and return their number. Raises OrchError."""
 
     def fence(self) -> None:
-        """Reach the node and end the run there; raises OrchError."""
+        """Connect to the node and end the run there. Raises OrchError."""
 
     def undo(self, broken: bool) -> None:
-        """End what was started, as far as the node can be reached."""
+        """End the attempt, if the node can be reached. ``broken``: the connection must be made again first."""
 
     def hang_up(self) -> None:
-        """Hear no more."""
+        """Stop listening to the node."""
 
 
 class Recorder(Protocol):
-    """Who keeps and shows what happens. Called from the loop's thread alone."""
+    """Records and shows a run. Only the loop's thread calls it."""
 
     def event(self, event: Event) -> None:
-        """An event; raises CannotRecord."""
+        """Record and show an event. Raises CannotRecord."""
 
     def output(self, output: Output) -> None:
-        """A piece of a log; raises CannotRecord."""
+        """Record and show a piece of a log. Raises CannotRecord."""
 
     def sample(self, sample: NodeSample) -> None:
-        """How busy a node is."""
+        """Show a node's load."""
 
     def ended(self) -> None:
-        """No more output comes of this attempt."""
+        """End the display of the attempt: it has no more output."""
 
     def refused(self, errors: tuple[OrchError, ...]) -> None:
-        """An attempt could not start."""
+        """Show why nodes refused to start an attempt."""
 
 
 Clients = Mapping[str, NodeClient]
@@ -95,20 +99,20 @@ Ready = tuple[Prepared, Clients]
 
 
 class Errands(Protocol):
-    """What a run needs beside its nodes' parts. ``note`` takes events to be recorded."""
+    """The tasks of a run beside its nodes' parts. Events passed to ``note`` are recorded."""
 
     def collect(self, names: tuple[str, ...], final: bool, note: Callable[[Event], None]) -> None:
-        """Fetch outputs of nodes, and note for each what came of it."""
+        """Fetch the nodes' outputs, and note an event for each node."""
 
     def explain(self, result: RunResult, note: Callable[[Event], None]) -> Diagnosis | None:
-        """What made an attempt fail, from its logs."""
+        """Diagnose an attempt's failure from its logs; return None if nothing failed."""
 
     def prepare(self, order: Prepare, result: RunResult, note: Callable[[Event], None]) -> Ready | NotPrepared:
-        """Make a next attempt ready."""
+        """Prepare the next attempt; return its nodes with their clients, or NotPrepared."""
 
 
 class Engine:
-    """Runs a state machine on its nodes: ``first`` is the machine's first step. ``run()`` is called once.
+    """Runs a state machine on its nodes. ``first`` is the machine's first step. ``run()`` may be called once.
 
     ``stop()`` and ``leave()`` may be called from any thread and from signal handlers.
     """
@@ -125,12 +129,12 @@ class Engine:
         self._closed = threading.Event()
         self._deadlines: list[tuple[float, int, Timer]] = []
         self._count = itertools.count()
-        # Who is heard now. Only the loop changes it; the ping thread reads copies.
+        # Clients that are listened to now. Only the loop changes the dict; the ping thread reads copies.
         self._heard: dict[str, NodeClient] = {}
 
     def run(self) -> Finish:
-        """See the run to its end, or to where it is left. Raises CannotRecord, and leaves it going, if this
-        machine has no room for what the run says."""
+        """Run the loop until the run is over or left. Raises CannotRecord, and leaves the run going, if this
+        machine cannot record it."""
         threading.Thread(target=self._ping, daemon=True, name="ping").start()
         try:
             self._do_all(self._first)
@@ -142,11 +146,11 @@ class Engine:
             self._close()
 
     def stop(self, reason: str, grace: float, *, by_user: bool = True) -> None:
-        """Ask for the run's end within ``grace`` seconds. Returns at once."""
+        """Ask for the run's end within ``grace`` seconds. Return at once."""
         self._inbox.put(inputs.StopAsked(reason, grace, by_user))
 
     def leave(self) -> None:
-        """Ask this process to leave the run going. Returns at once."""
+        """Ask this process to leave the run going. Return at once."""
         self._inbox.put(inputs.LeaveAsked())
 
     def _close(self) -> None:
@@ -157,7 +161,7 @@ class Engine:
             self._room.release()
 
     def _next(self) -> Input | Output | NodeSample | Ready | BaseException:
-        """The next thing to take: a deadline that has come, or what is in the inbox."""
+        """Return the next deadline that has passed, or else the next item of the inbox."""
         while True:
             now = time.monotonic()
             if self._deadlines and self._deadlines[0][0] <= now:
@@ -235,14 +239,14 @@ class Engine:
             case actions.Fence():
                 self._spawn(f"fence-{name}", partial(self._fence, client, attempt))
 
-    # Below: what threads other than the loop's do. They share nothing with it but the inbox.
+    # The methods below run in other threads, which share only the inbox with the loop.
 
     def _spawn(self, name: str, work: Callable[[], None]) -> None:
         def guarded() -> None:
             try:
                 work()
             except BaseException as error:
-                # A bug: no run may wait for this thread for ever.
+                # The loop would wait for ever for a thread that ended by a bug.
                 self._inbox.put(error)
 
         threading.Thread(target=guarded, daemon=True, name=name).start()
@@ -262,7 +266,6 @@ class Engine:
         self._spawn(f"listen-{client.name}", work)
 
     def _reconnect(self, client: NodeClient, attempt: int) -> None:
-        # A reader that paused for an hour was not listening: what it did not hear is no silence of the node's.
         try:
             client.reconnect()
         except OrchError as error:
@@ -280,7 +283,7 @@ class Engine:
         except OrchError as error:
             self._inbox.put(inputs.Unusable(name, attempt, error.message))
         except Exception as error:
-            # Whatever it was that orch could not cope with: the others go on.
+            # A bug met with one node must not end the run on the others.
             self._inbox.put(inputs.Unusable(name, attempt, f"{type(error).__name__}: {error}"))
         else:
             self._inbox.put(
@@ -292,7 +295,7 @@ class Engine:
             self._inbox.put(inputs.Happened(name, attempt, item))
             return
         if isinstance(item, Output):
-            # Only output is held back: a stop must get through however slow the reader is.
+            # Only output is bounded: events must arrive however slow the reader is.
             self._room.acquire()
         if not self._closed.is_set():
             self._inbox.put(item)
@@ -301,7 +304,7 @@ class Engine:
         try:
             client.stop(grace)
         except ConnectionLost:
-            # It is told as soon as it is reached again.
+            # The state machine repeats the stop once the node is back.
             return
         except OrchError as error:
             self._inbox.put(inputs.StopFailed(client.name, attempt, error.message))

@@ -1,4 +1,4 @@
-"""What signals mean while a run goes on."""
+"""Signal handlers for the time of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ Handler = Callable[[int, FrameType | None], object] | int | None
 
 @contextmanager
 def obeying_signals(engine: Engine, grace: Grace) -> Iterator[None]:
-    """SIGINT and SIGTERM stop the run (a second one without grace, a third at once); SIGQUIT leaves it going."""
+    """Handle signals while the body runs: SIGINT and SIGTERM stop the run, SIGQUIT leaves it going.
+
+    The second SIGINT or SIGTERM stops the run without grace; the third raises KeyboardInterrupt.
+    """
     received: list[int] = []
 
     def handle(number: int, _frame: FrameType | None) -> None:

@@ -9,7 +9,7 @@ from orchestrator.errors import OrchError
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.remote.connect.fanout import on_all
 from orchestrator.remote.connect.login import command_line
-from orchestrator.remote.connect.ssh import Connection
+from orchestrator.remote.ssh.connection import Connection
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from orchestrator.core.inventory.target import Settings
 from orchestrator.errors import AuthenticationFailed, HostKeyUnknown, OrchError, PreflightError, UsageError
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.remote.connect.keys import install_key
-from orchestrator.remote.connect.ssh import Connection, connections
 from orchestrator.remote.node import Node
+from orchestrator.remote.ssh.connection import Connection, connections
 from orchestrator.ui.display import Display
 
 GRACE = 5.0

@@ -18,7 +18,7 @@ from orchestrator.operations.cluster import OpenCluster
 from orchestrator.operations.run.source import project_name, project_of
 from orchestrator.protocol.facts import AskFacts
 from orchestrator.remote.connect.ping import ping
-from orchestrator.remote.probing import FactsCall, ask, hang_up, probe
+from orchestrator.remote.probing import FactsCall, Mesh, ask_facts, hang_up
 from orchestrator.ui.display import Display
 
 # What run looks at before each start, and what only doctor takes the time for.
@@ -91,7 +91,7 @@ def dialled(
     port = facts[hosts[0].name].free_port if hosts else None
     ports = {host.name: host.port or 22 for host in hosts} if mesh else {}
     try:
-        probes, logins = probe(answers, offered, port, seconds=seconds, thorough=thorough, ssh_ports=ports)
+        probes, logins = Mesh(answers, offered, port, seconds, thorough, ports).probe()
     finally:
         hang_up(answers)
     first = {name: each[0] for name, each in offered.items() if each}
@@ -139,7 +139,7 @@ def survey(opened: OpenCluster, options: DoctorOptions, display: Display) -> tup
     with ThreadPoolExecutor(1) as beside, display.stage("asking every host"):
         # A sandbox's hosts are this machine.
         pinging = beside.submit(ping, {} if opened.inventory.sandbox else reached)
-        answers, silent = ask(nodes, requests, opened.fanout)
+        answers, silent = ask_facts(nodes, requests, opened.fanout)
         pings = pinging.result()
     examined = Examined(
         hosts=tuple(host for host in hosts if host.name in answers),

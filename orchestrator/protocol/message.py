@@ -1,8 +1,8 @@
-"""The base of every message: typed fields, each with the shape that checks it when it comes in.
+"""The base class of every message: typed fields, each with the shape that checks its value on arrival.
 
 ``class Stop(Message)`` with ``grace: float = of(SECONDS)`` is a frozen dataclass to type checkers (PEP 681) and to
-whoever uses it. The ``dataclasses`` module itself is not used: it compiles several methods for each class, which a
-node would pay for at every call.
+its users. The ``dataclasses`` module itself is not used: it compiles several methods for each class, and a node
+would pay for that at every call.
 """
 
 from __future__ import annotations
@@ -21,20 +21,19 @@ if TYPE_CHECKING:
 else:
 
     def dataclass_transform(**_):
-        """Tell type checkers what ``of`` is."""
+        """Return a decorator without effect; type checkers see the real one."""
         return lambda made: made
 
 
 class _Required:
-    """The default of a field that has none."""
+    """Default of a field that has no default."""
 
 
 REQUIRED = _Required()
 
 
 class Field:
-    """The shape of one field, its value where a message does not name it, and its key if that is no Python
-    name."""
+    """One field: its shape, its value when the message lacks it, and its JSON key where that is not the field's name."""
 
     def __init__(self, shape: Shape[Any], default: object, key: str | None) -> None:
         self.shape = shape
@@ -46,25 +45,31 @@ if TYPE_CHECKING:
 
     @overload
     def of(shape: Shape[T], *, key: str | None = None) -> T:
-        """A field that every message names."""
+        """Declare a field that every message contains."""
 
     @overload
     def of(shape: Shape[T], *, default: T, key: str | None = None) -> T:
-        """A field that may be absent: it is new, or concerns few messages."""
+        """Declare a field that may be absent, because it is new or concerns few messages."""
 
     def of(shape: Any, *, default: Any = REQUIRED, key: str | None = None) -> Any:
-        """A field of this shape."""
+        """Declare a field of this shape."""
 
 else:
 
     def of(shape, default=REQUIRED, key=None):
-        """A field of this shape. One with a ``default`` may be absent: it is new, or concerns few messages."""
+        """Declare a field of this shape; ``key`` is its JSON key where that is not the field's name.
+
+        A field with a ``default`` may be absent, because it is new or concerns few messages.
+        """
         return Field(shape, default, key)
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(of,))
 class Message:
-    """Values that cross the wire together. Immutable; equal if class and values are."""
+    """Values that cross the wire together. Immutable; two messages are equal if their class and values are.
+
+    ``FIELDS``: the fields by name, inherited ones first. ``KEYS``: the JSON key of each field.
+    """
 
     FIELDS: ClassVar[Mapping[str, Field]] = {}
     KEYS: ClassVar[Mapping[str, str]] = {}
@@ -98,14 +103,15 @@ class Message:
         return "%s(%s)" % (type(self).__name__, ", ".join("%s=%r" % pair for pair in self.__dict__.items()))
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some values changed."""
+        """Return a copy with some values changed."""
         return type(self)(**dict(self.__dict__, **changes))
 
     @classmethod
     def from_wire(cls, value: object, where: str = "message") -> Self:
-        """The message of a JSON value; raises Misshapen, which names the key, if it is none.
+        """Return the message that a JSON value holds.
 
-        Keys that are not known are left out: a later version may send more.
+        ``where`` names the value in errors. Unknown keys are ignored, because a later version may send more. Raises
+        Misshapen, which names the key, if the value is not such a message.
         """
         if not isinstance(value, dict):
             fail(where, value, "an object")
@@ -119,12 +125,12 @@ class Message:
         return cls(**found)
 
     def to_wire(self) -> dict[str, object]:
-        """The JSON object that ``from_wire`` reads."""
+        """Return the JSON object that ``from_wire`` reads."""
         return {self.KEYS[name]: plain(value) for name, value in self.__dict__.items()}
 
 
 def plain(value: object) -> object:
-    """A value as JSON has it: messages as objects, tuples as lists."""
+    """Return a value as JSON represents it: messages as objects, tuples as lists."""
     if isinstance(value, Message):
         return value.to_wire()
     if isinstance(value, (list, tuple)):
@@ -135,7 +141,7 @@ def plain(value: object) -> object:
 
 
 def tagged(key: str, kinds: Mapping[str, type[Message]]) -> Shape[Any]:
-    """One of several messages; the value under ``key`` says which."""
+    """Make the shape of one of several messages, chosen by the value under ``key``."""
 
     def check(value: object, where: str) -> Message:
         if not isinstance(value, dict):

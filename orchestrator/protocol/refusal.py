@@ -1,4 +1,4 @@
-"""What a node answers when it will not do what it was asked."""
+"""The answer of a node that refuses a request."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from .shapes import text
 
 
 class Refusal(Message):
-    """Why, in words; ``kind`` is the word that the control side decides by."""
+    """Sent by a node in place of any answer when the request cannot be carried out.
+
+    ``error``: the reason, for the user. ``kind``: a word by which the control side chooses the error class and the
+    remedy, for example ``busy`` or ``tree``.
+    """
 
     error: str = of(text(1 << 16))
     kind: str = of(text(64))
 
 
 class Refused(Exception):
-    """The node will not do this; it answers with the ``Refusal``."""
+    """The node refuses the request; the node program answers with a ``Refusal`` of this text and kind."""
 
     def __init__(self, message: str, kind: str) -> None:
         super().__init__(message)

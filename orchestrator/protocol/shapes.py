@@ -1,6 +1,6 @@
-"""Check what comes in: JSON within limits, each value of a shape that is written down.
+"""Checks on incoming data: JSON within size limits, and values of declared shapes.
 
-A shape is a function ``(value, where) -> value`` that raises ``Misshapen`` for what is not of its kind; ``where``
+A shape is a function ``(value, where) -> value`` that returns the checked value or raises ``Misshapen``; ``where``
 names the value in that error. Lists come out as tuples.
 """
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     U = TypeVar("U")
     Shape = Callable[[object, str], T]
 
-# The most that one message holds unless its reader says otherwise: bytes of JSON, and values.
+# Largest message unless its reader sets other limits: bytes of JSON, and number of values.
 MOST_BYTES, MOST_VALUES = 1 << 20, 200_000
-# Whole numbers stay within what JSON readers agree on.
+# Largest whole number: JSON readers that use doubles are exact up to here.
 MOST = 1 << 53
 
 
 class Misshapen(ValueError):
-    """A value that came in is not what it should be; the message says where and how."""
+    """An incoming value does not have the expected shape; the message says where, and what was expected."""
 
 
 def decoded(payload: bytes, most_bytes: int = MOST_BYTES, most_values: int = MOST_VALUES) -> object:
-    """Decode JSON; raises Misshapen if it is none, or larger than the limits.
+    """Decode JSON of at most ``most_bytes`` bytes and ``most_values`` values; raises Misshapen for anything else.
 
-    Commas and brackets bound how many values there are before any is made.
+    Counting commas and brackets bounds the number of values before any of them is created.
     """
     if len(payload) > most_bytes:
         raise Misshapen("%d bytes: expected at most %d" % (len(payload), most_bytes))
@@ -49,7 +49,7 @@ def decoded(payload: bytes, most_bytes: int = MOST_BYTES, most_values: int = MOS
 
 
 def inflated(payload: bytes, most_bytes: int) -> bytes:
-    """Inflate; raises Misshapen if the bytes are damaged, or hold more than ``most_bytes``."""
+    """Inflate zlib data; raises Misshapen if it is damaged or holds more than ``most_bytes`` bytes."""
     inflater = zlib.decompressobj()
     try:
         found = inflater.decompress(payload, most_bytes + 1)
@@ -66,7 +66,7 @@ def _refused(word: str) -> NoReturn:
 
 def _bounded(digits: str) -> int:
     if len(digits) > 20:
-        raise Misshapen("a number of %d digits" % len(digits))
+        raise Misshapen("a number of %d digits: expected at most 20" % len(digits))
     return int(digits)
 
 
@@ -78,7 +78,7 @@ def fail(where: str, value: object, expected: str) -> NoReturn:
 
 
 def whole(low: int = 0, high: int = MOST) -> Shape[int]:
-    """A whole number within bounds."""
+    """Make the shape of a whole number from ``low`` to ``high``."""
 
     def check(value: object, where: str) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -89,7 +89,7 @@ def whole(low: int = 0, high: int = MOST) -> Shape[int]:
 
 
 def number(low: float = -1e15, high: float = 1e15) -> Shape[float]:
-    """A finite number within bounds."""
+    """Make the shape of a finite number from ``low`` to ``high``."""
 
     def check(value: object, where: str) -> float:
         if not isinstance(value, (int, float)) or isinstance(value, bool):
@@ -102,14 +102,14 @@ def number(low: float = -1e15, high: float = 1e15) -> Shape[float]:
 
 
 def flag(value: object, where: str) -> bool:
-    """true or false."""
+    """Check for true or false."""
     if not isinstance(value, bool):
         fail(where, value, "true or false")
     return value
 
 
 def text(most: int = 4096) -> Shape[str]:
-    """Text of at most ``most`` characters."""
+    """Make the shape of text of at most ``most`` characters."""
 
     def check(value: object, where: str) -> str:
         if not isinstance(value, str) or len(value) > most:
@@ -120,7 +120,7 @@ def text(most: int = 4096) -> Shape[str]:
 
 
 def word(pattern: str) -> Shape[str]:
-    """Text that a regular expression matches, all of it."""
+    """Make the shape of text that a regular expression matches from end to end, at most 4096 characters."""
     compiled = re.compile(pattern)
 
     def check(value: object, where: str) -> str:
@@ -132,7 +132,7 @@ def word(pattern: str) -> Shape[str]:
 
 
 def one_of(*choices: T) -> Shape[T]:
-    """One of some values."""
+    """Make the shape of one of ``choices``, which must match in value and type."""
 
     def check(value: object, where: str) -> T:
         for choice in choices:
@@ -144,12 +144,12 @@ def one_of(*choices: T) -> Shape[T]:
 
 
 def maybe(shape: Shape[T]) -> Shape[T | None]:
-    """null, or what the shape says."""
+    """Make the shape of a value of ``shape``, or null."""
     return lambda value, where: None if value is None else shape(value, where)
 
 
 def many(shape: Shape[T], most: int = 4096) -> Shape[tuple[T, ...]]:
-    """A list of at most ``most``."""
+    """Make the shape of a list of at most ``most`` values of ``shape``."""
 
     def check(value: object, where: str) -> tuple[T, ...]:
         if not isinstance(value, (list, tuple)) or len(value) > most:
@@ -160,7 +160,7 @@ def many(shape: Shape[T], most: int = 4096) -> Shape[tuple[T, ...]]:
 
 
 def row(*shapes: Shape[Any]) -> Shape[Any]:
-    """A list of exactly these, as a tuple."""
+    """Make the shape of a list that holds exactly one value of each of ``shapes``, in this order."""
 
     def check(value: object, where: str) -> Any:
         if not isinstance(value, (list, tuple)) or len(value) != len(shapes):
@@ -171,7 +171,7 @@ def row(*shapes: Shape[Any]) -> Shape[Any]:
 
 
 def table(shape: Shape[T], most: int = 4096, key: Shape[str] | None = None) -> Shape[dict[str, T]]:
-    """An object of any keys of one shape, at most ``most``."""
+    """Make the shape of an object with at most ``most`` keys, all values of one shape; keys of shape ``key``."""
     named = key or text(256)
 
     def check(value: object, where: str) -> dict[str, T]:
@@ -183,7 +183,7 @@ def table(shape: Shape[T], most: int = 4096, key: Shape[str] | None = None) -> S
 
 
 def either(first: Shape[T], second: Shape[U]) -> Shape[T | U]:
-    """What the first of two shapes says, or else the second."""
+    """Make the shape of a value that ``first`` accepts, or else ``second``."""
 
     def check(value: object, where: str) -> T | U:
         try:

@@ -19,7 +19,8 @@ from orchestrator.protocol import frames
 from orchestrator.protocol.refusal import Refusal
 from orchestrator.protocol.run import Stop, Stopped
 from orchestrator.protocol.shapes import MOST_BYTES, MOST_VALUES, Misshapen, decoded
-from orchestrator.remote.connect.ssh import Channel, Connection
+from orchestrator.remote.ssh.channel import Channel
+from orchestrator.remote.ssh.connection import Connection
 
 if TYPE_CHECKING:
     from orchestrator.protocol.frames import Frame

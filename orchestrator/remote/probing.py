@@ -6,8 +6,9 @@ One call a node serves both: it answers with its facts, listens where it is told
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from orchestrator.core.checks.facts import Facts
 from orchestrator.errors import OrchError
@@ -22,6 +23,9 @@ ALL_PAIRS = 32
 FACTS_TIMEOUT, PROBE_TIMEOUT, LOGIN_TIMEOUT = 60.0, 30.0, 60.0
 
 
+Answer = TypeVar("Answer")
+
+
 @dataclass(frozen=True)
 class FactsCall:
     """A node's facts, and the call that it waits on for orders."""
@@ -30,7 +34,7 @@ class FactsCall:
     call: Call
 
 
-def ask(
+def ask_facts(
     nodes: Sequence[Node], requests: Mapping[str, facts.AskFacts], limit: int
 ) -> tuple[dict[str, FactsCall], list[OrchError]]:
     """The answers of the nodes that give one, by name, and why others did not; ``hang_up`` when done."""
@@ -74,76 +78,82 @@ def partners(names: Sequence[str]) -> dict[str, dict[str, bool]]:
     return found
 
 
-def probe(
-    answers: Mapping[str, FactsCall],
-    addresses: Mapping[str, Sequence[str]],
-    master_port: int | None,
-    *,
-    seconds: float | None = None,
-    thorough: bool = True,
-    ssh_ports: Mapping[str, int] | None = None,
-) -> tuple[dict[str, dict[str, Probe]], dict[str, dict[str, str]]]:
-    """What each node finds out about the others: ``{node: {other: result}}``; see ``protocol/probe.py``.
+@dataclass(frozen=True)
+class Mesh:
+    """Nodes that wait for orders, and how they are to dial each other.
 
-    ``addresses``: each node's, the one that a run would use first; a node without any takes no part.
-    ``master_port`` is tried where a node listens at it. ``seconds``: how long streams are timed; None for a
-    moment. Not ``thorough``: only whether connections can be made. A node that does not answer is left out.
-    With ``ssh_ports`` they log in to each other, too; the second answer is how that ended.
+    ``addresses`` are each node's, the one that a run would use first; a node without any takes no part.
+    ``master_port`` is tried where the first node listens at it. ``seconds`` is how long streams are timed, None
+    for a moment. Unless ``thorough``, nodes try only whether connections can be made. With ``ssh_ports`` they log
+    in to each other by SSH as well.
     """
-    asked = [name for name in answers if addresses.get(name)]
-    if len(asked) < 2:
-        return {}, {}
 
-    def listen(name: str) -> Listening:
-        call = answers[name].call
-        master = master_port if name == next(iter(answers)) else None
-        order = ListenFor(listen=tuple(addresses[name]), master_port=master)
+    calls: Mapping[str, FactsCall]
+    addresses: Mapping[str, Sequence[str]]
+    master_port: int | None
+    seconds: float | None = None
+    thorough: bool = True
+    ssh_ports: Mapping[str, int] | None = None
+
+    def probe(self) -> tuple[dict[str, dict[str, Probe]], dict[str, dict[str, str]]]:
+        """Let the nodes dial each other; return ``{node: {other: result}}`` of connections and of SSH logins.
+
+        A node that does not answer is left out, and so is what a node says of others than it was told to dial.
+        """
+        asked = [name for name in self.calls if self.addresses.get(name)]
+        if len(asked) < 2:
+            return {}, {}
+        listening = _answered(asked, on_all(asked, self._listen, limit=len(asked)))
+        whom = partners(list(listening))
+
+        def dial(name: str) -> Found:
+            return self._dial(name, whom[name], listening)
+
+        found = _answered(list(listening), on_all(list(listening), dial, limit=len(listening)))
+        results = {name: _of(each.results, whom[name]) for name, each in found.items()}
+        return results, {name: _of(each.logins, whom[name]) for name, each in found.items()}
+
+    def _listen(self, name: str) -> Listening:
+        call = self.calls[name].call
+        master = self.master_port if name == next(iter(self.calls)) else None
+        order = ListenFor(listen=tuple(self.addresses[name]), master_port=master)
         call.channel.write(frames.message_frame(order))
         return call.answer(Listening.from_wire, PROBE_TIMEOUT)
 
-    heard = on_all(asked, listen, limit=len(asked))
-    open_at = {name: each for name, each in zip(asked, heard, strict=True) if not isinstance(each, OrchError)}
-    taking = list(open_at)
-    whom = partners(taking)
-
-    def target(other: str, streams: bool) -> DialTarget:
-        ports = open_at[other]
-        return DialTarget(
-            node=other,
-            streams=streams,
-            addresses=tuple(addresses[other]),
-            port=ports.port,
-            udp_port=ports.udp_port,
-            master_port=master_port if ports.master == "ok" else None,
-            nonce=answers[other].call.nonce,
+    def _dial(self, name: str, whom: Mapping[str, bool], listening: Mapping[str, Listening]) -> Found:
+        call = self.calls[name].call
+        order = Dial(
+            targets=tuple(self._target(other, streams, listening[other]) for other, streams in whom.items()),
+            seconds=self.seconds,
+            thorough=self.thorough,
+            logins=tuple(self._ssh_server(other, self.ssh_ports[other]) for other in whom)
+            if self.ssh_ports
+            else (),
         )
-
-    def door(other: str) -> SshServer:
-        user = answers[other].facts.user
-        return SshServer(node=other, address=addresses[other][0], port=(ssh_ports or {})[other], user=user)
-
-    def dial(name: str) -> Found:
-        call = answers[name].call
-        orders = Dial(
-            targets=tuple(target(other, streams) for other, streams in whom[name].items()),
-            seconds=seconds,
-            thorough=thorough,
-            logins=tuple(door(other) for other in whom[name]) if ssh_ports else (),
-        )
-        call.channel.write(frames.message_frame(orders))
-        limit = PROBE_TIMEOUT + 2 * (seconds or 0) + (LOGIN_TIMEOUT if ssh_ports else 0)
+        call.channel.write(frames.message_frame(order))
+        limit = PROBE_TIMEOUT + 2 * (self.seconds or 0) + (LOGIN_TIMEOUT if self.ssh_ports else 0)
         return call.answer(Found.from_wire, limit)
 
-    found = on_all(taking, dial, limit=len(taking))
-    told = {name: each for name, each in zip(taking, found, strict=True) if not isinstance(each, OrchError)}
-    # A node speaks of those alone that it was told to dial.
-    return (
-        {
-            name: {other: each.results[other] for other in whom[name] if other in each.results}
-            for name, each in told.items()
-        },
-        {
-            name: {other: each.logins[other] for other in whom[name] if other in each.logins}
-            for name, each in told.items()
-        },
-    )
+    def _target(self, name: str, streams: bool, ports: Listening) -> DialTarget:
+        return DialTarget(
+            node=name,
+            streams=streams,
+            addresses=tuple(self.addresses[name]),
+            port=ports.port,
+            udp_port=ports.udp_port,
+            master_port=self.master_port if ports.master == "ok" else None,
+            nonce=self.calls[name].call.nonce,
+        )
+
+    def _ssh_server(self, name: str, port: int) -> SshServer:
+        user = self.calls[name].facts.user
+        return SshServer(node=name, address=self.addresses[name][0], port=port, user=user)
+
+
+def _answered(names: Sequence[str], outcomes: Sequence[Answer | OrchError]) -> dict[str, Answer]:
+    """Return the answers by node, without the nodes that failed."""
+    return {name: each for name, each in zip(names, outcomes, strict=True) if not isinstance(each, OrchError)}
+
+
+def _of(results: Mapping[str, Answer], names: Collection[str]) -> dict[str, Answer]:
+    return {name: results[name] for name in names if name in results}

@@ -1,1 +1,1 @@
-"""What a user sees: the only code that prints. It takes values, and opens no connection."""
+"""Everything a user sees: the only code that prints. It shows values, and opens no connection."""

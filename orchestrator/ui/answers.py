@@ -1,4 +1,4 @@
-"""What hosts answered, equal answers once."""
+"""Shows the answers of hosts, equal answers once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestrator.ui.display import Display
 
 
 def show_answer(display: Display, hosts: Sequence[str], exit_code: int, out: bytes, err: bytes) -> None:
-    """What a command printed on hosts that all said the same."""
+    """Show a command's output, once for all hosts where it was the same."""
     said = [f"exit code {exit_code}"] if exit_code else []
     said += [] if out or err else ["no output"]
     heading = f"{folded(hosts)}{': ' if said else ''}{', '.join(said)}"
@@ -24,7 +24,7 @@ def show_answer(display: Display, hosts: Sequence[str], exit_code: int, out: byt
 
 
 def show_compared(display: Display, found: Mapping[str, Sequence[str]], tree: str) -> None:
-    """How hosts differ from a tree, on stdout: hosts with the same lines together."""
+    """Show on stdout how hosts differ from a tree; hosts with the same differences are shown together."""
     alike: dict[tuple[str, ...], list[str]] = {}
     for name, lines in found.items():
         alike.setdefault(tuple(lines), []).append(name)

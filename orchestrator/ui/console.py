@@ -1,4 +1,4 @@
-"""The terminal, behind one door: whatever is printed through it, only its styles are commands to the terminal."""
+"""The console that all output goes through: of what it prints, only its styles can control the terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.segment import Segment
 
 from orchestrator.core.text.escapes import visible
 
-# How the states of nodes and runs are coloured.
+# Styles of the states of nodes and runs.
 STATE_STYLES = {
     "ok": "green",
     "running": "green",
@@ -26,19 +26,19 @@ STATE_STYLES = {
 
 
 class AsIs(str):
-    """Text that goes through as it is: what a workload prints is meant for the user's terminal."""
+    """Text that passes unchanged: a workload's output is meant for the user's terminal."""
 
     __slots__ = ()
 
 
 class Screen(Console):
-    """rich's console, in which brackets are brackets, and control characters are written out."""
+    """A rich console that prints brackets literally and writes control characters out."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, soft_wrap=True, markup=False, emoji=False, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """What rich makes of it, less what is not text."""
+        """Render with rich, and write out control characters in everything but ``AsIs`` text."""
         for segment in super().render(renderable, options):
             if segment.control or isinstance(segment.text, AsIs):
                 yield segment

@@ -1,7 +1,7 @@
-"""The only printer: every line that orch shows goes through a Display.
+"""The display of a command: every line that orch prints goes through it.
 
 Workload output and results go to stdout, orch's own progress to stderr. With ``--json`` stdout carries one event a
-line, and nothing else is printed but errors.
+line, and only errors are printed besides.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from orchestrator.ui.transfers import Saying, Transfers
 
 
 class Display:
-    """Where a command shows things, one instance a command; the other modules of ``ui`` know what is shown.
+    """The output streams of one command. The other modules of ``ui`` format what is shown.
 
-    ``out`` and ``err`` are the screens behind stdout and stderr. ``terminal``: whether stdout is one, and
-    ``coloured``: whether it may be coloured.
+    ``out`` and ``err`` are the screens of stdout and stderr. ``terminal``: whether stdout is a terminal.
+    ``coloured``: whether stdout may be coloured.
     """
 
     def __init__(self, *, as_json: bool = False, verbose: bool = False) -> None:
@@ -39,7 +39,7 @@ class Display:
 
     @contextmanager
     def stage(self, doing: str) -> Iterator[Stage]:
-        """A step with its duration: a spinner on a terminal, one line when it is done."""
+        """Show a step: a spinner on a terminal while the body runs, then one line with the duration."""
         stage = Stage()
         began = time.monotonic()
         if self.err.is_terminal:
@@ -52,44 +52,44 @@ class Display:
         self.err.print(done)
 
     def transfer(self, title: str, totals: Mapping[str, int]) -> Transfers:
-        """Bytes on their way to nodes, of ``totals`` by node: a context."""
+        """Return a context that shows the progress of a transfer of ``totals`` bytes, by node."""
         return Transfers(title, totals, self.err)
 
     def saying(self, nodes: Collection[str]) -> Saying:
-        """What builds on nodes say: a context."""
+        """Return a context that shows the output of builds on ``nodes``."""
         return Saying(nodes, self.err)
 
     def note(self, text: str) -> None:
-        """A line of orch's own on stderr."""
+        """Print a line on stderr."""
         self.err.print(Text(text))
 
     def confirm(self, question: str) -> bool:
-        """Ask on stderr; raises click.Abort at the end of stdin."""
+        """Ask a yes-or-no question on stderr. Raises click.Abort at the end of stdin."""
         return click.confirm(visible(question), err=True)
 
     def write(self, text: str) -> None:
-        """A command's result on stdout, its control characters written out."""
+        """Write a command's result to stdout, with control characters written out."""
         self.write_bytes(visible(text).encode("utf-8"))
 
     def error(self, error: OrchError) -> None:
-        """An error; printed with ``--json`` too."""
+        """Print an error on stderr, with ``--json`` too."""
         console = Screen(stderr=True)
         for line in masked(str(error)).splitlines():
             console.print(Text.assemble(("error: ", "bold red"), line))
 
     def named(self, lines: Mapping[str, str]) -> None:
-        """Names with a line each, on stdout."""
+        """Write names, each with its line, to stdout."""
         width = max(map(len, lines), default=0)
         self.write("".join(f"{name:<{width}}  {line}\n" for name, line in lines.items()))
 
     def write_bytes(self, data: bytes, descriptor: int = 1) -> None:
-        """Straight to the descriptor: output comes in large blocks of bytes, not all of them text."""
+        """Write to the descriptor, past rich: output comes in large blocks of bytes, not all of them text."""
         view = memoryview(data)
         while view:
             view = view[os.write(descriptor, view) :]
 
 
 class Stage:
-    """A running step; set ``result`` to what came of it."""
+    """A step in progress; set ``result`` to the text to show after it."""
 
     result = ""

@@ -1,4 +1,4 @@
-"""What doctor and the preflight saw."""
+"""Shows the findings of doctor and of the preflight."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestrator.ui.display import Display
 
 
 def show_findings(display: Display, findings: Sequence[Finding]) -> None:
-    """What the preflight found."""
+    """Show the preflight's findings."""
     for finding in findings:
         style = "bold red" if finding.severity == "fail" else "bold yellow"
         display.err.print(Text.assemble((f"{finding.severity}: ", style), masked(str(finding))))
@@ -24,7 +24,7 @@ def show_findings(display: Display, findings: Sequence[Finding]) -> None:
 def show_examination(
     display: Display, examined: Examined, findings: Sequence[Finding], errors: Sequence[OrchError], seconds: float
 ) -> None:
-    """What doctor saw, on stdout: what each group of equal hosts is, then what is wrong, the worst first."""
+    """Show doctor's results on stdout: a line for each group of equal hosts, then findings, worst first."""
     groups: dict[str, list[str]] = {}
     accused = {name for finding in findings for name in finding.nodes}
     for host in examined.hosts:
@@ -52,7 +52,7 @@ def show_examination(
 
 
 def machine(examined: Examined, name: str) -> str:
-    """A node in a few words."""
+    """Describe a node in a few words."""
     facts, memory = examined.facts[name], examined.parts(name).memory
     system = examined.system(name)
     python = facts.python

@@ -1,4 +1,4 @@
-"""What doctor saw, as a page that stands alone, with heat maps."""
+"""Doctor's results as a self-contained HTML page with heat maps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ table { border-collapse: collapse; } td, th { padding: .25rem .5rem; text-align:
 
 
 def as_html(examined: Examined, findings: Sequence[Finding], errors: Sequence[OrchError]) -> str:
-    """The page: findings, then a map of round trips and one of throughput."""
+    """Return the page: findings, then heat maps of round-trip time and of throughput."""
     names = [host.name for host in examined.hosts]
     rows = [("fail", error.host or "?", error.message, error.remedy or "") for error in errors]
     rows += [(found.severity, found.where, found.what, found.remedy) for found in findings]
@@ -34,14 +34,14 @@ def as_html(examined: Examined, findings: Sequence[Finding], errors: Sequence[Or
         f"<td>{escape(remedy)}</td></tr>"
         for severity, where, what, remedy in rows
     )
-    heading = "<tr><th></th><th>where</th><th>what was seen</th><th>what mends it</th></tr>"
+    heading = "<tr><th></th><th>where</th><th>finding</th><th>remedy</th></tr>"
     found = f"<table>{heading}{table}</table>" if rows else "<p>Nothing is wrong.</p>"
     return masked(
         "<!doctype html>\n<html lang=en><head><meta charset=utf-8><title>orch doctor</title>"
         f"<style>{STYLE}</style></head><body><h1>{len(names)} hosts examined</h1><h2>Findings</h2>{found}"
         + _map("Round trip in ms, from the row's host to the column's", names, examined.probes, _round_trip, True)
         + _map("Throughput in Mbit/s, both ways at once", names, examined.probes, _throughput, False)
-        + "<p class=note>A red cell could not be reached; a grey one was not tried.</p></body></html>\n"
+        + "<p class=note>Red: no connection. Grey: not measured.</p></body></html>\n"
     )
 
 
@@ -61,7 +61,7 @@ def _map(
     value: Callable[[Probe], float | None],
     low_is_good: bool,
 ) -> str:
-    """A table of cells coloured by how far each is from the median."""
+    """Return a table whose cells are coloured by their ratio to the median; empty if nothing was measured."""
     known = [each for others in probes.values() for probe in others.values() if (each := value(probe)) is not None]
     if not known:
         return ""
@@ -88,7 +88,7 @@ def _cell(
         return '<td class="none"></td>' if reached else '<td class="bad">×</td>'
     ratio = shown / median if median else 1.0
     badness = ratio if low_is_good else 1 / ratio if ratio else 100.0
-    # From green at the median or better to red at ten times worse.
+    # Green at the median or better, red at ten times worse.
     hue = 130 - 130 * min(1.0, max(0.0, (badness - 1) / 9))
     text = f"{shown:.2f}" if shown < 10 else f"{shown:.0f}"
     return f'<td style="background: hsl({hue:.0f} 65% 72%)">{text}</td>'

@@ -1,4 +1,4 @@
-"""A plan, and the settings of a run before it starts."""
+"""Shows a plan, and a run's settings before it starts."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from orchestrator.ui.display import Display
 
 
 def show_settings(display: Display, plan: LaunchPlan, environments: Sequence[str]) -> None:
-    """A run's settings before it starts, so that the reader learns the command behind it."""
+    """Show a run's settings and the command that will run on each node."""
     display.err.print(settings_grid(plan, environments))
     display.err.print(plan_table(plan))
     for note in plan.notes:
         display.note(f"note: {note}")
-    display.err.print(Text("on each node (orch plan shows it whole): " + short_command(plan), style="dim"))
+    display.err.print(Text("on each node (orch plan shows the full command): " + short_command(plan), style="dim"))
 
 
 def show_plan(display: Display, plan: LaunchPlan, form: str) -> None:
-    """A plan on stdout as ``table``, ``sh``, ``ps1`` or ``json``."""
+    """Show a plan on stdout. ``form`` is ``table``, ``sh``, ``ps1`` or ``json``."""
     if form == "table":
         display.out.print(plan_table(plan))
         for each in commands(plan):
@@ -40,28 +40,28 @@ def show_plan(display: Display, plan: LaunchPlan, form: str) -> None:
         for note in plan.notes:
             display.note(f"note: {note}")
     else:
-        # As it is: a control character in a word of the user's belongs to it.
+        # Unchanged: a control character in a user's argument is part of the command.
         display.write_bytes(
             {"sh": as_sh, "ps1": as_ps1, "json": as_json}[form](plan).encode("utf-8", "surrogateescape")
         )
 
 
 def plan_table(plan: LaunchPlan) -> Table:
-    """The nodes of a plan, in node_rank order."""
+    """Return a table of a plan's nodes, in node_rank order."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("node_rank", "node", "nproc_per_node", "ranks", "address", "interface"):
         table.add_column(heading)
     for node in plan.nodes:
         first = node.first_rank
         last = None if first is None else first + node.nproc_per_node - 1
-        ranks = "by torchrun" if first is None else str(first) if first == last else f"{first}-{last}"
+        ranks = "set by torchrun" if first is None else str(first) if first == last else f"{first}-{last}"
         values = [str(node.node_rank), node.node, str(node.nproc_per_node), ranks]
         table.add_row(*values, node.address or "-", node.interface or "chosen by torch")
     return table
 
 
 def settings_grid(plan: LaunchPlan, environments: Sequence[str]) -> Table:
-    """A run's settings, name and value a row."""
+    """Return a grid of a run's settings, one name and value a row."""
     spec = plan.spec
     head = [
         ("run", plan.run_id),
@@ -89,7 +89,7 @@ def _rendezvous(plan: LaunchPlan) -> str:
 
 
 def short_command(plan: LaunchPlan) -> str:
-    """A node's command without what differs from node to node and what only orch cares for."""
+    """Return a node's command without node-specific values and without the log options that orch adds."""
     shown = []
     for word in masked_words(commands(plan)[0].argv):
         if word.startswith("--node_rank="):

@@ -1,4 +1,4 @@
-"""A display for programs: nothing is printed, and a callback is told what goes on."""
+"""A display for programs: it prints nothing, and passes progress to a callback."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Progress = Callable[[str], object]
 
 
 class QuietDisplay(Display):
-    """Tells ``progress`` each line that a command would have shown on stderr."""
+    """Passes each line that a command would show on stderr to ``progress``."""
 
     def __init__(self, progress: Progress | None = None) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class QuietDisplay(Display):
 
     @contextmanager
     def stage(self, doing: str) -> Iterator[Stage]:
-        """A step: told when it begins, and what came of it."""
+        """Report a step when it begins, and its result and duration when it ends."""
         stage = Stage()
         began = time.monotonic()
         self._progress(doing)
@@ -34,12 +34,12 @@ class QuietDisplay(Display):
         self._progress(f"{doing}{result}  {time.monotonic() - began:.1f} s")
 
     def note(self, text: str) -> None:
-        """A line of orch's own."""
+        """Report a line."""
         self._progress(text)
 
     def error(self, error: OrchError) -> None:
-        """An error that ends nothing."""
+        """Report an error that does not end the command."""
         self._progress(f"error: {error}")
 
     def write_bytes(self, data: bytes, descriptor: int = 1) -> None:
-        """Print nothing: whoever wants a result asks for it."""
+        """Print nothing: a program gets results as return values."""

@@ -1,4 +1,4 @@
-"""A run while it goes on, and how it ended: output with its node and rank, events, the view of its nodes."""
+"""Shows a run: output with its node and rank, events, the live view of the nodes, and the summary."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_green", "bright_magenta")
 ANSI = dict(zip(COLOURS, (36, 32, 33, 35, 34, 96, 92, 95), strict=True))
-# How often a progress bar that redraws itself is shown, in seconds: on a terminal, and elsewhere.
+# Shortest interval between two shown states of a rank's progress bar, in seconds: on a terminal, and elsewhere.
 PROGRESS_EVERY = (1.0, 10.0)
 
 
 class RunDisplay:
-    """What is shown of one run."""
+    """The display of one run."""
 
     def __init__(self, display: Display) -> None:
         self.display = display
@@ -47,7 +47,7 @@ class RunDisplay:
 
     @contextmanager
     def attempt(self, run_id: str, workload: str, attempt: int, nodes: Sequence[str]) -> Iterator[None]:
-        """An attempt goes on on these nodes: on a terminal a view of them stays below the output meanwhile."""
+        """Show an attempt on ``nodes`` while the body runs; a terminal has a live view below the output."""
         if attempt > 1:
             self.display.note(f"attempt {attempt} on {', '.join(nodes)}")
         if self.display.err.is_terminal and not self.display.as_json:
@@ -67,23 +67,23 @@ class RunDisplay:
             self.end_of_output()
 
     def recall(self, events: Sequence[Event]) -> None:
-        """What happened before this display began to look."""
+        """Tell the live view of events from before this display began."""
         if self._view is not None:
             for event in events:
                 self._view.event(event)
 
     def output(self, output: Output) -> None:
-        """A piece of output: whole lines with the node and rank before them. torchrun's own only if verbose."""
+        """Show the whole lines of output with node and rank before them; torchrun's own only if verbose."""
         if self._view is not None:
             self._view.output(output)
         if output.skipped:
-            self.display.note(f"{output.node}: {output.skipped} bytes of {output.name} before this are not shown")
+            self.display.note(f"{output.node}: {output.skipped} bytes of {output.name} before this were not kept")
             return
         if output.stream == "torchrun" and not (self.display.verbose or self.display.as_json):
-            # Harmless warnings, and pages of traceback at every stop. Its log has them.
+            # These are harmless warnings, and pages of traceback at every stop. torchrun's log keeps them.
             return
         key = (output.node, _label(output), output.stream)
-        # What a rank printed before torchrun started it again is not continued.
+        # A restarted rank does not continue the last line of the one before it.
         assembler = self._assemblers.get(whole := (*key, output.restart))
         if assembler is None:
             assembler = self._assemblers[whole] = LineAssembler(
@@ -93,7 +93,7 @@ class RunDisplay:
         if self.display.as_json:
             self.display.write_bytes(_json_lines(key, lines))
         elif lines:
-            # torchrun's own words are progress, not the workload's output.
+            # torchrun's output is progress, not the workload's output, so it goes to stderr.
             self._write_lines(lines, 2 if output.stream == "torchrun" else 1)
         elif progress := assembler.progress():
             now = time.monotonic()
@@ -103,12 +103,12 @@ class RunDisplay:
                 self._write_lines(progress + b"\n", 1)
 
     def sample(self, sample: NodeSample) -> None:
-        """How busy a node is."""
+        """Show a node's load in the live view."""
         if self._view is not None:
             self._view.sample(sample)
 
     def event(self, event: Event) -> None:
-        """An event of a run."""
+        """Show an event."""
         if self.display.as_json:
             self.display.write_bytes(to_line(event).encode() + b"\n")
             return
@@ -123,7 +123,7 @@ class RunDisplay:
             self.display.note(f"{event.node or '-'}: {event.KIND} {fields}")
 
     def detached(self, run_id: str) -> None:
-        """How to come back to a run that goes on; its id is the command's result."""
+        """Show how to return to a run that goes on, and write its id to stdout as the result."""
         if self.display.as_json:
             self.display.write_bytes(json.dumps({"event": "detached", "run_id": run_id}).encode() + b"\n")
             return
@@ -131,7 +131,7 @@ class RunDisplay:
         self.display.write(f"{run_id}\n")
 
     def diagnosis(self, found: Diagnosis) -> None:
-        """What went wrong, where, why, and what helps."""
+        """Show a diagnosis: the failure, its cause, up to three lines of evidence, and the remedy."""
         self.display.err.print(Text.assemble(("failed: ", "bold red"), found.what))
         self.display.err.print(Text.assemble(("  cause: ", "dim"), found.cause))
         for line in found.evidence[:3]:
@@ -140,11 +140,11 @@ class RunDisplay:
         self.display.err.print(Text.assemble(("  remedy: ", "dim"), found.remedy))
 
     def summary(self, result: RunResult, folder: Path, found: Diagnosis | None, last_lines: Sequence[str]) -> None:
-        """How each node ended, what went wrong and that rank's last lines, and where everything is."""
+        """Show each node's result, the blamed rank's last lines with the diagnosis, and the run's folder."""
         self.display.err.print(nodes_table(result))
         for node in result.nodes.values():
             for left in node.left:
-                self.display.note(f"{node.node}: left there: {left}")
+                self.display.note(f"{node.node}: not fetched: {left}")
             for alive in node.alive:
                 self.display.note(f"{node.node}: could not be ended: {alive}")
         if found is not None:
@@ -154,7 +154,7 @@ class RunDisplay:
         self.display.err.print(Text.assemble(("outputs, logs and events: ", "dim"), str(folder)))
 
     def end_of_output(self) -> None:
-        """Show the last lines that lack a newline, and end the view."""
+        """Show last lines that lack a newline, and end the live view."""
         for (node, label, stream, _), assembler in self._assemblers.items():
             line = assembler.flush()
             if self.display.as_json:
@@ -175,7 +175,7 @@ class RunDisplay:
         return f"\x1b[{weight}{ANSI[colour]}m{text}\x1b[0m ".encode()
 
     def _write_lines(self, lines: bytes, descriptor: int) -> None:
-        """Lines of output: above the view if there is one on that terminal, else straight to the descriptor."""
+        """Write lines above the live view if the descriptor is its terminal, else straight to the descriptor."""
         terminal = os.isatty(descriptor)
         if terminal:
             lines = harmless(lines)
@@ -186,7 +186,7 @@ class RunDisplay:
 
 
 def _json_lines(key: tuple[str, str, str], lines: bytes) -> bytes:
-    """Whole lines as events; bytes that are not UTF-8 are written as escapes."""
+    """Return whole lines as JSON events; bytes that are not UTF-8 become escapes."""
     node, label, stream = key
     about = {"event": "log", "node": node, "rank": int(label) if label.isdigit() else label, "stream": stream}
     texts = lines.decode("utf-8", "backslashreplace").split("\n")[:-1]
@@ -194,18 +194,18 @@ def _json_lines(key: tuple[str, str, str], lines: bytes) -> bytes:
 
 
 def _allowed(stop: events.StopRequested) -> str:
-    """How long a stop may take; its user can cut it short."""
+    """Return how long a stop may take, and how its user can shorten it."""
     again = "; Ctrl-C again ends them now" if stop.by_user else ""
     return f" (ranks have {stop.grace:g} s to end{again})" if stop.grace else ""
 
 
 def _told(event: Event) -> str | None:
-    """The line that an event is worth to everybody, or None."""
+    """Return the line to show for an event, or None if only ``-v`` shows the event."""
     match event:
         case events.StopRequested():
             return f"stopping: {event.reason}" + _allowed(event)
         case events.StopFailed():
-            return f"{event.node}: could not be told to stop: {event.reason}"
+            return f"{event.node}: the request to stop failed: {event.reason}"
         case events.Reconnecting():
             return f"{event.node}: connection lost ({event.reason}); trying again"
         case events.Reconnected():
@@ -213,12 +213,12 @@ def _told(event: Event) -> str | None:
         case events.NodeLost():
             return f"{event.node}: lost, {event.reason}"
         case events.Orphaned():
-            what = "the machine was started anew" if event.rebooted else "the run's supervisor was killed"
+            what = "the machine was rebooted" if event.rebooted else "the run's supervisor was killed"
             return f"{event.node}: {what}"
         case events.Swept():
-            return f"{event.node}: ended {event.processes} processes that were left over"
+            return f"{event.node}: ended {event.processes} leftover processes"
         case events.Fenced():
-            return f"{event.node}: is back; what it still ran of this run was ended"
+            return f"{event.node}: is back; this run has no processes left there"
         case events.RankFailed():
             return f"{event.node}: rank {event.rank} failed"
     return None
@@ -231,7 +231,7 @@ def _label(output: Output) -> str:
 
 
 def nodes_table(result: RunResult) -> Table:
-    """How each node of a run ended."""
+    """Return a table of each node's result."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("node", "result", "exit", "duration", "outputs"):
         table.add_column(heading)

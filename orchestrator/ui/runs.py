@@ -1,4 +1,4 @@
-"""A list of runs."""
+"""Shows a list of runs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from orchestrator.ui.display import Display
 
 
 def show_runs(display: Display, runs: Sequence[ListedRun], everything: bool) -> None:
-    """A list of runs on stdout; with ``--json`` one object a line."""
+    """Show runs on stdout; with ``--json`` one object a line."""
     if display.as_json:
         for run in runs:
             display.write(json.dumps(asdict(run)) + "\n")
         return
     if not runs:
-        display.write("no runs\n" if everything else "nothing runs (orch ps --all shows what has ended)\n")
+        display.write("no runs\n" if everything else "no run is active (orch ps --all also lists runs that have ended)\n")
         return
     table = runs_table(runs)
     if display.terminal:
@@ -36,13 +36,13 @@ def show_runs(display: Display, runs: Sequence[ListedRun], everything: bool) -> 
 
 
 def runs_table(runs: Sequence[ListedRun]) -> Table:
-    """Runs, one a row; the last columns give way where there is no room."""
+    """Return a table of runs, one a row."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     rows = [_run_cells(run) for run in runs]
     for position, heading in enumerate(
         ("run", "workload", "age", "nodes", "ranks", "state", "owner", "last line")
     ):
-        # The last two give way where there is no room.
+        # Only the last two columns may shrink on a narrow terminal.
         width = max(len(heading), *(len(row[position]) for row in rows)) if position < 6 else None
         table.add_column(heading, no_wrap=True, overflow="ellipsis", min_width=width)
     for run, row in zip(runs, rows, strict=True):
@@ -52,7 +52,7 @@ def runs_table(runs: Sequence[ListedRun]) -> Table:
 
 
 def _run_cells(run: ListedRun) -> list[Text]:
-    """A run as ``orch ps`` shows it."""
+    """Return the cells of a run's row."""
     state = f"{run.state} ({run.leftovers} processes)" if run.leftovers else run.state
     state += f", attempt {run.attempt}" if run.attempt > 1 else ""
     nodes = folded(run.nodes) + (f" (no answer: {folded(run.missing)})" if run.missing else "")

@@ -1,4 +1,4 @@
-"""Bytes on their way to nodes: bars on a terminal, one a node and one for all; a line now and then elsewhere."""
+"""Progress of work on nodes: bars or spinners on a terminal, and occasional lines of text elsewhere."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-# More nodes than this share one bar.
+# Most nodes that get a bar each.
 MOST_BARS = 16
-# How often a line tells how far it is where there is no terminal, in seconds.
+# Interval of progress lines where there is no terminal, in seconds.
 LINE_EVERY = 10.0
 
 
 class Transfers:
-    """How much of ``totals`` (bytes, by node) has arrived. A context, to be told from any thread."""
+    """A context that shows how much of ``totals`` (bytes, by node) has arrived. Its methods are thread-safe."""
 
     def __init__(self, title: str, totals: Mapping[str, int], console: Console) -> None:
         self.title = title
@@ -59,11 +59,11 @@ class Transfers:
             self._progress.stop()
 
     def advance(self, node: str, size: int) -> None:
-        """So many bytes more are there."""
+        """Count ``size`` more bytes as arrived at ``node``."""
         self.at(node, self._done[node] + size)
 
     def at(self, node: str, size: int) -> None:
-        """So many bytes are there."""
+        """Set the bytes that have arrived at ``node`` to ``size``."""
         with self._lock:
             self._done[node] = size
             done, total = sum(self._done.values()), sum(self.totals.values())
@@ -81,7 +81,7 @@ class Transfers:
 
 
 class Saying:
-    """The last line of what a program on each node says, and which are done. A context, told from any thread."""
+    """A context that shows the last line printed by a program on each node. Its methods are thread-safe."""
 
     def __init__(self, nodes: Collection[str], console: Console) -> None:
         self._nodes = nodes
@@ -103,11 +103,11 @@ class Saying:
             self._progress.stop()
 
     def line(self, node: str, text: str) -> None:
-        """A node said something."""
+        """Show a line that the program on ``node`` printed."""
         if self._progress is not None:
             room = max(20, self._console.width - len(node) - 8)
             self._progress.update(self._bars[node], description=f"{node}: {text.strip()[:room]}")
 
     def done(self, node: str) -> None:
-        """A node is done."""
+        """Print that the build on ``node`` is done."""
         self._console.print(f"{node}: built in {time.monotonic() - self._began:.0f} s")

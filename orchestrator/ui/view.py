@@ -1,4 +1,4 @@
-"""The live view of a run: what stands below the output on a terminal while it goes on."""
+"""The live view of a run, below its output on a terminal."""
 
 from __future__ import annotations
 
@@ -17,39 +17,40 @@ from orchestrator.core.run.result import fold
 from orchestrator.protocol.events import Event, Planned, StopRequested, TorchrunStarted
 from orchestrator.ui.console import STATE_STYLES, AsIs
 
+# Terminal width in columns from which each node's last line is shown.
 WIDE = 120
-# Over how many seconds the throughput of the logs is measured.
+# Window over which the throughput of the logs is measured, in seconds.
 RATE_WINDOW = 5.0
 
 
 class Block:
-    """Text that is printed as it is: rich would take a program's brackets for its own, and wrap its lines."""
+    """Text printed unchanged: rich would interpret a program's brackets as markup, and wrap its lines."""
 
     def __init__(self, text: str) -> None:
         self.text = text
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """One segment, however many lines."""
+        """Yield the whole text as one segment."""
         yield Segment(AsIs(self.text))
 
 
 @dataclass
 class NodeView:
-    """What is shown of one node. ``received``: (time, bytes) of late pieces of its output."""
+    """The view's data about one node. ``received``: (time, bytes) of its recent pieces of output."""
 
     sample: NodeSample | None = None
     last_line: str = ""
     received: deque[tuple[float, int]] = field(default_factory=deque)
 
     def rate(self, now: float) -> float:
-        """Bytes of output a second."""
+        """Return the bytes of output per second over the last ``RATE_WINDOW`` seconds."""
         while self.received and self.received[0][0] < now - RATE_WINDOW:
             self.received.popleft()
         return sum(size for _, size in self.received) / RATE_WINDOW
 
 
 class View:
-    """Everything the view knows; rich asks it for its present look."""
+    """The data of the live view; rich calls ``__rich__`` to redraw it."""
 
     def __init__(self, run_id: str, workload: str, attempt: int, nodes: Sequence[str], console: Console) -> None:
         self.run_id = run_id
@@ -57,13 +58,13 @@ class View:
         self.attempt = attempt
         self.console = console
         self.began = time.time()
-        # When what still runs will be killed, once a stop was asked for.
+        # Time (monotonic) at which the remaining processes are killed, once a stop was requested.
         self.killed_by: float | None = None
         self.nodes = {name: NodeView() for name in nodes}
         self.result = fold([Planned(time=time.time(), nodes=tuple(nodes), attempt=attempt)])
 
     def event(self, event: Event) -> None:
-        """Something happened."""
+        """Apply an event."""
         if isinstance(event, StopRequested):
             by = time.monotonic() + event.grace
             self.killed_by = by if self.killed_by is None else min(by, self.killed_by)
@@ -72,11 +73,11 @@ class View:
         self.result = self.result.after(event)
 
     def sample(self, sample: NodeSample) -> None:
-        """A node said how busy it is."""
+        """Take a node's load."""
         self.nodes[sample.node].sample = sample
 
     def output(self, output: Output) -> None:
-        """A node sent output."""
+        """Take a piece of a node's output."""
         node = self.nodes[output.node]
         node.received.append((time.monotonic(), len(output.data)))
         if output.stream == "stdout" and b"\n" in output.data:
@@ -84,7 +85,7 @@ class View:
             node.last_line = line.decode("utf-8", "replace")
 
     def __rich__(self) -> RenderableType:
-        """The heading, a row a node as far as there is room, and what the keys do."""
+        """Return the heading, a row for each node that fits, and the key bindings."""
         width, height = self.console.size
         now = time.monotonic()
         names = list(self.nodes)
@@ -104,7 +105,7 @@ class View:
         return Group(*parts)
 
     def _interest(self, name: str) -> tuple[int, float]:
-        """What is wrong comes first, then what is busiest."""
+        """Return a sort key: nodes in trouble first, then the busiest."""
         sample = self.nodes[name].sample
         return (self.result.nodes[name].state in ("running", "ok"), -(sample.cpu if sample else 0.0))
 

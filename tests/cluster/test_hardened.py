@@ -18,7 +18,7 @@ from orchestrator.core.text.secret import masked, masked_words, redacted
 from orchestrator.errors import InventoryError, UsageError
 from orchestrator.operations.delivery.consent import agreed_to, outside
 from orchestrator.options import _variable
-from orchestrator.remote.connect.sshconfig import with_included
+from orchestrator.remote.ssh.config import with_included
 from tests.conftest import Orch
 from tests.namespaces import Cluster
 

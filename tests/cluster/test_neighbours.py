@@ -17,7 +17,7 @@ import pytest
 from orchestrator.core.transfer.snapshot import take
 from orchestrator.errors import OrchError
 from orchestrator.node.host import paths
-from orchestrator.node.store import relay
+from orchestrator.node.store import parts
 from orchestrator.protocol import frames as wire
 from orchestrator.protocol.facts import AskFacts, Clock, NodeFacts
 from orchestrator.protocol.probe import Listening
@@ -267,16 +267,16 @@ def test_nodes_listen_only_where_they_are_told_to(node: Node, cluster: Cluster, 
 
 
 @pytest.fixture
-def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> relay.Records:
+def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> parts.Records:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    return relay.Records(str(tmp_path / "work"), str(tmp_path / "data"))
+    return parts.Records(str(tmp_path / "work"), str(tmp_path / "data"))
 
 
-def test_a_part_is_written_through_no_link(records: relay.Records, tmp_path: Path) -> None:
+def test_a_part_is_written_through_no_link(records: parts.Records, tmp_path: Path) -> None:
     data, victim = tmp_path / "data", tmp_path / "authorized_keys"
     data.mkdir()
     victim.write_text("a key\n")
-    part = relay.Part(str(data), ["file", "file", 0o644, 4, hashlib.sha256(b"text").hexdigest()], records)
+    part = parts.Part(str(data), ["file", "file", 0o644, 4, hashlib.sha256(b"text").hexdigest()], records)
     for plant in (os.symlink, os.link):
         plant(victim, part.partial)
         with pytest.raises(Refused, match="'file': somebody put a"):
@@ -286,26 +286,26 @@ def test_a_part_is_written_through_no_link(records: relay.Records, tmp_path: Pat
     # And nobody else knows where to put one.
     first = Path(part.partial).name
     (Path(paths.state_dir()) / "secret").unlink()
-    assert first != Path(relay.Part(str(data), ["file", "file", 0o644, 4, part.sha], records).partial).name
+    assert first != Path(parts.Part(str(data), ["file", "file", 0o644, 4, part.sha], records).partial).name
 
 
-def test_equal_files_in_one_folder_have_a_part_each(records: relay.Records, tmp_path: Path) -> None:
+def test_equal_files_in_one_folder_have_a_part_each(records: parts.Records, tmp_path: Path) -> None:
     data, content = tmp_path / "data", os.urandom(1_000_000)
     entries = [[name, "file", 0o644, len(content), hashlib.sha256(content).hexdigest()] for name in ("a", "b")]
-    broken = relay.Part(str(data), entries[0], records)
+    broken = parts.Part(str(data), entries[0], records)
     broken.write(0, content[:600_000])
     broken.close()
     for entry in entries:
-        part = relay.Part(str(data), entry, records)
+        part = parts.Part(str(data), entry, records)
         assert not part.there()
         part.write(0, content)
         assert part.finish()
     assert (data / "a").read_bytes() == content and (data / "b").read_bytes() == content
 
 
-def test_what_is_installed_is_what_was_verified(records: relay.Records, tmp_path: Path) -> None:
+def test_what_is_installed_is_what_was_verified(records: parts.Records, tmp_path: Path) -> None:
     data, content = tmp_path / "data", os.urandom(100_000)
-    part = relay.Part(str(data), ["a", "file", 0o644, len(content), hashlib.sha256(content).hexdigest()], records)
+    part = parts.Part(str(data), ["a", "file", 0o644, len(content), hashlib.sha256(content).hexdigest()], records)
     part.write(0, content[:50_000])
     with Path(part.partial).open("ab") as somebody:
         somebody.write(b"x" * 90_000)

@@ -15,12 +15,12 @@ import pytest
 
 from orchestrator.core.transfer.snapshot import Entry, Snapshot, take, tree_id
 from orchestrator.errors import SyncError
+from orchestrator.node.host import atomic
 from orchestrator.node.probe import dial as probe
 from orchestrator.node.run.dead_man_switch import DeadManSwitch, touch
 from orchestrator.node.run.follow import sizes_at
 from orchestrator.node.run.journal import Journal, read
 from orchestrator.node.run.sample import parsed_gpus
-from orchestrator.node.store import blobs
 from orchestrator.protocol import frames as wire
 from orchestrator.protocol.run import Follow, ListRuns, RunsHere
 from orchestrator.remote.node import Node, program
@@ -151,13 +151,13 @@ def test_events_are_kept_until_the_disk_has_room(tmp_path: Path, monkeypatch: py
 
 def test_only_what_this_host_left_incomplete_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORCH_HOSTNAME", "gpu")
-    mine = blobs.partial_name()
-    assert not blobs.abandoned(mine)
+    mine = atomic.partial_name()
+    assert not atomic.abandoned(mine)
     gone = mine.replace(f"@{os.getpid()}-", "@4194304-")
-    assert blobs.abandoned(gone)
+    assert atomic.abandoned(gone)
     # The same in a folder that gpu-1 shares: it is that one's to judge.
-    assert not blobs.abandoned(gone.replace("gpu@", "gpu-1@"))
-    assert not blobs.abandoned("file")
+    assert not atomic.abandoned(gone.replace("gpu@", "gpu-1@"))
+    assert not atomic.abandoned("file")
 
 
 def test_a_machine_that_was_busy_for_a_moment_is_no_slow_link() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from orchestrator.core.inventory.hosts import Host
 from orchestrator.core.inventory.target import Settings
-from orchestrator.remote.connect.ssh import Connection, connections
+from orchestrator.remote.ssh.connection import Connection, connections
 from orchestrator.sandbox.cluster import Sandbox
 from tests.conftest import Orch
 

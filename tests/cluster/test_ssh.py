@@ -15,7 +15,8 @@ from orchestrator import errors
 from orchestrator.core.inventory.hosts import Host
 from orchestrator.core.inventory.known_hosts import KnownHosts
 from orchestrator.core.inventory.target import Settings
-from orchestrator.remote.connect.ssh import connections, translate
+from orchestrator.remote.ssh.connection import connections
+from orchestrator.remote.ssh.translation import translate
 from tests.conftest import Orch
 from tests.namespaces import Cluster
 

@@ -30,10 +30,10 @@ from orchestrator.protocol.facts import AskFacts, Clock, NodeFacts
 from orchestrator.protocol.run import Kept, ListRuns, RunsHere
 from orchestrator.protocol.transfer import BuildEnvironment, Prune, Pruned, Verified, Verify, Wheels
 from orchestrator.remote import node as node_module
-from orchestrator.remote.connect.ssh import connections
 from orchestrator.remote.node import Node, program
 from orchestrator.remote.outputs import collect
 from orchestrator.remote.relay import RelayCall
+from orchestrator.remote.ssh.connection import connections
 from orchestrator.sandbox.cluster import Sandbox
 from tests import bare
 from tests.conftest import ROOT

@@ -16,7 +16,7 @@ from orchestrator.core.inventory.target import Settings
 from orchestrator.errors import HostKeyChanged, HostKeyUnknown, OrchError, UsageError
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.operations.mending import mend
-from orchestrator.remote.connect.ssh import Connection, connections
+from orchestrator.remote.ssh.connection import Connection, connections
 from orchestrator.ui.display import Display
 
 NAMES = ("outer", "inner", "target")

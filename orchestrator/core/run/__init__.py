@@ -1,1 +1,1 @@
-"""A run as values: what its events amount to, and the state machine that decides what is done next."""
+"""A run as values: the result of its events, and the state machine that decides the next actions."""

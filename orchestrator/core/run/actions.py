@@ -1,4 +1,4 @@
-"""What the state machine of a run wants done. The engine does it and tells what became of it."""
+"""The actions of a run's state machine. The engine carries them out and answers with inputs."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from orchestrator.protocol.events import Event
 
 
 class Deadline(Enum):
-    """What a deadline is for."""
+    """Purpose of a deadline."""
 
-    LIMIT = "the run takes too long"
-    RETRY = "a node is to be tried again"
-    FENCE = "a lost node is to be tried again"
-    COLLECT = "outputs are to be fetched in between"
+    LIMIT = "stop a run that takes too long"
+    RETRY = "retry the connection to a node"
+    FENCE = "try to fence a lost node"
+    COLLECT = "fetch outputs while the run goes on"
 
 
 @dataclass(frozen=True)
 class Timer:
-    """A deadline of an attempt, of one node if it is named."""
+    """A deadline of an attempt, or of one node of the attempt if ``node`` is given."""
 
     kind: Deadline
     attempt: int
@@ -30,7 +30,7 @@ class Timer:
 
 @dataclass(frozen=True)
 class OnNode:
-    """Something to be done to one node of one attempt."""
+    """An action on one node of one attempt."""
 
     node: str
     attempt: int
@@ -38,59 +38,59 @@ class OnNode:
 
 @dataclass(frozen=True)
 class Start(OnNode):
-    """Start the attempt there and hear it. Answered by Started or Refused."""
+    """Start the attempt on the node and listen to the node. Answered by Started or Refused."""
 
 
 @dataclass(frozen=True)
 class Follow(OnNode):
-    """Hear an attempt that was started before. Answered by Started or Refused."""
+    """Listen to a node whose attempt was started before. Answered by Started or Refused."""
 
 
 @dataclass(frozen=True)
 class Undo(OnNode):
-    """End what a start that was refused elsewhere began there. ``broken``: the connection must be made again
-    first, and is tried for a while. Answered by Undone."""
+    """End the attempt on the node because it could not start everywhere. ``broken``: the connection must be made
+    again first, with retries for a limited time. Answered by Undone."""
 
     broken: bool = False
 
 
 @dataclass(frozen=True)
 class StopNode(OnNode):
-    """Tell the supervisor to end the attempt within ``grace`` seconds. Answered by StopFailed, or by its end."""
+    """Tell the supervisor to end the attempt within ``grace`` seconds. Answered by StopFailed or the attempt's end."""
 
     grace: float
 
 
 @dataclass(frozen=True)
 class Reconnect(OnNode):
-    """Reach the node again and hear it from where it was heard last. Answered by Back or StillDown."""
+    """Connect to the node again and listen from the last offsets. Answered by Back or StillDown."""
 
 
 @dataclass(frozen=True)
 class HangUp(OnNode):
-    """Hear the node no more."""
+    """Stop listening to the node."""
 
 
 @dataclass(frozen=True)
 class Sweep(OnNode):
-    """End what an orphaned attempt left behind. Answered by Swept, or by Broke."""
+    """End the processes that an orphaned attempt left. Answered by Swept or Broke."""
 
 
 @dataclass(frozen=True)
 class Fence(OnNode):
-    """Reach a node that was given up, and end the attempt there. Answered by Fenced or FenceFailed."""
+    """Connect to a lost node and end the attempt there. Answered by Fenced or FenceFailed."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """Keep an event and show it."""
+    """Record an event and show it."""
 
     event: Event
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Answer Due after so many seconds."""
+    """Wait for ``seconds``. Answered by Due."""
 
     timer: Timer
     seconds: float
@@ -98,7 +98,7 @@ class Wait:
 
 @dataclass(frozen=True)
 class Collect:
-    """Fetch the outputs of these nodes. Answered by Noted for each; then, if ``final``, by CollectionDone."""
+    """Fetch the outputs of these nodes. Answered by Noted for each node, then by CollectionDone."""
 
     attempt: int
     nodes: tuple[str, ...]
@@ -107,23 +107,23 @@ class Collect:
 
 @dataclass(frozen=True)
 class Explain:
-    """Find in the logs what made the attempt fail. Answered by Explained."""
+    """Diagnose the attempt's failure from its logs. Answered by Explained."""
 
     attempt: int
 
 
 @dataclass(frozen=True)
 class ShowRefusals:
-    """Show why an attempt could not start."""
+    """Show why nodes refused to start the attempt."""
 
     errors: tuple[OrchError, ...]
 
 
 @dataclass(frozen=True)
 class Prepare:
-    """Make a next attempt ready, with others in the place of ``missing`` nodes; none of ``given_up``.
+    """Prepare the next attempt with ``survivors`` and ``missing`` other hosts, none of them in ``given_up``.
 
-    ``found``: what made the one before fail, to be shown. Answered by Prepared or NotPrepared.
+    ``found``: the diagnosis of the attempt before, to be shown. Answered by Prepared or NotPrepared.
     """
 
     attempt: int
@@ -135,7 +135,10 @@ class Prepare:
 
 @dataclass(frozen=True)
 class Finish:
-    """The run is over, or ``left`` to itself. ``refusals``: why it never began; then there is no exit code."""
+    """The last action: the run is over, or ``left`` going. ``exit_code`` is None if it was left or never started.
+
+    ``refusals``: why nodes did not start or could not be followed; of a passive run, also why they were lost.
+    """
 
     exit_code: int | None
     found: Diagnosis | None = None

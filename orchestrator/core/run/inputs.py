@@ -1,7 +1,7 @@
-"""What the state machine of a run is told: what happened on nodes, what became of actions, what the user wants.
+"""The inputs of a run's state machine: what happens on nodes, outcomes of actions, requests of the user, deadlines.
 
-Each is told once, in the order in which the engine learns of it. What concerns a node names the ``attempt`` that
-it belongs to: word of an earlier attempt may arrive late.
+The engine passes each input once, in the order in which it learns of them. An input about a node names its
+``attempt``, because inputs of an earlier attempt may arrive late.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from orchestrator.protocol.events import Event
 
 @dataclass(frozen=True)
 class OfNode:
-    """Something about one node of one attempt."""
+    """An input about one node of one attempt."""
 
     node: str
     attempt: int
@@ -24,13 +24,13 @@ class OfNode:
 
 @dataclass(frozen=True)
 class Started(OfNode):
-    """The node's supervisor runs the attempt, and the node is heard."""
+    """The node's supervisor runs the attempt, and the engine listens to the node."""
 
 
 @dataclass(frozen=True)
 class Refused(OfNode):
-    """The node did not start, or could not be followed. ``broken``: the connection was lost, so it may have
-    started all the same."""
+    """The node did not start the attempt, or could not be followed. ``broken``: the connection was lost, so the
+    attempt may have started all the same."""
 
     error: OrchError
     broken: bool = False
@@ -38,26 +38,26 @@ class Refused(OfNode):
 
 @dataclass(frozen=True)
 class Undone(OfNode):
-    """Nothing of the attempt runs on a node any more whose start was undone, or it cannot be found out."""
+    """The node's start was undone: no process of the attempt runs there, or the node could not be reached."""
 
 
 @dataclass(frozen=True)
 class Happened(OfNode):
-    """An event of the node's own journal, its time by this machine's clock."""
+    """The node reported an event of its journal; the event's time is by this machine's clock."""
 
     event: Event
 
 
 @dataclass(frozen=True)
 class Broke(OfNode):
-    """The connection was lost; the attempt goes on there."""
+    """The connection was lost; the attempt goes on at the node."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class StillDown(OfNode):
-    """A try to reach the node again failed. ``silent``: seconds since it was last heard."""
+    """An attempt to reconnect failed. ``silent``: seconds since the node was last heard."""
 
     reason: str
     silent: float
@@ -65,69 +65,69 @@ class StillDown(OfNode):
 
 @dataclass(frozen=True)
 class Back(OfNode):
-    """The node is heard again, from where it was heard last."""
+    """The node is heard again, from the last offsets."""
 
 
 @dataclass(frozen=True)
 class Unusable(OfNode):
-    """The node says things that orch cannot cope with."""
+    """The node sent data that orch cannot handle."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Orphaned(OfNode):
-    """The node's supervisor is gone without having recorded an end."""
+    """The node's supervisor is gone and recorded no end."""
 
     rebooted: bool
 
 
 @dataclass(frozen=True)
 class Swept(OfNode):
-    """What an orphaned attempt left behind has been ended: so many processes."""
+    """The processes that an orphaned attempt left have ended. ``processes``: how many were ended."""
 
     processes: int
 
 
 @dataclass(frozen=True)
 class Ended(OfNode):
-    """The node has told everything: its part is over."""
+    """The node's part is over, and everything it had to report has arrived."""
 
 
 @dataclass(frozen=True)
 class StopFailed(OfNode):
-    """The node could not be told to stop though it can be reached."""
+    """The node can be reached, but the request to stop failed."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Fenced(OfNode):
-    """A node that was given up has been reached again, and nothing of the attempt runs there any more."""
+    """A lost node was reached again, and no process of the run is left there."""
 
 
 @dataclass(frozen=True)
 class FenceFailed(OfNode):
-    """A node that was given up still does not answer."""
+    """A lost node could not be fenced."""
 
 
 @dataclass(frozen=True)
 class Noted:
-    """An event that an action brought about on this machine: what was collected, say."""
+    """An action on this machine produced an event, for example Collected."""
 
     event: Event
 
 
 @dataclass(frozen=True)
 class CollectionDone:
-    """The collection of that attempt's outputs has come to its end; each node's event was told before."""
+    """A collection of the attempt's outputs has ended; the nodes' events came before."""
 
     attempt: int
 
 
 @dataclass(frozen=True)
 class Explained:
-    """What the attempt's failure amounts to; None if it did not fail."""
+    """The attempt was diagnosed; ``found`` is None if nothing failed."""
 
     attempt: int
     found: Diagnosis | None
@@ -135,7 +135,7 @@ class Explained:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The next attempt could start, on these nodes, in node_rank order."""
+    """The next attempt is ready to start on ``nodes``, in node_rank order."""
 
     attempt: int
     nodes: tuple[str, ...]
@@ -144,8 +144,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class NotPrepared:
-    """There can be no next attempt with the hosts at hand. ``blamed``: hosts without which it may be tried
-    again."""
+    """The next attempt could not be prepared. ``blamed``: hosts to leave out of another try."""
 
     attempt: int
     blamed: tuple[str, ...] = ()
@@ -153,7 +152,7 @@ class NotPrepared:
 
 @dataclass(frozen=True)
 class StopAsked:
-    """The user, or a signal, wants the run to end within ``grace`` seconds."""
+    """The user or a signal asks for the run's end within ``grace`` seconds."""
 
     reason: str
     grace: float
@@ -162,12 +161,12 @@ class StopAsked:
 
 @dataclass(frozen=True)
 class LeaveAsked:
-    """This process is to leave, and the run to go on."""
+    """The user asks this process to leave and the run to go on."""
 
 
 @dataclass(frozen=True)
 class Due:
-    """A deadline that an action set has come."""
+    """A deadline set by a Wait has passed."""
 
     timer: Timer
 

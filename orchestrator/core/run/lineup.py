@@ -1,4 +1,4 @@
-"""Who takes part in the next attempt of a run."""
+"""The hosts that can join the next attempt of a run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def candidates(
     lost: Sequence[str],
     given_up: Collection[str],
 ) -> list[str]:
-    """Who may take a lost node's place, in the order in which they are to be tried.
+    """Return the hosts that may take a lost node's place, in the order to try them.
 
-    The spares come first, then hosts of the run that had no part in the attempt ``before``, then those that it
-    lost, which may have come back. None of ``given_up``, and no node of ``before`` that is still there.
+    The spares come first, then the hosts of ``everyone`` outside the attempt ``before``, then the nodes that
+    attempt lost, which may be back. Hosts in ``given_up`` and surviving nodes of ``before`` are left out.
     """
     unused = [name for name in everyone if name not in before]
     order = [*(name for name in spares if name not in before), *unused, *(name for name in before if name in lost)]

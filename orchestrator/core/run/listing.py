@@ -1,4 +1,4 @@
-"""What runs, or ran, on the nodes: each node's part, and the whole that the parts make."""
+"""Current and past runs on the nodes: each node's part of a run, and the run that the parts make up."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from orchestrator.protocol.run import RunHere
 
-# The worst first: what a run is called whose nodes differ.
+# States, worst first: a run whose nodes differ is listed with the worst of their states.
 STATES = ("left over", "not answering", "lost", "rebooted", "failed", "stopping", "running", "stopped", "ok")
 
 
 @dataclass(frozen=True)
 class NodeRun:
-    """A node's part of a run, as ``protocol.run.RunHere`` answers it. Times are the node's own, in seconds."""
+    """A node's part of a run, from its ``protocol.run.RunHere``. Times are in seconds, by the node's own clock."""
 
     run_id: str
     attempt: int
@@ -34,7 +34,7 @@ class NodeRun:
 
     @classmethod
     def from_answer(cls, value: RunHere, now: float, asked: str) -> NodeRun:
-        """One entry of the answer of node ``asked``, whose clock says ``now``."""
+        """Convert one entry of the answer of node ``asked``, whose clock reads ``now``."""
         began, ended = value.began, value.ended
         return cls(
             run_id=value.run_id,
@@ -58,7 +58,7 @@ class NodeRun:
 
 @dataclass(frozen=True)
 class ListedRun:
-    """A run as all nodes that answered have it. ``missing`` are nodes of it that did not."""
+    """A run as the nodes that answered report it. ``missing``: nodes of the run that did not report it."""
 
     run_id: str
     attempt: int
@@ -75,7 +75,7 @@ class ListedRun:
 
 
 def whole_runs(parts: Iterable[NodeRun]) -> tuple[ListedRun, ...]:
-    """The runs that the nodes' parts make, the newest last; each by its newest attempt."""
+    """Join the nodes' parts into runs, newest last; each run is described by its newest attempt."""
     by_run: dict[str, list[NodeRun]] = {}
     for part in parts:
         by_run.setdefault(part.run_id, []).append(part)

@@ -1,12 +1,12 @@
-"""A run's life as a state machine: ``step(state, input, now) -> state, actions``; no clock, thread or socket.
+"""A run's state machine: ``step(state, input, now) -> state, actions``, without clock, thread or socket.
 
-An attempt goes STARTING -> RUNNING -> COLLECTING -> EXPLAINING -> PREPARING -> STARTING of the next, and leaves
-for OVER where there is none; a start that a node refuses is taken back in UNDOING. ``run``, ``attach`` and
-``logs`` are the same machine from different starts: ``starting`` and ``following``.
+An attempt goes STARTING -> RUNNING -> COLLECTING -> EXPLAINING -> PREPARING, then to STARTING of the next attempt,
+or to OVER if there is none; UNDOING ends an attempt that a node refused. ``run`` begins with ``starting``,
+``attach`` and ``logs`` with ``following``.
 
-What holds in every history (``test_run_machine.py``): a node that was told to start finishes, or is told to stop,
-or was left running on purpose; nothing is asked of a node that was given up but its fence; a stop is followed by
-no start; and the exit code is what the recorded events say.
+Invariants of every history (``test_run_machine.py``): a node told to start finishes, is told to stop, is lost, or
+is left running on purpose; a lost node is only fenced; no attempt starts after the user's stop; and the exit code
+follows from the recorded events.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ from orchestrator.errors import ConnectionLost, OrchError
 from orchestrator.protocol import VERSION, events
 from orchestrator.protocol.events import Event
 
-# Between two tries to reach a node, in seconds: the first pause, and the longest.
+# Pause between two tries to reach a node, in seconds: the first, and the longest.
 PAUSE_SHORTEST, PAUSE_LONGEST = 0.2, 3.0
-# With every node silent, the fault is more likely this machine's network: it is given this many timeouts.
+# Node timeouts to wait while every node is silent, because the fault is then likely this machine's network.
 PATIENCE = 10
-# Events after which the run cannot succeed any more.
+# Events after which the run cannot succeed.
 FATAL = (events.RankFailed, events.FailedToStart, events.Finished, events.NodeLost, events.Orphaned)
-
 
 Step = tuple[RunState, tuple[Action, ...]]
 
@@ -39,21 +38,21 @@ Step = tuple[RunState, tuple[Action, ...]]
 def starting(
     policy: Policy, nodes: Iterable[str], now: float, *, attempt: int = 1, min_nodes: int | None = None
 ) -> Step:
-    """A run begins on these nodes, in node_rank order, of which an elastic one needs ``min_nodes``."""
+    """Begin a run on ``nodes``, in node_rank order; an elastic run needs ``min_nodes`` of them."""
     turn = _Turn(RunState(policy, Phase.STARTING, attempt, {}, nothing_yet()), now)
     turn.begin(attempt, tuple(nodes), min_nodes)
     return turn.done()
 
 
 def following(policy: Policy, nodes: Iterable[str], attempt: int, result: RunResult) -> Step:
-    """A run that was started before is taken up on these nodes; ``result`` is what is known of it."""
+    """Take up a run that was started before; ``result`` follows from the events recorded so far."""
     states = dict.fromkeys(nodes, NodeState())
     state = RunState(policy, Phase.STARTING, attempt, states, result, joined=True)
     return state, tuple(actions.Follow(name, attempt) for name in states)
 
 
 def step(state: RunState, told: Input, now: float) -> Step:
-    """What becomes of a run when it is told something at ``now`` (seconds since the epoch)."""
+    """Return the state and actions that follow from ``told``, received at ``now`` (seconds since the epoch)."""
     if state.over:
         return state, ()
     turn = _Turn(state, now)
@@ -63,7 +62,7 @@ def step(state: RunState, told: Input, now: float) -> Step:
 
 
 class _Turn:
-    """One step: the state as far as it has been changed, and the actions so far."""
+    """One step in progress: the changed state, and the actions so far."""
 
     def __init__(self, state: RunState, now: float) -> None:
         self.state = state
@@ -87,10 +86,10 @@ class _Turn:
     def wait(self, kind: Deadline, seconds: float, node: str | None = None) -> None:
         self.actions.append(actions.Wait(Timer(kind, self.state.attempt, node), seconds))
 
-    # What it is told.
+    # Inputs.
 
     def take(self, told: Input) -> None:
-        """Take what was told; word of an earlier attempt is passed over, but that of fences."""
+        """Handle an input. Inputs of an earlier attempt are ignored, except those about fences."""
         match told:
             case inputs.Fenced() | inputs.FenceFailed():
                 self.take_fence(told)
@@ -177,9 +176,9 @@ class _Turn:
         self.wait(Deadline.RETRY, min(PAUSE_SHORTEST * 2 ** min(tries, 10), PAUSE_LONGEST), told.node)
 
     def has_company(self, name: str) -> bool:
-        """Whether others are heard, so that it is not this machine's network that is down."""
+        """Return whether another node is heard, which shows that this machine's network works."""
         others = [each for other, each in self.state.nodes.items() if other != name and not each.link.over]
-        # With nobody else to hear there is no telling whose network is down.
+        # Where all other nodes have ended, the ordinary timeout applies; a run of one node gets the longer one.
         return any(each.link is Link.UP for each in others) or (not others and len(self.state.nodes) > 1)
 
     def take_orphaned(self, name: str, rebooted: bool) -> None:
@@ -209,7 +208,7 @@ class _Turn:
     def take_collection_done(self) -> None:
         self.change(collecting=False)
         if self.state.phase is Phase.COLLECTING:
-            # What was under way may have been one in between.
+            # The collection that ended may be a periodic one.
             self.explain() if self.state.collected else self.collect_all()
         elif self.state.phase is Phase.RUNNING:
             self.wait(Deadline.COLLECT, self.state.policy.collect_every or 0.0)
@@ -224,7 +223,7 @@ class _Turn:
     def take_not_prepared(self, blamed: frozenset[str]) -> None:
         new = blamed - self.state.given_up
         self.change(given_up=self.state.given_up | new)
-        # A lost node that is about to be fenced may still take part.
+        # A lost node that is being fenced now may still take part.
         if new:
             self.prepare()
         elif any(self.state.fencing.values()):
@@ -237,9 +236,9 @@ class _Turn:
         match timer.kind:
             case Deadline.LIMIT if running:
                 limit = self.state.policy.limit or 0.0
-                # No further attempt could take less.
+                # Another attempt would exceed the limit, too.
                 self.change(stopped=True)
-                self.stop(f"it took longer than {limit:g} s", self.state.policy.grace.stop, by_user=False)
+                self.stop(f"the run took longer than {limit:g} s", self.state.policy.grace.stop, by_user=False)
             case Deadline.RETRY if node is not None and node in self.state.nodes:
                 if self.state.nodes[node].link is Link.DOWN:
                     self.actions.append(actions.Reconnect(node, self.state.attempt))
@@ -248,7 +247,7 @@ class _Turn:
                 self.change(collecting=True)
                 self.actions.append(actions.Collect(self.state.attempt, there, final=False))
 
-    # Fences: a node that was given up has been replaced, so nothing of the run may go on there.
+    # Fences: a lost node may have been replaced, so none of the run's processes may go on there.
 
     def lose(self, name: str, reason: str) -> None:
         self.record(events.NodeLost(time=self.now, node=name, reason=reason))
@@ -261,7 +260,7 @@ class _Turn:
         if self.state.fencing.get(name) is not False:
             return
         if self.state.phase is Phase.PREPARING:
-            # The next attempt may be made ready there at this moment.
+            # The next attempt may be in preparation on this node.
             self.wait(Deadline.FENCE, PAUSE_LONGEST, name)
             return
         self.change(fencing={**self.state.fencing, name: True})
@@ -283,10 +282,10 @@ class _Turn:
     def forget_fence(self, name: str) -> None:
         self.change(fencing={node: tried for node, tried in self.state.fencing.items() if node != name})
 
-    # What follows from where everything stands.
+    # Transitions that follow from the state.
 
     def settle(self) -> None:
-        """Go on to the next phase if this one has come to its end."""
+        """Go on to the next phase if this one has ended."""
         if self.state.phase is Phase.STARTING:
             self.settle_start()
         if self.state.phase is Phase.UNDOING and all(node.link.over for node in self.state.nodes.values()):
@@ -299,7 +298,7 @@ class _Turn:
             elif all(node.link.over for node in self.state.nodes.values()):
                 self.after_the_end()
         if self.state.phase is Phase.PREPARING and not self.wants_another():
-            # Nothing runs anywhere: the user's word ends it at once.
+            # No process of the run is left, so a stop takes effect at once.
             self.finish()
 
     def settle_start(self) -> None:
@@ -316,7 +315,7 @@ class _Turn:
         return tuple(node.refusal for node in self.state.nodes.values() if node.refusal is not None)
 
     def undo(self) -> None:
-        """Take a start back that somebody refused; of a run that was joined, only the hearing."""
+        """End the attempt on every node because one refused it; if the run was joined, only stop listening."""
         for name, node in self.state.nodes.items():
             if node.link in (Link.UP, Link.DOWN, Link.SWEEPING):
                 if self.state.joined:
@@ -338,15 +337,15 @@ class _Turn:
         if self.state.attempt == 1 or self.state.joined:
             self.over(actions.Finish(None, refusals=errors))
             return
-        # The attempts before have something to tell, and there may be further ones.
+        # Earlier attempts have results to explain, and there may be further attempts.
         self.actions.append(actions.ShowRefusals(errors))
         for each in self.refusals():
             self.record(events.NodeLost(time=self.now, node=each.node, reason=each.error.message))
         self.explain()
 
     def stop_after_failure(self) -> None:
-        """The first failure stops the other nodes, which would wait in a collective; an elastic run's go on while
-        enough are left. Whoever records the run is the one who stops it."""
+        """Stop the other nodes after the first failure, because their ranks would wait in a collective. An elastic
+        run goes on while enough nodes are left. Only the process that records the run stops it."""
         result = self.state.result
         if self.state.policy.records and self.state.grace is None and result.failures and not result.bearable:
             self.stop(result.failures[0].describe(), self.state.policy.grace.failure, by_user=False)
@@ -358,7 +357,7 @@ class _Turn:
             self.stop_node(name)
 
     def stop_node(self, name: str) -> None:
-        """Tell a node to stop if it is to; one that cannot be reached is told when it can."""
+        """Tell the node to stop if the attempt is to end. A node that is down is told once it is back."""
         node, grace = self.state.nodes[name], self.state.grace
         if grace is None or node.link is not Link.UP or node.finished:
             return
@@ -394,7 +393,7 @@ class _Turn:
         self.actions.append(actions.Explain(self.state.attempt))
 
     def wants_another(self) -> bool:
-        """Whether there is to be another attempt: after a failure, while there are restarts left."""
+        """Return whether another attempt follows: after a failure, unless stopped, while restarts are left."""
         state, result = self.state, self.state.result
         stopped = state.stopped or state.leaving or result.stopped_by_user
         return not (result.ok or stopped or not result.failures) and state.attempt <= state.policy.max_restarts
@@ -419,7 +418,7 @@ class _Turn:
         )
 
     def begin(self, attempt: int, nodes: tuple[str, ...], min_nodes: int | None) -> None:
-        """Start an attempt on these nodes."""
+        """Start an attempt on ``nodes``."""
         for name in nodes:
             self.forget_fence(name)
         self.change(

@@ -1,4 +1,4 @@
-"""What is heard from a node beside events: pieces of its logs, and how busy it is."""
+"""What a node sends besides events: pieces of its logs, and samples of its load."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from orchestrator.protocol import frames
 
 @dataclass(frozen=True)
 class Output:
-    """A piece of what a process printed. ``stream``: ``stdout``, ``stderr``, or ``torchrun`` for its own words.
+    """A piece of a process's output. ``stream`` is ``stdout``, ``stderr``, or ``torchrun`` for torchrun's own log.
 
-    ``rank`` is None for torchrun, and where it is not known which rank a worker had. ``restart`` counts how often
-    an elastic torchrun started it again. ``skipped``: so many bytes before it could not be kept.
+    ``rank`` is None for torchrun and for a worker whose rank is unknown. ``restart`` counts how often an elastic
+    torchrun has restarted the ranks. ``skipped``: number of bytes before this piece that the node did not keep.
     """
 
     node: str
@@ -25,7 +25,7 @@ class Output:
 
     @property
     def name(self) -> str:
-        """The stream's name in frames and offsets."""
+        """Name of the stream in frames and offsets."""
         if self.local_rank is None:
             return self.stream
         return frames.stream_name(self.local_rank, self.restart, self.stream)
@@ -33,7 +33,7 @@ class Output:
 
 @dataclass(frozen=True)
 class NodeSample:
-    """How busy a node is. ``cpu`` and GPU use are shares of 1, memory in bytes; GPUs are (busy, used, total)."""
+    """Load of a node. ``cpu`` and GPU ``busy`` run from 0 to 1, memory is in bytes; a GPU is (busy, used, total)."""
 
     node: str
     cpu: float

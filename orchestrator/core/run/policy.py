@@ -1,33 +1,33 @@
-"""What the user, the inventory and the verb want of a run."""
+"""The policy of a run: limits, restarts, and what this process may do."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# How long a run may take to end by itself when it is stopped, in seconds: by its user, and because of a failure.
+# How long a stopped run may take to end by itself, in seconds: after a stop by its user, and after a failure.
 STOP_GRACE, FAILURE_GRACE = 30.0, 3.0
 
 
 @dataclass(frozen=True)
 class Grace:
-    """How long ranks may take to end, in seconds: when their user stops them, and after a failure."""
+    """How long ranks may take to end, in seconds: after a stop by their user, and after a failure."""
 
     stop: float = STOP_GRACE
     failure: float = FAILURE_GRACE
 
 
 def grace_of(inventorys: float | None, asked: float | None = None) -> Grace:
-    """What was asked for, else what the inventory says, else what is usual."""
+    """Return the grace asked for, else the inventory's, else the default."""
     chosen = asked if asked is not None else inventorys
     return Grace() if chosen is None else Grace(chosen, chosen)
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What the user, the inventory and the verb want. Times are in seconds.
+    """The wishes of the user, the inventory and the verb. Times are in seconds.
 
-    ``records``: this process keeps the record of the run, so it is the one that stops it after a failure and
-    collects; two would disagree. ``passive``: nothing but reading is done. ``detach``: leave once all have begun.
+    ``records``: this process keeps the run's record, so it alone stops the run after a failure and collects its
+    outputs. ``passive``: only read, change nothing. ``detach``: leave once every node has started.
     """
 
     node_timeout: float = 30.0

@@ -1,4 +1,4 @@
-"""What a run's events amount to: a list of them is enough to say how it ended, or stands."""
+"""The result of a run, computed from its events alone."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from orchestrator.errors import Interrupted, NodeUnreachable, SyncError, Workloa
 from orchestrator.protocol import events
 from orchestrator.protocol.events import Event
 
-REBOOTED = "was rebooted while the run was on"
+REBOOTED = "was rebooted during the run"
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Something that went wrong on a node. ``rank`` is None where torchrun itself failed, not a worker.
+    """A failure on a node. ``rank`` is None if torchrun itself failed or the whole node was lost.
 
-    ``time`` is by the control machine's clock; ``reason`` says what became of a node that told nothing more.
-    ``full_disks`` are folders there that had no room left, not even for the traceback.
+    ``time`` is by the control machine's clock. ``reason``: what became of a node that reports nothing more, None
+    for other failures. ``full_disks``: folders on the node that had no room left, not even for the traceback.
     """
 
     node: str
@@ -32,7 +32,7 @@ class Failure:
     full_disks: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """``rank 2 on gpu3 was killed by SIGKILL``, say."""
+        """Return the failure in words, for example ``rank 2 on gpu3 was killed by SIGKILL``."""
         if self.reason is not None:
             return f"{self.node} {self.reason}"
         who = f"rank {self.rank} on {self.node}" if self.rank is not None else f"torchrun on {self.node}"
@@ -43,7 +43,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class MatchedLine:
-    """A line of a rank's output (of torchrun's for None) that tells something; ``signature`` names what."""
+    """A line of a rank's output that matches a failure signature; ``rank`` is None for torchrun's output."""
 
     node: str
     rank: int | None
@@ -53,11 +53,11 @@ class MatchedLine:
 
 @dataclass(frozen=True)
 class NodeResult:
-    """How one node's part stands: ``running``, ``reconnecting``, ``ok``, ``failed``, ``stopped`` or ``lost``.
+    """One node's part. ``state``: ``running``, ``reconnecting``, ``ok``, ``failed``, ``stopped`` or ``lost``.
 
-    ``left`` are outputs that stayed there, ``lacking`` the newest snapshot if it is among them; ``uncollected``:
-    why none could be fetched. ``alive`` are processes that could not be ended. ``restart`` counts how often
-    torchrun has started the ranks again.
+    ``killed``: number of processes that had to be killed. ``collected``: number of files fetched. ``left``: outputs
+    not fetched; ``lacking``: the newest snapshot, if it is among them; ``uncollected``: why the collection failed.
+    ``alive``: processes that could not be ended. ``restart``: how often torchrun has restarted the ranks.
     """
 
     node: str
@@ -78,20 +78,20 @@ class NodeResult:
 
     @property
     def duration(self) -> float | None:
-        """Seconds from torchrun's start to the end of its last process."""
+        """Seconds from torchrun's start to the end of the last process; None until both are known."""
         return None if self.began is None or self.ended is None else self.ended - self.began
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will come from it."""
+        """Whether the node has nothing more to report."""
         return self.state not in ("running", "reconnecting")
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run's newest attempt ended, or stands. ``failures`` are in the order of their arrival.
+    """The result so far of a run's newest attempt. ``failures`` are in order of arrival.
 
-    ``min_nodes``: how many nodes an elastic run needs; None for one that needs them all.
+    ``min_nodes``: number of nodes that an elastic run needs; None if the run needs them all.
     """
 
     attempt: int
@@ -104,19 +104,19 @@ class RunResult:
 
     @property
     def over(self) -> bool:
-        """Whether no node is running any more."""
+        """Whether every node's part is over."""
         return all(node.over for node in self.nodes.values())
 
     @property
     def ok(self) -> bool:
-        """Whether every node ended well, or of an elastic run enough of them."""
+        """Whether all nodes succeeded; for an elastic run, enough of them."""
         if self.min_nodes is not None:
             return self.over and self.bearable
         return bool(self.nodes) and all(node.state == "ok" for node in self.nodes.values())
 
     @property
     def bearable(self) -> bool:
-        """Whether an elastic run goes on in spite of its failures: enough nodes are left, and the first of them,
+        """Whether an elastic run goes on in spite of its failures: enough nodes are left, including the first,
         which holds the rendezvous."""
         if self.min_nodes is None:
             return False
@@ -125,11 +125,11 @@ class RunResult:
 
     @property
     def lost(self) -> tuple[str, ...]:
-        """The nodes that were lost."""
+        """Names of the lost nodes."""
         return tuple(name for name, node in self.nodes.items() if node.state == "lost")
 
     def after(self, event: Event) -> RunResult:
-        """The result once that has happened, too."""
+        """Return the result with ``event`` applied."""
         match event:
             case events.Planned():
                 nodes = {name: NodeResult(name) for name in event.nodes}
@@ -147,18 +147,18 @@ class RunResult:
             line = MatchedLine(event.node, event.rank, event.signature, event.line)
             found = replace(self, evidence=(*self.evidence, line))
         if isinstance(event, events.WorkerFound) and event.restart > mine.restart:
-            # torchrun has started the ranks again: what failed before is overcome.
+            # torchrun has restarted the ranks, so the run has recovered from its earlier failures.
             found = replace(found, failures=())
         found = replace(found, nodes={**self.nodes, event.node: _changed(mine, event)})
         failure = _failure(event)
-        # What torchrun's end says of a failure is known already from the rank's, and a stop breaks things.
+        # torchrun's exit repeats a failure known from its rank, and a user's stop makes ranks fail.
         told = isinstance(event, events.Finished) and any(known.node == event.node for known in found.failures)
         if failure and not told and not (found.stopped_by_user and not found.failures):
             found = replace(found, failures=(*found.failures, failure))
         return found
 
     def _attached(self, names: Iterable[str]) -> RunResult:
-        """Whoever was recorded as lost and answers now was not: the fault was on this side."""
+        """Return the result with the nodes ``names`` running again: they answer, so this machine's side was at fault."""
         back = {
             name for name in names if name in self.nodes and self.nodes[name].state in ("lost", "reconnecting")
         }
@@ -170,19 +170,19 @@ class RunResult:
 
 
 def nothing_yet() -> RunResult:
-    """A run of which nothing is known."""
+    """Return the result of a run without events."""
     return RunResult(1, {}, (), (), None, False)
 
 
 def fold(happened: Iterable[Event]) -> RunResult:
-    """The state that a run's events amount to."""
+    """Return the result of a run's events."""
     return functools.reduce(RunResult.after, happened, nothing_yet())
 
 
 def exit_code(result: RunResult, blamed: str | None) -> int:
-    """0 done, 1 failed, 4 a node was lost, 5 done but its outputs could not be fetched, 130 interrupted.
+    """Return the exit code: 0 done, 1 failed, 4 node lost, 5 done but outputs not fetched, 130 interrupted.
 
-    ``blamed`` is the node that the diagnosis names; None where nothing failed.
+    ``blamed`` is the node that the diagnosis names; None if nothing failed.
     """
     if result.ok:
         return SyncError.exit_code if any(node.uncollected for node in result.nodes.values()) else 0
@@ -192,7 +192,7 @@ def exit_code(result: RunResult, blamed: str | None) -> int:
 
 
 def _changed(mine: NodeResult, event: Event) -> NodeResult:
-    """What an event makes of its node's result."""
+    """Return the node's result with ``event`` applied."""
     match event:
         case events.TorchrunStarted():
             return replace(mine, began=event.time)
@@ -227,6 +227,7 @@ def _changed(mine: NodeResult, event: Event) -> NodeResult:
 
 
 def _failure(event: Event) -> Failure | None:
+    """Return the failure that ``event`` reports, if any."""
     node = event.node or "?"
     match event:
         case events.RankFailed():
@@ -252,7 +253,7 @@ def _failure(event: Event) -> Failure | None:
 
 
 def signal_name(number: int) -> str:
-    """``SIGKILL`` for 9; the number itself for one that this system has no name for."""
+    """Return the signal's name, for example ``SIGKILL`` for 9, or ``signal N`` if this system has no name for it."""
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -1,4 +1,4 @@
-"""Where a run stands, as the control machine sees it."""
+"""The state of a run's state machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestrator.core.run.result import RunResult
 
 
 class Phase(Enum):
-    """Where an attempt stands."""
+    """Phase of an attempt."""
 
     STARTING = "starting"
     UNDOING = "undoing"
@@ -26,7 +26,7 @@ class Phase(Enum):
 
 
 class Link(Enum):
-    """How this machine stands to a node. From LOST on nothing more comes from it."""
+    """State of the link to a node. LOST, REFUSED and ENDED are final."""
 
     STARTING = "starting"
     UP = "up"
@@ -39,14 +39,14 @@ class Link(Enum):
 
     @property
     def over(self) -> bool:
-        """Whether nothing more comes from the node."""
+        """Whether the node has nothing more to report."""
         return self in (Link.LOST, Link.REFUSED, Link.ENDED)
 
 
 @dataclass(frozen=True)
 class NodeState:
-    """One node of the attempt. ``finished``: it has said how its part ended. ``tries`` to reach it again have
-    failed. ``told``: the grace of the last stop it was told, in seconds."""
+    """One node of the attempt. ``finished``: the node has reported its Finished event. ``tries``: failed tries to
+    reconnect since the connection broke. ``told``: grace of the last stop sent to the node, in seconds."""
 
     link: Link = Link.STARTING
     finished: bool = False
@@ -59,11 +59,12 @@ class NodeState:
 class RunState:
     """A run at one moment.
 
-    ``grace``: seconds that nodes are given to end, once the attempt is to end. ``stopped``: the user has asked for
-    it, so there is no further attempt. ``leaving``: this process goes as soon as every node has begun.
-    ``collecting``: a collection is under way; ``collected``: it is, or was, the last one. ``given_up``: hosts that
-    no further attempt is to count on. ``postponed``: the next attempt waits for the outcome of fences.
-    ``fencing``: lost nodes that are yet to be fenced, and whether a try is under way.
+    ``joined``: the run was started before, and this process follows it. ``grace``: seconds that nodes have to end;
+    None while the attempt is not being stopped. ``stopped``: the user asked for the end or the time limit passed,
+    so there is no further attempt. ``leaving``: this process leaves as soon as every node has started.
+    ``collecting``: a collection is under way; ``collected``: the final collection has begun. ``given_up``: hosts
+    that no further attempt may use. ``postponed``: the next attempt waits for the fences under way.
+    ``fencing``: the lost nodes still to be fenced, each with whether a try is under way.
     """
 
     policy: Policy
@@ -84,5 +85,5 @@ class RunState:
 
     @property
     def over(self) -> bool:
-        """Whether nothing is left to be done."""
+        """Whether the run's last action has been issued."""
         return self.phase is Phase.OVER

@@ -8,7 +8,6 @@ from __future__ import annotations
 import glob
 import os
 import re
-import secrets
 import socket
 import stat
 import tempfile
@@ -123,19 +122,6 @@ def is_ours(status: os.stat_result, path: str) -> bool:
             return os.fstat(file.fileno()).st_uid == status.st_uid
     except OSError:
         return False
-
-
-def secret() -> bytes:
-    """This user's random bytes on this host, the same every time: 32 of them."""
-    path = os.path.join(state_dir(), "secret")
-    if not os.path.exists(path):
-        os.makedirs(state_dir(), mode=0o700, exist_ok=True)
-        aside = "%s.%s" % (path, secrets.token_hex(8))
-        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(secrets.token_bytes(32))
-        os.replace(aside, path)
-    with open(path, "rb") as file:
-        return file.read()
 
 
 def logs_dir(workdir: str, run_id: str, attempt: int) -> str:

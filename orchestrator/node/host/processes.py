@@ -68,6 +68,15 @@ def stat(pid: int) -> tuple[str, int] | None:
     return fields[0].decode(), int(fields[1])
 
 
+def start_time(pid: int) -> str:
+    """Return when a process started, in clock ticks since boot (proc_pid_stat(5)); empty if it is gone."""
+    try:
+        with open("/proc/%d/stat" % pid, "rb") as file:
+            return file.read().rpartition(b")")[2].split()[19].decode("ascii")
+    except (OSError, IndexError):
+        return ""
+
+
 def children(pid: int) -> list[int]:
     """The direct children of a process."""
     found = []

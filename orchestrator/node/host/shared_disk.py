@@ -11,8 +11,7 @@ import uuid
 
 from ...protocol import frames
 from ...protocol.transfer import SharedDiskToken, TokenSeen
-from ..store import blobs
-from . import paths
+from . import atomic, paths
 
 
 def of(workdir: str) -> str:
@@ -21,7 +20,7 @@ def of(workdir: str) -> str:
     paths.private(home)
     target = os.path.join(home, "id")
     if not os.path.exists(target):
-        partial = os.path.join(home, blobs.partial_name())
+        partial = os.path.join(home, atomic.partial_name())
         try:
             with open(partial, "x") as file:
                 file.write(uuid.uuid4().hex)

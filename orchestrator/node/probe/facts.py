@@ -40,37 +40,7 @@ IFF_UP = 0x1
 def answer(request: AskFacts, out: int, nonce: str) -> None:
     """Write the facts."""
     frames.send(out, Clock(time=time.time()))
-    temporary = os.environ.get("TMPDIR") or "/tmp"
-    known: dict[str, tuple[float, Callable[[], object]]] = {
-        "system": (2.0, machine.system),
-        "own_name": (5.0, machine.own_name),
-        "limits": (2.0, machine.limits),
-        "memory": (2.0, machine.memory),
-        "disks": (4.0, lambda: machine.disks({"workdir": request.workdir, "home": "~", "/tmp": temporary})),
-        "shm": (2.0, lambda: machine.disk("/dev/shm")),
-        "variables": (2.0, machine.variables),
-        "interfaces": (2.0, machine.interfaces),
-        "listeners": (4.0, lambda: machine.listeners([request.master_port])),
-        "torchruns": (4.0, machine.torchruns),
-        "home": (2.0, machine.home),
-        "names": (5.0, lambda: machine.names(request.names)),
-        "timekeeping": (2.0, machine.timekeeping),
-        "logout": (2.0, machine.logout),
-        "rdma": (2.0, rdma.ports),
-        "locks": (2.0, stale.locks),
-        "kept": (2.0, lambda: stale.kept(request.workdir, request.project)),
-        "gpus": (gpus.LIMIT + 1, gpus.devices),
-        "gpu_users": (gpus.LIMIT + 1, gpus.users),
-        "gpu_peers": (gpus.LIMIT + 1, gpus.peers),
-        "gpu_errors": (gpus.LIMIT + 1, gpus.errors),
-    }
-    wanted = {name: known[name] for name in request.parts if name in known}
-    wanted["gpu_count"] = (gpus.LIMIT + 1, gpu_count)
-    wanted["software"] = (
-        software.IMPORT_LIMIT + 1,
-        lambda: software.look(request.python, "torch" in request.parts, request.packages),
-    )
-    answers, unanswered = bounded.gather(wanted)
+    answers, unanswered = bounded.gather(wanted(request))
     count = answers.pop("gpu_count", 0)
     why = unanswered.pop("software", None)
     told = answers.pop("software", None) or software.Software(None, None, why, why)
@@ -99,6 +69,41 @@ def answer(request: AskFacts, out: int, nonce: str) -> None:
     frames.send(out, facts)
     if request.probe:
         dial.obey(nonce, out)
+
+
+def wanted(request: AskFacts) -> dict[str, tuple[float, Callable[[], object]]]:
+    """Return the parts that ``request`` asks for: by name, the time limit in seconds and what gathers it."""
+    temporary = os.environ.get("TMPDIR") or "/tmp"
+    known: dict[str, tuple[float, Callable[[], object]]] = {
+        "system": (2.0, machine.system),
+        "own_name": (5.0, machine.own_name),
+        "limits": (2.0, machine.limits),
+        "memory": (2.0, machine.memory),
+        "disks": (4.0, lambda: machine.disks({"workdir": request.workdir, "home": "~", "/tmp": temporary})),
+        "shm": (2.0, lambda: machine.disk("/dev/shm")),
+        "variables": (2.0, machine.variables),
+        "interfaces": (2.0, machine.interfaces),
+        "listeners": (4.0, lambda: machine.listeners([request.master_port])),
+        "torchruns": (4.0, machine.torchruns),
+        "home": (2.0, machine.home),
+        "names": (5.0, lambda: machine.names(request.names)),
+        "timekeeping": (2.0, machine.timekeeping),
+        "logout": (2.0, machine.logout),
+        "rdma": (2.0, rdma.ports),
+        "locks": (2.0, stale.locks),
+        "kept": (2.0, lambda: stale.kept(request.workdir, request.project)),
+        "gpus": (gpus.LIMIT + 1, gpus.devices),
+        "gpu_users": (gpus.LIMIT + 1, gpus.users),
+        "gpu_peers": (gpus.LIMIT + 1, gpus.peers),
+        "gpu_errors": (gpus.LIMIT + 1, gpus.errors),
+    }
+    found = {name: known[name] for name in request.parts if name in known}
+    found["gpu_count"] = (gpus.LIMIT + 1, gpu_count)
+    found["software"] = (
+        software.IMPORT_LIMIT + 1,
+        lambda: software.look(request.python, "torch" in request.parts, request.packages),
+    )
+    return found
 
 
 def interpreter(python: str | None, told: software.Software) -> Interpreter:

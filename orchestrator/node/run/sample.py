@@ -10,6 +10,7 @@ import time
 
 from ...protocol.run import Sample
 from ...protocol.shapes import decoded
+from ..host import atomic
 
 INTERVAL = 2.0
 QUERY = "--query-gpu=utilization.gpu,memory.used,memory.total"
@@ -34,10 +35,8 @@ class Sampler:
         self.query_gpus()
         total, available = memory()
         sample = Sample(cpu=self.busy(), memory_used=total - available, memory_total=total, gpus=self.gpus)
-        with contextlib.suppress(OSError):
-            with open(self.path + ".part", "w") as file:
-                json.dump(sample.to_wire(), file)
-            os.replace(self.path + ".part", self.path)
+        with contextlib.suppress(OSError), atomic.written(self.path) as file:
+            json.dump(sample.to_wire(), file)
         return True
 
     def busy(self) -> float:

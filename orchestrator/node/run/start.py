@@ -10,7 +10,7 @@ import shutil
 from ...protocol import VERSION, frames
 from ...protocol.refusal import Refused
 from ...protocol.run import Follow, Kept, Start, Started
-from ..host import lock, paths
+from ..host import atomic, lock, paths
 from . import collect, follow, stop
 
 TYPE_CHECKING = False
@@ -88,9 +88,8 @@ def make_work_dir(request: Start) -> str:
         os.makedirs(os.path.dirname(work), exist_ok=True)
         paths.private(work)
         copy_tree(existing_tree(request, request.tree), work)
-        with open(listing + ".part", "w") as file:
+        with atomic.written(listing) as file:
             json.dump(collect.listing(work), file)
-        os.replace(listing + ".part", listing)
     for tree_id in request.overlays:
         copy_tree(existing_tree(request, tree_id), work)
     os.makedirs(os.path.join(work, request.cwd), exist_ok=True)

@@ -12,16 +12,15 @@ import hashlib
 import os
 import queue
 import threading
-import uuid
 
 from ...protocol import frames
 from ...protocol.refusal import Refused
-from ..host import flock, paths
+from ..host import atomic, flock, paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import BinaryIO, TextIO
+    from typing import BinaryIO
 
 # 2000-01-01: before any edit, and after 1980, which zip archives begin with.
 STAMP = 946684800
@@ -53,7 +52,7 @@ class Blobs:
         """Take a blob's bytes from a stream; raises Refused if they are not what they should be."""
         target = self.path(sha, mode)
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        partial = os.path.join(self.folder, partial_name())
+        partial = os.path.join(self.folder, atomic.partial_name())
         try:
             with open(partial, "xb", buffering=0) as file:
                 digest = incoming.copy(size, file)
@@ -172,40 +171,3 @@ def write_whole(file: BinaryIO, piece: memoryview) -> None:
     """Write all of a piece to an unbuffered file, which may take less at a time."""
     while piece:
         piece = piece[file.write(piece) :]
-
-
-@contextlib.contextmanager
-def written(path: str) -> Iterator[TextIO]:
-    """A text file that is there whole, or as it was before."""
-    partial = os.path.join(os.path.dirname(path), partial_name())
-    try:
-        with open(partial, "x") as file:
-            yield file
-        os.rename(partial, path)
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(partial)
-
-
-def partial_name() -> str:
-    """A name for what is not complete yet, which tells whose it is."""
-    return ".part-%s@%d-%s-%s" % (paths.hostname(), os.getpid(), started(os.getpid()), uuid.uuid4().hex[:8])
-
-
-def abandoned(name: str) -> bool:
-    """Whether a name is of something incomplete whose maker, a process of this host, is no more."""
-    # No host name has an "@": that of gpu-1 is not taken for a process of gpu.
-    mine = ".part-%s@" % paths.hostname()
-    if not name.startswith(mine):
-        return False
-    pid, start = name[len(mine) :].split("-")[:2]
-    return started(int(pid)) != start
-
-
-def started(pid: int) -> str:
-    """When a process started, in ticks since the machine did (proc_pid_stat(5)); empty if there is none."""
-    try:
-        with open("/proc/%d/stat" % pid, "rb") as file:
-            return file.read().rpartition(b")")[2].split()[19].decode("ascii")
-    except (OSError, IndexError):
-        return ""

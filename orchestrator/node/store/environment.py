@@ -18,9 +18,8 @@ import threading
 from ...protocol import frames
 from ...protocol.refusal import Refused
 from ...protocol.transfer import Base, BuildFailed, Ready, Said, Wheels
-from ..host import bounded, flock, paths, processes, shared_disk
+from ..host import atomic, bounded, flock, paths, processes, shared_disk
 from ..probe import machine
-from . import blobs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def answer(request: BuildEnvironment, out: int) -> None:
             if not os.path.exists(os.path.join(folder, READY)):
                 shutil.rmtree(folder, ignore_errors=True)
                 if build(folder, python, request.requirements, wheels, said):
-                    with blobs.written(os.path.join(folder, READY)) as file:
+                    with atomic.written(os.path.join(folder, READY)) as file:
                         json.dump(dict(about, python=python), file)
         finally:
             built = os.path.exists(os.path.join(folder, READY))
@@ -176,9 +175,7 @@ def point(base: str, key: str, folder: str) -> None:
     """The name that the control side knows it by, without knowing this node's interpreter."""
     requests = os.path.join(base, "by-request")
     os.makedirs(requests, exist_ok=True)
-    aside = os.path.join(requests, blobs.partial_name())
-    os.symlink(os.path.join("..", os.path.basename(folder)), aside)
-    os.replace(aside, os.path.join(requests, key))
+    atomic.symlink(os.path.join("..", os.path.basename(folder)), os.path.join(requests, key))
 
 
 def version_of(python: str) -> str:

@@ -11,7 +11,7 @@ import time
 
 from ...protocol import frames
 from ...protocol.transfer import Pruned, Used
-from ..host import lock, paths, processes
+from ..host import atomic, lock, paths, processes
 from . import blobs, environment
 
 TYPE_CHECKING = False
@@ -98,7 +98,7 @@ def prune_blobs(store: blobs.Blobs, workdir: str, removed: collections.Counter[s
     for folder, _, files in os.walk(store.folder):
         for name in files:
             path = os.path.join(folder, name)
-            if name not in wanted and (not name.startswith(".part-") or blobs.abandoned(name)):
+            if name not in wanted and (not name.startswith(atomic.PREFIX) or atomic.abandoned(name)):
                 removed["bytes"] += os.lstat(path).st_size
                 removed["blobs"] += 1
                 os.unlink(path)
@@ -115,7 +115,7 @@ def prune_environments(workdir: str, keep: int, used: set[str], removed: collect
         removed["environments"] += 1
     requests = os.path.join(base, "by-request")
     for name in listed(requests):
-        if not os.path.exists(os.path.join(requests, name)) and not name.startswith(".part-"):
+        if not os.path.exists(os.path.join(requests, name)) and not name.startswith(atomic.PREFIX):
             os.unlink(os.path.join(requests, name))
 
 
@@ -169,7 +169,7 @@ def remove_abandoned(workdir: str, project: str | None = None) -> None:
         folders.append(os.path.dirname(paths.tree_dir(workdir, project, "x")))
     for folder in folders:
         for name in listed(folder):
-            if blobs.abandoned(name):
+            if atomic.abandoned(name):
                 path = os.path.join(folder, name)
                 if os.path.isdir(path) and not os.path.islink(path):
                     shutil.rmtree(path, ignore_errors=True)

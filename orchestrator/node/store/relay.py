@@ -1,20 +1,11 @@
-"""The verb ``relay``: receive data and pass it on to the next node while it arrives.
-
-A file is complete or not there; its part is ``.orch-<code>-<host>.part`` beside it and stays for the next attempt.
-The code is one that nobody else can work out, for others may be allowed to write there.
-"""
+"""The verb ``relay``: receive data and pass it on to the next node while it arrives."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import hashlib
 import hmac
-import json
 import os
 import select
 import socket
-import stat
 import threading
 import time
 
@@ -23,27 +14,17 @@ from ...protocol.refusal import Refused
 from ...protocol.shapes import MOST, decoded, inflated
 from ...protocol.transfer import Listen, ListeningAt, NextNodeState, PassOn, Progress, Received, RelayStatus
 from ...protocol.tree import ROWS
-from ..host import paths, processes, shared_disk
+from ..host import atomic, processes, shared_disk
 from ..probe import dial, facts
-from . import blobs, prune, trees
+from . import prune, trees
+from .parts import Part, Records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any, Protocol
 
     from ...protocol.transfer import NextNode, Relay
     from ...protocol.tree import Row
-
-    class Digest(Protocol):
-        """A hash of hashlib's."""
-
-        def update(self, __data: bytes | memoryview) -> None:
-            """Add bytes."""
-
-        def hexdigest(self) -> str:
-            """The hash of all bytes so far."""
-
 
 LINK_LIMIT, STALL_LIMIT = 3.0, 30.0
 TELL_EVERY = 0.5
@@ -64,18 +45,18 @@ def answer(request: Relay, out: int) -> None:
         frames.send(out, RelayStatus(place=None, addresses=(), lacking=lacking))
         return
     prune.remove_abandoned(request.workdir)
-    parts = {index: part for index, part in here.items() if not part.there()}
+    lacking_parts = {index: part for index, part in here.items() if not part.there()}
     for entry in entries:
         if entry[1] != "file":
             make(root, entry)
     known = RelayStatus(
         place=shared_disk.of(request.workdir) if inside(root, request.workdir) else None,
         addresses=tuple(addresses()),
-        lacking=tuple((index, part.have) for index, part in parts.items()),
+        lacking=tuple((index, part.have) for index, part in lacking_parts.items()),
     )
     frames.send(out, known)
     try:
-        pass_on(entries, parts, out)
+        pass_on(entries, lacking_parts, out)
     finally:
         records.save()
 
@@ -148,135 +129,6 @@ def pass_on(entries: Sequence[Row], lacking: Mapping[int, Part], out: int) -> No
     if follower is not None:
         follower.close()
     frames.send(out, Received(done=True, complete=complete, damaged=tuple(damaged), next=state))
-
-
-class Part:
-    """One file on its way: ``have`` bytes of it are here."""
-
-    def __init__(self, root: str, entry: Row, records: Records) -> None:
-        self.path, _, self.mode, self.size, self.sha = entry
-        self.target = os.path.join(root, self.path)
-        folder = os.path.dirname(self.target)
-        if os.path.realpath(folder) != root and not os.path.realpath(folder).startswith(root.rstrip("/") + "/"):
-            raise Refused("%r leads out of %s there" % (self.path, root), "path")
-        # With the host's name: others may have the same folder, and write to it at the same time.
-        self.partial = os.path.join(folder, ".orch-%s-%s.part" % (code(self.target, self.sha), paths.hostname()))
-        self.records = records
-        self.have = 0
-        self.digest = hashlib.sha256()
-        self.file: int | None = None
-
-    def whole(self) -> bool:
-        """Whether the file is here as it should be."""
-        try:
-            status = os.lstat(self.target)
-        except OSError:
-            status = None
-        if status is not None and os.path.isfile(self.target) and status.st_size == self.size:
-            known = self.records.sha(self.path, status)
-            if known is None:
-                known = file_hash(self.target, hashlib.sha256()).hexdigest()
-            if known == self.sha:
-                self.records.note(self.path, status, known)
-                return True
-        return False
-
-    def there(self) -> bool:
-        """Whether the file is here, whole; if not, look at what there is of it."""
-        if self.whole():
-            return True
-        if os.path.lexists(self.partial):
-            file = self.open()
-            self.have = min(os.fstat(file).st_size, self.size)
-            digest_of(file, self.digest, self.have)
-            self.close()
-        return self.finish() if self.have == self.size else False
-
-    def open(self) -> int:
-        """Begin or go on with the part; raises Refused if what stands there is not a file of this user's alone."""
-        if self.file is not None:
-            return self.file
-        os.makedirs(os.path.dirname(self.partial), exist_ok=True)
-        try:
-            file = self.file = os.open(self.partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
-        except OSError as error:
-            if error.errno != errno.ELOOP:
-                raise
-            raise Refused("%r: somebody put a link where its part belongs" % self.path, "path") from None
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1 or not paths.is_ours(status, self.partial):
-            self.close()
-            raise Refused("%r: somebody put a file of theirs where its part belongs" % self.path, "path")
-        return file
-
-    def write(self, position: int, piece: bytes | memoryview) -> None:
-        """Take a piece that begins at byte ``position``; what is here already is passed over."""
-        piece = piece[max(0, self.have - position) :]
-        if not piece:
-            return
-        file = self.open()
-        end = self.have + len(piece)
-        while self.have < end:
-            self.have += os.pwrite(file, piece[len(piece) - (end - self.have) :], self.have)
-        # Of what stands in the file, not of what was sent.
-        self.digest.update(os.pread(file, len(piece), end - len(piece)))
-
-    def finish(self) -> bool:
-        """Put the file in place; False, and nothing of it stays, if it is not what it should be."""
-        file = self.open()
-        size = os.fstat(file).st_size
-        if self.have != self.size or size != self.size or self.digest.hexdigest() != self.sha:
-            self.close()
-            os.unlink(self.partial)
-            self.have, self.digest = 0, hashlib.sha256()
-            return False
-        os.fchmod(file, self.mode)
-        self.close()
-        os.rename(self.partial, self.target)
-        self.records.note(self.path, os.lstat(self.target), self.sha)
-        return True
-
-    def close(self) -> None:
-        """Leave the part as it is."""
-        if self.file is not None:
-            os.close(self.file)
-            self.file = None
-
-
-def code(target: str, sha: str) -> str:
-    """What a part is called by: always the same for a file, and known to this user alone."""
-    return hmac.new(paths.secret(), os.fsencode(target) + b"\0" + sha.encode("ascii"), "sha256").hexdigest()[:24]
-
-
-class Records:
-    """The hashes of files that were verified here, valid while size and times are the same."""
-
-    def __init__(self, workdir: str, root: str) -> None:
-        folder = os.path.join(paths.own_dir(workdir), "data")
-        self.path = os.path.join(folder, hashlib.sha256(os.fsencode(root)).hexdigest()[:24] + ".json")
-        try:
-            with open(self.path) as file:
-                self.known: dict[str, list[Any]] = json.load(file)
-        except (OSError, ValueError):
-            self.known = {}
-
-    def sha(self, path: str, status: os.stat_result) -> str | None:
-        """The hash of a file with this status, or None."""
-        known = self.known.get(path)
-        return known[2] if known and known[:2] == [status.st_size, status.st_mtime_ns] else None
-
-    def note(self, path: str, status: os.stat_result, sha: str) -> None:
-        """Remember a hash."""
-        self.known[path] = [status.st_size, status.st_mtime_ns, sha]
-
-    def save(self) -> None:
-        """Keep them."""
-        # Without them files are read again, no more.
-        with contextlib.suppress(OSError):
-            paths.private(os.path.dirname(os.path.dirname(self.path)))
-            os.makedirs(os.path.dirname(self.path), exist_ok=True)
-            with blobs.written(self.path) as file:
-                json.dump(self.known, file)
 
 
 class InputFrames:
@@ -391,27 +243,4 @@ def make(root: str, entry: Row) -> None:
     folder = there if kind == "dir" else os.path.dirname(there)
     os.makedirs(folder, exist_ok=True)
     if kind == "link" and not (os.path.islink(there) and os.readlink(there) == about):
-        aside = os.path.join(folder, blobs.partial_name())
-        os.symlink(about, aside)
-        os.replace(aside, there)
-
-
-def file_hash(path: str, digest: Digest) -> Digest:
-    """``digest`` with a file's bytes added."""
-    with open(path, "rb") as file:
-        while True:
-            piece = file.read(1024 * 1024)
-            if not piece:
-                return digest
-            digest.update(piece)
-
-
-def digest_of(handle: int, digest: Digest, size: int) -> None:
-    """Add the first ``size`` bytes of an open file to ``digest``."""
-    at = 0
-    while at < size:
-        piece = os.pread(handle, min(1024 * 1024, size - at), at)
-        if not piece:
-            return
-        digest.update(piece)
-        at += len(piece)
+        atomic.symlink(about, there)

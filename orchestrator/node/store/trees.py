@@ -13,7 +13,7 @@ from ...protocol import frames
 from ...protocol.refusal import Refused
 from ...protocol.transfer import Change, MissingBlobs, Stock, Stored, Verified
 from ...protocol.tree import tree_id as tree_id_of
-from ..host import paths
+from ..host import atomic, paths
 from ..host import shared_disk as disk
 from . import blobs, prune
 
@@ -86,7 +86,7 @@ def build(store: blobs.Blobs, entries: Sequence[Row], target: str) -> None:
     """The tree, aside, then in place. Links come last, so that nothing is ever written through one."""
     parent = os.path.dirname(target)
     paths.private(parent)
-    building = os.path.join(parent, blobs.partial_name())
+    building = os.path.join(parent, atomic.partial_name())
     os.mkdir(building, 0o755)
     try:
         made = set()
@@ -106,7 +106,7 @@ def build(store: blobs.Blobs, entries: Sequence[Row], target: str) -> None:
             except FileExistsError:
                 raise Refused("%r: two names are one here: the file system ignores case" % path, "path") from None
         # The list first: a tree that is there has one.
-        with blobs.written(target + ".json") as file:
+        with atomic.written(target + ".json") as file:
             json.dump(entries, file, separators=(",", ":"))
         with contextlib.suppress(FileExistsError):
             if not os.path.isdir(target):

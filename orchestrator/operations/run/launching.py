@@ -19,12 +19,12 @@ from orchestrator.errors import HostErrors, PreflightError, SyncError, UsageErro
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.operations.delivery.environments import ensure
 from orchestrator.operations.delivery.pushing import connected_with, push_tree
-from orchestrator.operations.run.asked import RunOptions, new_run_id
+from orchestrator.operations.run.options import RunOptions, new_run_id
 from orchestrator.operations.survey import QUICK_PARTS, dialled, facts_request
 from orchestrator.protocol.run import CutOff, Start
 from orchestrator.remote.connect.fanout import failures, on_all
 from orchestrator.remote.node import Node
-from orchestrator.remote.probing import ask, hang_up
+from orchestrator.remote.probing import ask_facts, hang_up
 from orchestrator.remote.store import Push
 from orchestrator.ui.display import Display
 from orchestrator.ui.doctor import show_findings
@@ -87,7 +87,7 @@ def planned(
         port_fixed=fixed is not None and number == 1,
     )
     with display.stage("checking"):
-        answers, errors = ask(lineup.nodes, requests, opened.fanout)
+        answers, errors = ask_facts(lineup.nodes, requests, opened.fanout)
         if errors:
             hang_up(answers)
             raise HostErrors(errors, len(lineup.nodes))

@@ -13,8 +13,8 @@ from orchestrator.operations.cluster import OpenCluster
 from orchestrator.protocol.events import Attached, NodeLost, Planned
 from orchestrator.protocol.run import ListRuns, RunsHere
 from orchestrator.remote.connect.fanout import on_all
-from orchestrator.remote.connect.ssh import Connection
 from orchestrator.remote.node import Node
+from orchestrator.remote.ssh.connection import Connection
 from orchestrator.ui.display import Display
 
 ANSWER_TIMEOUT = 30.0

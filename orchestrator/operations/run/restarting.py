@@ -20,7 +20,6 @@ from orchestrator.errors import HostErrors, OrchError
 from orchestrator.local.run_folder import RunFolder
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.operations.run.aftermath import Aftermath
-from orchestrator.operations.run.asked import RunOptions
 from orchestrator.operations.run.launching import (
     LaunchPreparation,
     Lineup,
@@ -29,6 +28,7 @@ from orchestrator.operations.run.launching import (
     push,
     start_requests,
 )
+from orchestrator.operations.run.options import RunOptions
 from orchestrator.protocol.events import Carried, Event, NotCarried
 from orchestrator.protocol.run import Follow, ListRuns, RunsHere
 from orchestrator.remote.landing import PART

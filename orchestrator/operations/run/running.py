@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.core.checks.facts import Facts
-from orchestrator.core.run.actions import Finish
 from orchestrator.core.run.machine import following, starting
 from orchestrator.core.run.policy import Grace, Policy, grace_of
 from orchestrator.engine.engine import Engine
+from orchestrator.engine.signals import obeying_signals
 from orchestrator.errors import HostErrors
 from orchestrator.local.run_folder import RunFolder
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.operations.run.aftermath import Aftermath
-from orchestrator.operations.run.asked import RunOptions
 from orchestrator.operations.run.launching import prepare, push
 from orchestrator.operations.run.members import find_members, taken_up
+from orchestrator.operations.run.options import RunOptions
 from orchestrator.operations.run.recording import Hearer, Recording, nobody
 from orchestrator.operations.run.restarting import Restarting
 from orchestrator.protocol.run import Follow
@@ -109,8 +109,13 @@ def attach_run(
     return Live(first.run_id, engine, folder, grace, len(members))
 
 
-def conclude_run(live: Live, last: Finish, display: Display) -> int:
-    """Show how a run ended or was left; the exit code. Raises HostErrors if it never began."""
+def see_through(live: Live, display: Display) -> int:
+    """Carry a run to its end, obeying signals, and show how it ended or was left; returns the exit code.
+
+    Raises HostErrors if no attempt could start.
+    """
+    with obeying_signals(live.engine, live.grace):
+        last = live.engine.run()
     shown = RunDisplay(display)
     if last.exit_code is None:
         if last.refusals:

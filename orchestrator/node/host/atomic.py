@@ -1,0 +1,71 @@
+"""Write files, links and folders so that readers find the old or the new one, never half of it.
+
+Something under construction has a name that says which process of which host is making it. A process that dies
+leaves such names behind; ``abandoned`` recognizes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+
+from . import paths, processes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO, TextIO
+
+PREFIX = ".part-"
+
+
+@contextlib.contextmanager
+def written(path: str) -> Iterator[TextIO]:
+    """Open a new text file that takes its place at ``path`` when the block ends without an exception."""
+    with _partial(path) as partial:
+        with open(partial, "x") as file:
+            yield file
+        os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def written_bytes(path: str) -> Iterator[BinaryIO]:
+    """Open a new binary file, which only this user may read, as ``written`` opens a text file."""
+    with _partial(path) as partial:
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            yield file
+        os.replace(partial, path)
+
+
+def symlink(target: str, path: str) -> None:
+    """Make ``path`` a symbolic link to ``target``, replacing what was there."""
+    with _partial(path) as partial:
+        os.symlink(target, partial)
+        os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def _partial(path: str) -> Iterator[str]:
+    partial = os.path.join(os.path.dirname(path), partial_name())
+    try:
+        yield partial
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
+
+
+def partial_name() -> str:
+    """Return a new name for something under construction by this process."""
+    pid = os.getpid()
+    return "%s%s@%d-%s-%s" % (PREFIX, paths.hostname(), pid, processes.start_time(pid), uuid.uuid4().hex[:8])
+
+
+def abandoned(name: str) -> bool:
+    """Return whether ``name`` belongs to a process of this host that no longer exists."""
+    # No host name has an "@", so gpu-1's names are not mistaken for those of a process of gpu.
+    mine = "%s%s@" % (PREFIX, paths.hostname())
+    if not name.startswith(mine):
+        return False
+    pid, start = name[len(mine) :].split("-")[:2]
+    return processes.start_time(int(pid)) != start

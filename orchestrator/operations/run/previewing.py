@@ -1,0 +1,35 @@
+"""The plan of a run, without starting it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from orchestrator.core.inventory.hosts import select
+from orchestrator.core.inventory.target import Target
+from orchestrator.core.launch.plan import LaunchPlan, assumed_facts, plan
+from orchestrator.local.hosts_file import environments_of, in_their_environments, read_inventory
+from orchestrator.operations.run.options import RunOptions, new_run_id
+from orchestrator.ui.display import Display
+
+
+def preview(target: Target, options: RunOptions, display: Display, *, offline: bool) -> LaunchPlan:
+    """Return the plan that ``launch_run`` would carry out.
+
+    ``offline`` connects to no node and assumes what the inventory does not say. Raises OrchError.
+    """
+    if offline:
+        inventory = read_inventory(target.hosts_file)
+        named = select(inventory, target.nodes)
+        chosen = in_their_environments(named, environments_of(named, target.hosts_file.parent))
+        # With nobody asked, the address that SSH dials is the best guess at the one to meet at.
+        hosts = [replace(host, fabric_address=host.fabric_address or host.address) for host in chosen]
+        facts = {host.name: assumed_facts(host) for host in hosts}
+        made = plan(hosts, inventory.rendezvous, options.spec, facts, new_run_id())
+        note = "no node was asked: port, interpreter and number of GPUs are assumed, addresses are the inventory's"
+        return replace(made, notes=(*made.notes, note))
+    # Imported here because loading SSH takes longer than planning offline.
+    from orchestrator.operations.cluster import open_cluster
+    from orchestrator.operations.run.launching import prepare
+
+    with open_cluster(target, interpreters=True) as opened:
+        return prepare(opened, options, display).plan

@@ -1,0 +1,29 @@
+"""A short real run, by which ``orch doctor --deep`` finds what no check models."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from orchestrator.core.inventory.target import Target
+from orchestrator.core.launch.plan import RunSpec
+from orchestrator.operations.cluster import open_cluster
+from orchestrator.operations.run.options import RunOptions
+from orchestrator.operations.run.running import launch_run, see_through
+from orchestrator.operations.run.source import resolve
+from orchestrator.ui.display import Display
+
+# How long a rehearsal may take, in seconds.
+LIMIT = 60.0
+
+
+def rehearse(target: Target, backend: str, port: int | None, display: Display) -> int:
+    """Run an all-reduce over every host but the spares, under a real torchrun; returns its exit code."""
+    source = resolve("allreduce-bench")
+    args = ("--collectives", "all-reduce", "--sizes", "1K", "16M")
+    spec = RunSpec(workload=source.workload, args=args, backend=backend, port=port)
+    with TemporaryDirectory() as folder, open_cluster(target, interpreters=True) as opened:
+        options = RunOptions(spec, source, Path(folder), check=False, limit=LIMIT)
+        with closing(launch_run(opened, options, display)) as live:
+            return see_through(live, display)

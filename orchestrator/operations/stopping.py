@@ -1,0 +1,58 @@
+"""End runs, and what is left over of them, on every host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestrator.errors import OrchError, PreflightError
+from orchestrator.operations.cluster import OpenCluster
+from orchestrator.remote.connect.fanout import on_all
+from orchestrator.remote.node import Node
+from orchestrator.remote.ssh.connection import Connection
+
+
+@dataclass(frozen=True)
+class HostStopped:
+    """What was ended on one host.
+
+    ``runs`` are their ids, ``leftovers`` the number of processes that had no supervisor, ``alive`` descriptions of
+    processes that could not be ended. ``held_by`` names the other user who holds the host's lock, if any.
+    """
+
+    host: str
+    runs: tuple[str, ...]
+    leftovers: int
+    alive: tuple[str, ...] = ()
+    held_by: str | None = None
+
+    def errors(self, run_id: str | None) -> list[OrchError]:
+        """Return an error for each thing that could not be ended, where ``run_id`` (None: every run) was meant."""
+        found: list[OrchError] = []
+        if self.alive:
+            what = f"could not end {', '.join(self.alive)}"
+            found.append(PreflightError(what, remedy="end it as that user, or as root, there", host=self.host))
+        if self.held_by and run_id is None:
+            what = f"the lock is held by {self.held_by}"
+            found.append(PreflightError(what, remedy="only that user, or root there, can end it", host=self.host))
+        return found
+
+
+def stop_on_all(opened: OpenCluster, run_id: str | None, grace: float) -> list[HostStopped | OrchError]:
+    """End ``run_id``, or every run if it is None, on each host; ranks have ``grace`` seconds.
+
+    Every host finishes, whatever happens on the others. The results are in the order of the hosts.
+    """
+
+    def stop_on(link: Connection) -> HostStopped:
+        link.open()
+        node = Node(link)
+        if node.idle():
+            return HostStopped(node.name, (), 0)
+        answer = node.stop(run_id, grace)
+        refused = answer.refused
+        if refused is not None and not refused.foreign:
+            raise PreflightError(refused.error or "does not answer", host=node.name)
+        held_by = refused.owner if refused is not None else None
+        return HostStopped(node.name, answer.ended, answer.killed, answer.alive, held_by)
+
+    return on_all(opened.links, stop_on, limit=opened.fanout)

@@ -1,0 +1,115 @@
+"""The door itself: every exception of Fabric, paramiko and sockets leaves as an error of ``errors.py``."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shlex
+import socket
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import paramiko
+
+from orchestrator import errors
+from orchestrator.remote.ssh.host_keys import changed, fingerprint
+
+if TYPE_CHECKING:
+    from orchestrator.remote.ssh.connection import Connection
+
+
+@contextlib.contextmanager
+def translated(host: str, *, connecting: Connection | None = None) -> Iterator[None]:
+    """The door: every exception of Fabric, paramiko and sockets leaves as one of ours."""
+    try:
+        yield
+    except errors.OrchError as error:
+        error.host = error.host or host
+        raise
+    except Exception as error:
+        raise translate(error, host, connecting) from error
+
+
+def translate(error: Exception, host: str, connecting: Connection | None = None) -> errors.OrchError:
+    """Our error for one of theirs, while ``connecting`` or on a connection that was there.
+
+    What is none of the network's, a TypeError say, is a bug in orch and becomes a plain OrchError.
+    """
+    if isinstance(error, (paramiko.ConfigParseError, paramiko.CouldNotCanonicalize)):
+        return errors.UsageError(f"~/.ssh/config: {_first_line(error)}", remedy="correct it", host=host)
+    if not isinstance(error, (paramiko.SSHException, OSError, EOFError, UnicodeError)):
+        return errors.OrchError(f"{type(error).__name__}: {_first_line(error)}", host=host)
+    if isinstance(error, paramiko.ChannelException):
+        return errors.PreflightError(
+            f"its SSH server opens no further session on a connection ({_first_line(error)})",
+            remedy="raise MaxSessions in its sshd_config: orch uses three",
+            host=host,
+        )
+    if connecting is None:
+        what = f"the connection broke ({_first_line(error)})"
+        return errors.ConnectionLost(
+            what, remedy="what the node does now is unknown; look with: orch exec", host=host
+        )
+    known = _authentication_error(error, host, connecting) or _network_error(error, host, connecting)
+    if known is not None:
+        return known
+    what = f"SSH to {connecting.where} failed: {_first_line(error)}"
+    return errors.NodeUnreachable(what, remedy=f"try: {connecting.ssh_command}", host=host)
+
+
+def _authentication_error(error: Exception, host: str, connecting: Connection) -> errors.OrchError | None:
+    if isinstance(error, paramiko.BadHostKeyException):
+        return changed(host, fingerprint(error.key), fingerprint(error.expected_key), "known_hosts")
+    keyless = "No authentication methods available" in str(error)
+    if not isinstance(error, paramiko.AuthenticationException) and not keyless:
+        return None
+    identity = connecting.host.identity_file
+    offered = identity or "the agent's keys and ~/.ssh/id_*"
+    allowed = ""
+    if isinstance(error, paramiko.BadAuthenticationType):
+        allowed = f"; the server allows {', '.join(error.allowed_types)}"
+    what = f"{connecting.where} refused the login (offered {offered}{allowed})"
+    if keyless:
+        what = f"no key to log in to {connecting.where} with"
+    # A remedy is meant to be pasted into a shell.
+    copy = f"ssh-copy-id {f'-i {shlex.quote(identity)} ' if identity else ''}{connecting.ssh_target}"
+    return errors.AuthenticationFailed(what, remedy=f"check user: and identity_file:, or {copy}", host=host)
+
+
+def _network_error(error: Exception, host: str, connecting: Connection) -> errors.OrchError | None:
+    where = connecting.where
+    if isinstance(error, (socket.gaierror, UnicodeError)):
+        return errors.NameNotResolved(
+            f"the name {connecting.address!r} cannot be resolved",
+            remedy="correct address: in the inventory, or give a numeric one",
+            host=host,
+        )
+    if isinstance(error, TimeoutError):
+        return errors.ConnectTimeout(
+            f"{where} did not answer within {connecting.settings.connect_timeout:g} s",
+            remedy="is the machine on, the address right, and the SSH port open in its firewall?",
+            host=host,
+        )
+    causes = (
+        list(error.errors.values()) if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError) else []
+    )
+    number = getattr(causes[0] if causes else error, "errno", None)
+    if number == errno.ECONNREFUSED:
+        remedy = "start sshd there, or set port: for this host"
+        return errors.ConnectRefused(
+            f"{where} refused the connection: nothing listens there", remedy=remedy, host=host
+        )
+    if number in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES, errno.EPERM):
+        remedy = "check the address, and that this machine is on a network that leads there"
+        return errors.ConnectRefused(f"there is no route to {where}", remedy=remedy, host=host)
+    if isinstance(error, EOFError) or "banner" in str(error) or number in (errno.ECONNRESET, errno.EPIPE):
+        remedy = "is it an SSH server? if it is busy, raise MaxStartups there or lower --fanout"
+        return errors.ConnectRefused(
+            f"{where} closed the connection before its SSH banner", remedy=remedy, host=host
+        )
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]

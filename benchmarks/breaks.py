@@ -1,4 +1,4 @@
-"""Syncs broken off at random moments, each followed by one that has to mend everything.
+"""Break syncs off at random moments; the sync that follows each must repair everything.
 
 Usage: python -m benchmarks.breaks [TIMES] [SEED]
 """
@@ -23,26 +23,26 @@ from tests.namespaces.files import NODE_HOME
 
 ROOT = Path(__file__).parent.parent
 FILES, FILE_SIZE, DATA_SIZE = 150, 100_000, 15_000_000
-# Such that a sync takes about three seconds.
+# At this rate a sync takes about three seconds.
 MBIT = 60
 ORCH = [sys.executable, "-m", "orchestrator"]
 
 
 def cut(cluster: Cluster, process: subprocess.Popen[bytes], numbers: random.Random) -> Callable[[], object]:
-    """The connection of one host goes away; for good, as far as this sync is concerned, or for a moment."""
+    """Cut the link of one host, for a moment or for the rest of this sync."""
     host = numbers.choice(cluster.hosts)
     host.cut()
     if numbers.random() < 0.5:
         time.sleep(numbers.uniform(0.1, 3))
         host.restore()
     else:
-        # TCP would wait for minutes.
+        # TCP would wait for minutes, so the sync is killed.
         process.kill()
     return host.restore
 
 
 def kill_node(cluster: Cluster, process: subprocess.Popen[bytes], numbers: random.Random) -> Callable[[], object]:
-    """The node program is killed on one host."""
+    """Kill the node program on one host."""
     host = numbers.choice(cluster.hosts)
     for each in host.processes():
         if any(word.endswith(".pyz") for word in each.argv):
@@ -53,13 +53,13 @@ def kill_node(cluster: Cluster, process: subprocess.Popen[bytes], numbers: rando
 def kill_control(
     cluster: Cluster, process: subprocess.Popen[bytes], numbers: random.Random
 ) -> Callable[[], object]:
-    """orch itself is killed."""
+    """Kill orch itself."""
     process.kill()
     return lambda: None
 
 
 def fill_disk(cluster: Cluster, process: subprocess.Popen[bytes], numbers: random.Random) -> Callable[[], object]:
-    """The disk of node2 has room for a little more, or none."""
+    """Shrink the disk of node2 until it has little or no room left."""
     status = os.statvfs(cluster.hosts[1].root / NODE_HOME.strip("/") / "orch-work")
     used = (status.f_blocks - status.f_bfree) * status.f_frsize
     resize(cluster.hosts[1], used + numbers.randrange(0, DATA_SIZE))
@@ -70,13 +70,13 @@ BREAKS = {"cut": cut, "node killed": kill_node, "control killed": kill_control, 
 
 
 def resize(host: NodeHost, size: int) -> None:
-    """Another size for the disk of a host's workdir."""
+    """Set the size, in bytes, of the disk of a host's workdir."""
     done = host.run("mount", "-o", f"remount,size={size // 4096 * 4096}", f"{NODE_HOME}/orch-work")
     assert done.returncode == 0, done.stderr
 
 
 def half_written(host: NodeHost) -> list[str]:
-    """The trees and data that are visible on a host and not what they should be."""
+    """Return the files of a host's visible trees that are not as their tree's list says."""
     work = host.root / NODE_HOME.strip("/") / "orch-work"
     wrong = []
     for tree in work.glob("project/*"):
@@ -92,13 +92,13 @@ def half_written(host: NodeHost) -> list[str]:
 
 
 def temporary(host: NodeHost) -> list[str]:
-    """What is incomplete on a host."""
+    """Return the incomplete files and folders on a host."""
     work = host.root / NODE_HOME.strip("/") / "orch-work"
     return [str(path) for pattern in (".part-*", ".orch-*.part") for path in work.rglob(pattern)]
 
 
 def once(cluster: Cluster, folder: Path, env: dict[str, str], kind: str, numbers: random.Random) -> str:
-    """One sync, broken; then one that must succeed. What the first one said."""
+    """Break one sync, then run one that must succeed; return how the first one ended."""
     project = folder / "project"
     for number in range(FILES):
         if numbers.random() < 0.3 or not (project / f"f{number}").exists():
@@ -128,7 +128,7 @@ def once(cluster: Cluster, folder: Path, env: dict[str, str], kind: str, numbers
 
 
 def prepare(cluster: Cluster, folder: Path) -> dict[str, str]:
-    """The inventory, a disk of its own for node2, and links that make a transfer last."""
+    """Write the inventory, give node2 a disk of its own, slow the links, and return orch's environment."""
     (folder / "hosts.yaml").write_text(cluster.hosts_yaml())
     (folder / "project").mkdir()
     mount = f"mkdir -p {NODE_HOME}/orch-work && mount -t tmpfs -o size=2g disk {NODE_HOME}/orch-work"
@@ -139,7 +139,7 @@ def prepare(cluster: Cluster, folder: Path) -> dict[str, str]:
 
 
 def main() -> None:
-    """Break, mend, and print how often each break did what."""
+    """Break, repair, and print how often each kind of break ended in which way."""
     times, seed = (int(word) for word in [*sys.argv[1:], *["50", "0"][len(sys.argv) - 1 :]])
     numbers = random.Random(seed)
     seen: Counter[tuple[str, str]] = Counter()
@@ -151,7 +151,7 @@ def main() -> None:
             print(f"\r{number + 1}/{times}", end="", flush=True)
     print()
     for (kind, ended), count in sorted(seen.items()):
-        print(f"{kind}: the broken sync {ended}: {count} times")
+        print(f"{kind}: the broken sync: {ended}, {count} times")
     print(
         f"{times} of {times} later syncs completed; every hash right, no tree half-written, no temporary file left"
     )

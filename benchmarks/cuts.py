@@ -1,4 +1,4 @@
-"""Numbered lines from three ranks while the link of one host is cut again and again: all arrive, in order, once.
+"""Cut one host's link again and again while three ranks print numbered lines: each must arrive once, in order.
 
 Usage: python -m benchmarks.cuts [LINES] [CUTS] [SECONDS]
 """
@@ -30,7 +30,11 @@ for first in range(0, lines, 1000):
 def wrong_lines(
     cluster: Cluster, folder: Path, *, lines: int, cuts: int, each: tuple[float, float], seconds: float
 ) -> list[str]:
-    """Let each rank print ``lines`` lines over ``seconds`` and cut node2's link meanwhile, ``each`` time so many seconds; what came wrong."""
+    """Return what went wrong with the lines, one sentence a problem.
+
+    Each rank prints ``lines`` lines over ``seconds``, while node2's link is cut ``cuts`` times, each time for a random
+    number of seconds in the range ``each``.
+    """
     (folder / "hosts.yaml").write_text(cluster.hosts_yaml())
     (folder / "count.py").write_text(COUNT)
     env = {**cluster.control_env(), "PYTHONPATH": str(ROOT)}
@@ -62,20 +66,20 @@ def wrong_lines(
                 continue
             expected[prefix] += 1
             if text != str(expected[prefix]):
-                wrong.append(f"{line.strip()!r} came where {expected[prefix]} was due")
+                wrong.append(f"{line.strip()!r} came where {expected[prefix]} was expected")
                 break
-    return wrong + [f"{prefix} ended with {last}" for prefix, last in expected.items() if last != lines - 1]
+    return wrong + [f"{prefix} ended with line {last}" for prefix, last in expected.items() if last != lines - 1]
 
 
 def main() -> None:
-    """Print what came of it."""
+    """Run the benchmark and print the result."""
     lines, cuts, seconds = (int(word) for word in [*sys.argv[1:], *["1000000", "20", "120"][len(sys.argv) - 1 :]])
     with Cluster(3, python=sys.executable) as cluster, tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
         wrong = wrong_lines(cluster, Path(folder), lines=lines, cuts=cuts, each=(1.0, 5.0), seconds=float(seconds))
         again = (Path(folder) / "errors").read_text().count("connected again")
         print(f"3 x {lines} lines, {cuts} cuts, {again} new connections, {time.monotonic() - began:.0f} s")
-    print("\n".join(wrong) or "all arrived, in order, once")
+    print("\n".join(wrong) or "all lines arrived, in order, once")
     sys.exit(1 if wrong else 0)
 
 

@@ -1,4 +1,4 @@
-"""``orch doctor`` beside ``orch exec`` of a Python that does nothing, and of one that imports torch.
+"""Compare ``orch doctor`` with ``orch exec`` of a Python that does nothing, and of one that imports torch.
 
 Usage: python -m benchmarks.doctor [HOSTS] [ROUNDS]
 """
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def timed(folder: str, env: dict[str, str], *words: str) -> tuple[float, str]:
-    """Seconds that orch takes, and what it printed to stderr."""
+    """Run orch; return the seconds it took and what it printed to stderr."""
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "orchestrator", *words],
@@ -33,7 +33,7 @@ def timed(folder: str, env: dict[str, str], *words: str) -> tuple[float, str]:
 
 
 def compared(cluster: Cluster, inventory: str, yardstick: list[str], rounds: int) -> tuple[float, float, str]:
-    """Medians of doctor and of the yardstick, in turns, and where doctor's time went."""
+    """Run doctor and the yardstick in turns; return both medians in seconds, and where doctor's time went."""
     env = {**cluster.control_env(), "PYTHONPATH": str(ROOT)}
     seconds: dict[str, list[float]] = {"doctor": [], "exec": []}
     with tempfile.TemporaryDirectory() as folder:

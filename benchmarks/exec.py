@@ -1,4 +1,4 @@
-"""``orch exec -- echo hi`` on many hosts beside a bare Fabric thread pool doing the same, in turns.
+"""Compare ``orch exec -- echo hi`` on many hosts with a bare Fabric thread pool doing the same, in turns.
 
 Usage: python -m benchmarks.exec [HOSTS] [ROUNDS]
 """

@@ -1,6 +1,6 @@
-"""Breaks runs in every way that clusters break them, and prints what the user sees and what is left behind.
+"""Break runs in every way that clusters break them, and print what the user sees and what is left behind.
 
-Usage: python -m benchmarks.faults [WORD ...]    only the cells whose name holds one of the words
+Usage: python -m benchmarks.faults [WORD ...]    (only the cells whose name contains one of the words)
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ START_LIMIT, END_LIMIT = 90.0, 150.0
 
 @dataclass
 class Case:
-    """A run that is about to be broken, and what its faults need to know."""
+    """A run to be broken, and the helpers of its faults."""
 
     cluster: Cluster
     folder: Path
@@ -67,7 +67,7 @@ class Case:
         return {**self.cluster.control_env(), "PYTHONPATH": str(ROOT)}
 
     def orch(self, *words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """``orch`` to its end."""
+        """Run ``orch`` to its end."""
         return subprocess.run(
             [sys.executable, "-m", "orchestrator", *words],
             cwd=folder or self.folder,
@@ -78,7 +78,7 @@ class Case:
         )
 
     def start(self, *words: str, ranks: int = 3) -> None:
-        """``orch run`` in the background, until all ranks are up."""
+        """Start ``orch run`` in the background and wait until all ranks are up."""
         with (self.folder / "output").open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "orchestrator", "run", *words],
@@ -87,7 +87,7 @@ class Case:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                # Whoever runs this may be under nohup, which children inherit.
+                # This program may run under nohup, whose ignored SIGHUP children inherit.
                 preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
             )
         deadline = time.monotonic() + START_LIMIT
@@ -96,19 +96,19 @@ class Case:
             time.sleep(0.05)
 
     def output(self) -> str:
-        """What the user has seen so far."""
+        """Return what the user has seen so far."""
         return (self.folder / "output").read_text(errors="replace")
 
     def marked(self) -> list[Process]:
-        """The processes with a run's mark on any host."""
+        """Return the processes with a run's mark on any host."""
         return [each for host in self.cluster.hosts for each in host.processes() if "ORCH_RUN_ID" in each.environ]
 
     def workers(self, node: str) -> list[Process]:
-        """The ranks' processes of a node."""
+        """Return the processes of a node's ranks."""
         return [each for each in self.cluster[node].processes() if "LOCAL_RANK" in each.environ]
 
     def torchrun(self, node: str) -> Process:
-        """A node's torchrun."""
+        """Return a node's torchrun."""
         (found,) = (
             each
             for each in self.cluster[node].processes()
@@ -117,13 +117,13 @@ class Case:
         return found
 
     def supervisor(self, node: str) -> int:
-        """The pid, here, of the parent of a node's torchrun."""
+        """Return the pid, on this machine, of a node's supervisor: the parent of its torchrun."""
         stat = Path(f"/proc/{self.torchrun(node).pid_outside}/stat").read_text()
         return int(stat.rpartition(")")[2].split()[1])
 
 
 def kill(*pids: int) -> None:
-    """SIGKILL to processes of the cluster's hosts."""
+    """Send SIGKILL to processes of the cluster's hosts."""
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
 
@@ -139,7 +139,7 @@ def cut(case: Case, node: str, seconds: float | None = None) -> None:
 
 
 def control(number: int) -> Callable[[Case], None]:
-    """A signal to the control process."""
+    """Return a fault that sends a signal to the control process."""
 
     def fault(case: Case) -> None:
         assert case.process is not None
@@ -149,7 +149,7 @@ def control(number: int) -> Callable[[Case], None]:
 
 
 def kill_everything(host: NodeHost) -> None:
-    """SIGKILL to every process of a host but the one that keeps it up, sshd's sessions last."""
+    """Kill every process of a host but the one that keeps it up, sshd's sessions last."""
     processes = host.processes()
     for process in sorted(processes, key=lambda each: "sshd" in (each.argv or [""])[0]):
         with contextlib.suppress(ProcessLookupError):
@@ -165,7 +165,7 @@ def small_disk(case: Case) -> None:
 
 
 def second_sshd(case: Case) -> None:
-    """Let node2 be reached through an sshd of its own that can be killed: the host's first process cannot."""
+    """Let node2 be reached through a second sshd that can be killed; the first is the host's process 1."""
     host = case.cluster["node2"]
     daemon = subprocess.Popen(
         host.enter("/usr/sbin/sshd", "-D", "-e", "-p", "2222"),
@@ -185,7 +185,7 @@ def second_sshd(case: Case) -> None:
 
 
 def kill_second_sshd(case: Case) -> None:
-    """SIGKILL to the daemon that listens; open sessions have processes of their own."""
+    """Kill the second sshd that listens; open sessions have processes of their own."""
     listening = [
         each for each in case.cluster["node2"].processes() if each.argv[0].startswith("sshd: /usr/sbin/sshd -D")
     ]
@@ -194,7 +194,10 @@ def kill_second_sshd(case: Case) -> None:
 
 @dataclass(frozen=True)
 class Cell:
-    """One way to break a run. ``exit_code`` is what the user must get; None: the control process dies of it."""
+    """One way to break a run.
+
+    ``exit_code`` is what the user must get, or None if the control process dies. ``says`` must be in the output.
+    """
 
     name: str
     exit_code: int | None
@@ -268,7 +271,10 @@ CELLS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a cell. ``left``: marked processes at its very end."""
+    """The outcome of a cell.
+
+    ``goes_on`` and ``left`` count processes with a run's mark: when the control process has died, and at the very end.
+    """
 
     cell: Cell
     exit_code: int
@@ -279,13 +285,13 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether it is as it must be."""
+        """Whether the outcome is as the cell requires."""
         return self.left == 0 and self.cell.says in self.seen and self.exit_code == (self.cell.exit_code or 0)
 
 
 @contextlib.contextmanager
 def case_for(cluster: Cluster, cell: Cell, folder: Path) -> Iterator[Case]:
-    """A fresh folder with the cell's script; what the cell broke is mended at the end."""
+    """Yield a case in a folder with the cell's script; at the end, repair what the cell broke."""
     case = Case(cluster, folder)
     (folder / "hosts.yaml").write_text(cluster.hosts_yaml())
     (folder / "script.py").write_text(cell.script)
@@ -300,7 +306,7 @@ def case_for(cluster: Cluster, cell: Cell, folder: Path) -> Iterator[Case]:
 
 
 def broken(cluster: Cluster, cell: Cell, folder: Path) -> Outcome:
-    """Run a cell. A run whose control process died is attached to from another folder and seen to its end."""
+    """Run a cell. If the control process dies, attach from another folder and follow the run to its end."""
     with case_for(cluster, cell, folder) as case:
         cell.before(case)
         case.start("--env", f"TICKS={cell.ticks}", "script.py")
@@ -329,7 +335,7 @@ def broken(cluster: Cluster, cell: Cell, folder: Path) -> Outcome:
 
 
 def told(seen: str) -> str:
-    """The line of orch's that says most."""
+    """Return the most telling line of orch's own output."""
     lines = [line for line in seen.splitlines() if not line.startswith("[")]
     for word in ("failed:", "stopping:", "connected again", "collecting"):
         for position, line in enumerate(lines):

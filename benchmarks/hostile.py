@@ -1,8 +1,9 @@
-"""Nodes that say what no node program would: ``python -m benchmarks.hostile [CASES]`` (10,000 unless given).
+"""Send the control side what no node program would: ``python -m benchmarks.hostile [CASES]`` (default 10,000).
 
-Messages of every verb are changed at random places, and bytes are made up. Prints for each verb how many cases there
-were, how many ended in an error, the slowest case in seconds, and what the process needed at most; ends with 1 if one
-raised anything but one of orch's own errors, took too long, or wrote outside the run's folder.
+The messages of every verb are changed at random places, and random bytes are sent. Prints for each verb how many
+cases there were, how many ended in an error and the slowest case in seconds, then the process's peak memory. Exits
+with 1 if a case raises anything but one of orch's own errors, takes 5 s or longer, or writes outside the run's
+folder, or if the peak is 200 MiB or more.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.hostile import VERBS, Verb, mutated, outside, survived
+from tests.hostile import VERBS, Verb, mutated, outside, error_of
 
 
 def fuzz(verb: Verb, cases: int, folder: Path) -> tuple[int, int, float]:
-    """How many cases there were, how many ended in an error, and how long the slowest took, in seconds."""
+    """Run the cases; return how many there were, how many ended in an error, and the slowest one's seconds."""
     seen = [0, 0]
     slowest = 0.0
     before = {str(path.relative_to(folder)) for path in folder.rglob("*")}
@@ -28,7 +29,7 @@ def fuzz(verb: Verb, cases: int, folder: Path) -> tuple[int, int, float]:
     def one(said: bytes) -> None:
         nonlocal slowest
         began = time.monotonic()
-        error = survived(verb, said, folder)
+        error = error_of(verb, said, folder)
         slowest = max(slowest, time.monotonic() - began)
         seen[0] += 1
         seen[1] += error is not None
@@ -42,7 +43,7 @@ def fuzz(verb: Verb, cases: int, folder: Path) -> tuple[int, int, float]:
 
 
 def main() -> int:
-    """Run them all."""
+    """Run the cases of every verb and return the exit code."""
     cases = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     began = time.monotonic()
     total = 0
@@ -53,7 +54,7 @@ def main() -> int:
             total += count
             print(f"{verb.name:<12} {count:>7} {errors:>7} {slowest:>7.2f}s", flush=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{total} cases in {time.monotonic() - began:.0f} s; at most {peak:.0f} MiB")
+    print(f"{total} cases in {time.monotonic() - began:.0f} s; peak memory {peak:.0f} MiB")
     return 0 if peak < 200 else 1
 
 

@@ -1,4 +1,4 @@
-"""``orch run message-passing`` beside hand-started torchruns over bare Fabric, on three hosts, in turns.
+"""Compare ``orch run message-passing`` with torchruns started over bare Fabric, on three hosts, in turns.
 
 Usage: python -m benchmarks.launch [ROUNDS]
 """

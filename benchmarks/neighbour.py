@@ -1,8 +1,8 @@
-"""Another user of a node against a run on it: ``python -m benchmarks.neighbour [SECONDS]`` (60 unless given).
+"""Attack a run as another user of its node: ``python -m benchmarks.neighbour [SECONDS]`` (default 60).
 
-User nobody sends everything it can think of to every socket that listens there, and opens every path that it can
-reach, while a job runs; then its owner stops it. Prints what was tried, how long the stop took, and how long one
-takes that nobody disturbs. Ends with 1 if the job did not go on, or its stop took two seconds longer.
+While a job runs, user nobody sends all sorts of messages to every socket that listens on the node and opens every
+path that it can reach; then the job's owner stops it. Prints what was tried, how long the stop took, and how long a
+stop takes without an attack. Exits with 1 if the job did not go on or its stop took two seconds longer.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 
 
 def stopped(node: Node, project: Path, host: NodeHost, seconds: float) -> tuple[bool, float, str]:
-    """Whether a job outlives ``seconds`` of attack, how long its stop takes under it, and what was tried."""
+    """Return whether a job outlives ``seconds`` of attack, how long its stop then takes, and what was tried."""
     asked = bare.request(node, project, ["sleep", "3600"])
     bare.start(node, asked)
     said = "nothing"
@@ -86,7 +86,7 @@ def stopped(node: Node, project: Path, host: NodeHost, seconds: float) -> tuple[
 
 
 def main() -> int:
-    """Attack, and print."""
+    """Attack, print the result and return the exit code."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
     with Cluster(1, python=sys.executable, visible=[]) as cluster, tempfile.TemporaryDirectory() as folder:
         os.environ["HOME"] = cluster.control_env()["HOME"]

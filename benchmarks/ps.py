@@ -1,4 +1,4 @@
-"""``orch ps`` and ``orch stop --all`` on many idle hosts beside ``orch exec -- true``, in turns.
+"""Compare ``orch ps`` and ``orch stop --all`` on many idle hosts with ``orch exec -- true``, in turns.
 
 Usage: python -m benchmarks.ps [HOSTS] [ROUNDS]
 """

@@ -1,8 +1,8 @@
-"""Many ranks, few files: ``python -m benchmarks.ranks [RANKS PER HOST]`` (128 unless given), on four hosts.
+"""Run many ranks with few open files: ``python -m benchmarks.ranks [PER_HOST]`` (default 128), on four hosts.
 
-torchrun is stood in for by a program that starts its workers the way torchrun does, with its logs and variables, for
-512 imports of torch would need more memory than machines have. ``orch run`` gets 256 open files. Prints how many
-lines arrived of how many; ends with 1 if one is missing.
+A stand-in for torchrun starts workers the way torchrun does, with its logs and variables, because 512 imports of
+torch would need more memory than machines have. ``orch run`` may open 256 files. Prints how many of the expected
+lines arrived; exits with 1 if one is missing or ``orch run`` fails.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.standin import PYTHON, install
 
 LINES = 20
 FILES = 256
-# What of torch.distributed.run a run needs: one process a local rank, its output in files of its own.
+# The part of torch.distributed.run that a run needs: one process a local rank, each with output files of its own.
 TORCHRUN = f"""
 import os, subprocess, sys
 options = dict(word[2:].split("=", 1) for word in sys.argv[1:] if word.startswith("--") and "=" in word)
@@ -38,7 +38,7 @@ sys.exit(max(worker.wait() for worker in workers))
 
 
 def main() -> int:
-    """Run it, and count."""
+    """Run, count the lines and return the exit code."""
     ranks = int(sys.argv[1]) if len(sys.argv) > 1 else 128
     with Cluster(4) as cluster, tempfile.TemporaryDirectory() as folder:
         for host in cluster.hosts:

@@ -1,6 +1,6 @@
-"""SIGTERM to a training again and again, at a moment of chance or in the middle of a save: every later start resumes.
+"""Send SIGTERM to a training again and again, at random or in the middle of a save: every later start must resume.
 
-``python -m benchmarks.stops [TIMES]``, 30 by default, in turns as one process and as two ranks under torchrun.
+``python -m benchmarks.stops [TIMES]`` (default 30), in turns as one process and as two ranks under torchrun.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import Any
 
 from benchmarks.workloads import WORKLOADS
 
-# Longer than any of these runs: each is stopped.
+# More epochs than any of these runs reaches: each is stopped.
 EPOCHS = 100_000
 RANKS = (1, 2)
 MOMENTS = ("by chance", "in a save")
 
 
 def start(folder: Path, ranks: int) -> subprocess.Popen[str]:
-    """A training on so many ranks, in this folder."""
+    """Start a training on ``ranks`` ranks in a folder."""
     words = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
     words += [str(WORKLOADS / "train.py"), "--dataset", "digits", "--epochs", str(EPOCHS)]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
@@ -36,7 +36,7 @@ def start(folder: Path, ranks: int) -> subprocess.Popen[str]:
 
 
 def once(folder: Path, ranks: int, moment: str, numbers: random.Random) -> dict[str, Any]:
-    """Start, stop it then, and see what is left: raises AssertionError if not all of what was saved is there."""
+    """Start, stop at ``moment`` and return the snapshot. Raises AssertionError if something saved is missing."""
     before = snapshot(folder)
     process = start(folder, ranks)
     assert process.stdout is not None
@@ -66,7 +66,7 @@ def once(folder: Path, ranks: int, moment: str, numbers: random.Random) -> dict[
 
 
 def snapshot(folder: Path) -> dict[str, Any] | None:
-    """What is in the snapshot, which has to be readable if it is there."""
+    """Return the content of the snapshot, which must be readable, or None if there is none."""
     import torch
 
     path = folder / "snapshot.pt"
@@ -75,14 +75,14 @@ def snapshot(folder: Path) -> dict[str, Any] | None:
 
 
 def await_save(folder: Path) -> None:
-    """Until a save has begun and not ended."""
+    """Wait until a save has begun and not ended."""
     deadline = time.monotonic() + 30
     while not list(folder.glob(".snapshot.pt.*.partial")):
-        assert time.monotonic() < deadline, "nothing was saved"
+        assert time.monotonic() < deadline, "no save began within 30 s"
 
 
 def main() -> None:
-    """Stop, and start again."""
+    """Stop and start again ``TIMES`` times, and print each snapshot's epoch."""
     times = int(sys.argv[1]) if sys.argv[1:] else 30
     numbers = random.Random(6)
     with tempfile.TemporaryDirectory() as made:

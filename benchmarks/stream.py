@@ -1,4 +1,4 @@
-"""How fast one rank's output reaches ``orch run ... | cat > file``, and how much memory the control process takes.
+"""Measure how fast one rank's output reaches ``orch run ... | cat > file``, and the control process's memory.
 
 Usage: python -m benchmarks.stream [MEGABYTES]
 """
@@ -27,7 +27,7 @@ for first in range(0, count, 20000):
 
 
 def main() -> None:
-    """Print MB/s from the first byte written to the end of orch, and the peak of its memory."""
+    """Print MB/s from the script's first byte to orch's last write to the log, and the peak of orch's memory."""
     count = int(sys.argv[1] if len(sys.argv) > 1 else "200") * 1_000_000 // LINE
     with Cluster(1, python=sys.executable, visible=[ROOT]) as cluster, tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,4 +1,4 @@
-"""What a sync costs: unchanged beside ``orch exec``, a first push beside rsync, a large file through the nodes.
+"""Time syncs: unchanged beside ``orch exec``, a first push beside rsync, a large file through the nodes.
 
 Usage: python -m benchmarks.sync [unchanged | push | data ...]
 """
@@ -26,7 +26,7 @@ FILE, MBIT = 64 << 20, 100
 
 
 def timed(argv: list[str], folder: Path, env: dict[str, str]) -> float:
-    """Seconds that a command takes; it must succeed."""
+    """Run a command, which must succeed, and return the seconds it took."""
     began = time.monotonic()
     done = subprocess.run(argv, cwd=folder, env=env, check=False, capture_output=True, text=True)
     if done.returncode:
@@ -35,24 +35,24 @@ def timed(argv: list[str], folder: Path, env: dict[str, str]) -> float:
 
 
 def orch(*words: str) -> list[str]:
-    """The command line of orch."""
+    """Return the command line of orch."""
     return [sys.executable, "-m", "orchestrator", *words]
 
 
 def rsync(cluster: Cluster, source: Path, to: str, *, node: int) -> list[str]:
-    """The command line of rsync over ssh to one host."""
+    """Return the command line of rsync over ssh to one host."""
     *ssh, destination = cluster.ssh(cluster.hosts[node])
     return ["rsync", "-a", "-e", " ".join(ssh), str(source), f"{destination}:{to}"]
 
 
 def environment(cluster: Cluster, folder: Path) -> dict[str, str]:
-    """For orch, with an inventory in ``folder``."""
+    """Write an inventory into ``folder`` and return orch's environment."""
     (folder / "hosts.yaml").write_text(cluster.hosts_yaml())
     return {**cluster.control_env(), "PYTHONPATH": str(ROOT)}
 
 
 def unchanged() -> None:
-    """A sync of which every host has everything already."""
+    """Time a sync of a project that every host has already."""
     with Cluster(MANY) as cluster, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         env = environment(cluster, folder)
@@ -68,7 +68,7 @@ def unchanged() -> None:
 
 
 def mixed(folder: Path) -> None:
-    """200 MB: many small files, some large ones."""
+    """Fill a folder with 200 MB: many small files, some large ones."""
     numbers = random.Random(0)
     left = PUSHED
     while left > 0:
@@ -80,7 +80,7 @@ def mixed(folder: Path) -> None:
 
 
 def push() -> None:
-    """A first push to one host, in turns with rsync."""
+    """Time a first push to one host, in turns with rsync."""
     with Cluster(1) as cluster, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         project = folder / "project"
@@ -92,7 +92,7 @@ def push() -> None:
         home = cluster.hosts[0].home
         for turn in range(ROUNDS + 1):
             shutil.rmtree(home / "orch-work", ignore_errors=True)
-            # Neither is to wait for the disk to take what the other wrote.
+            # Neither must wait for the disk to take what the other wrote.
             os.sync()
             mine = timed(orch("sync", "--project", "project"), folder, env)
             shutil.rmtree(home / "rsynced", ignore_errors=True)
@@ -110,7 +110,7 @@ def push() -> None:
 
 
 def data() -> None:
-    """A file to 1, 2, 4 and 8 hosts, every link 100 Mbit/s, and by rsync to all 8 at once."""
+    """Time a file to 1, 2, 4 and 8 hosts over links of 100 Mbit/s, and by rsync to all 8 at once."""
     with Cluster(8) as cluster, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         env = environment(cluster, folder)
@@ -137,7 +137,7 @@ def data() -> None:
 
 
 def main() -> None:
-    """Run the parts that are named, or all."""
+    """Run the named parts, or all of them."""
     parts = {"unchanged": unchanged, "push": push, "data": data}
     for name in sys.argv[1:] or parts:
         parts[name]()

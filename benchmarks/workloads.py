@@ -1,7 +1,7 @@
-"""Every workload on three namespace hosts under ``orch run``, there under plain torchrun, and as one process.
+"""Run every workload on three namespace hosts under ``orch run`` and under plain torchrun, and as one process.
 
-``python -m benchmarks.workloads [NAME ...]`` prints what each learnt and how long it took. The tests judge by the
-same cases.
+``python -m benchmarks.workloads [NAME ...]`` prints what each learnt and how long it took. The tests use the same
+cases and judges.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
 WORKLOADS = ROOT / "workloads"
 TEXTS = "texts.csv"
-# Where orch sync --data puts things on a namespace host.
+# Where orch sync --data puts data on a namespace host.
 ON_NODE = "/run/node-home/orch-work/data"
 
 
 def last(pattern: str, output: str) -> float:
-    """The last number that a pattern finds."""
+    """Return the last number that a pattern finds."""
     return float(re.findall(pattern, output)[-1])
 
 
 def right(least: float) -> Callable[[str], str]:
-    """At least this share of the test images told right."""
+    """Return a judge that requires at least this test accuracy."""
 
     def judge(output: str) -> str:
         accuracy = last(r"Test accuracy (\S+)", output)
@@ -48,35 +48,35 @@ def right(least: float) -> Callable[[str], str]:
 
 
 def fitted(output: str) -> str:
-    """A line close to the true one, found by every rank."""
+    """Require that every rank found a line close to the true one."""
     found = re.findall(r"found y = (\S+) x \+ (\S+)", output)
     assert found and all(abs(float(a) - 2) < 0.1 and abs(float(b) + 1) < 0.1 for a, b in found), output
     return f"y = {found[0][0]} x + {found[0][1]} on {len(found)} ranks"
 
 
 def shrank(output: str) -> str:
-    """An evaluation loss ten times smaller than before training."""
+    """Require an evaluation loss at least ten times smaller than before training."""
     times = last(r"Evaluation loss \S+ to \S+ (\S+) times smaller", output)
     assert times >= 10, output
     return f"evaluation loss {times:.0f} times smaller"
 
 
 def went_down(output: str) -> str:
-    """A loss ten times smaller in the last epoch or step than in the first."""
+    """Require a loss more than ten times smaller in the last epoch or step than in the first."""
     losses = [float(loss) for loss in re.findall(r"loss (\d\S*)", output)]
     assert losses[-1] * 10 < losses[0], output
     return f"loss {losses[0]:.4f} to {losses[-1]:.4f}"
 
 
 def wrote(output: str) -> str:
-    """A character model better than 2 nats, and than what the frequencies of characters tell."""
+    """Require a test loss below 2 nats and below the entropy of single characters."""
     loss, entropy = last(r"test loss (\S+)", output), last(r"unigram entropy (\S+);", output)
     assert loss < 2.0 and loss < entropy, output
     return f"test loss {loss:.3f}, unigram entropy {entropy:.3f}"
 
 
 def classified(output: str) -> str:
-    """At least ten points better than the most frequent label."""
+    """Require an accuracy ten points above the share of the most frequent label."""
     accuracy, majority = (
         last(r"Evaluation accuracy (\S+),", output),
         last(r"frequent one is (\S+) of them", output),
@@ -86,7 +86,7 @@ def classified(output: str) -> str:
 
 
 def passed_on(output: str) -> str:
-    """Each message right, or nobody to send any to."""
+    """Require every message to be right, or a rank that is alone."""
     if "is alone" in output:
         return "alone"
     times = re.findall(r"(\S[\w -]*): right on all ranks, (\S+ ms)", output)
@@ -95,7 +95,7 @@ def passed_on(output: str) -> str:
 
 
 def measured(output: str) -> str:
-    """A figure for each size."""
+    """Require a figure for each size; return the bus bandwidth of the last."""
     rows = re.findall(r"(all-reduce|copy) +(\d+) +\S+ +\S+ +(\S+)", output)
     assert [int(size) for _, size, _ in rows] == [1 << 10, 1 << 20], output
     return f"{rows[-1][0]} of 1 MB: bus bandwidth {rows[-1][2]} Mbit/s"
@@ -103,7 +103,7 @@ def measured(output: str) -> str:
 
 @dataclass(frozen=True)
 class Case:
-    """A workload with options that make it short, and what has to come of it."""
+    """A workload with options that make it short, and the judge of its output, which returns a figure."""
 
     name: str
     args: tuple[str, ...]
@@ -111,7 +111,7 @@ class Case:
 
     @property
     def script(self) -> Path:
-        """Its file."""
+        """The workload's file."""
         return WORKLOADS / f"{self.name.replace('-', '_')}.py"
 
 
@@ -135,7 +135,7 @@ CASES = {
 
 
 def made_csv(path: Path) -> None:
-    """Real text with labels: the paragraphs of the docstrings of two of Python's own packages."""
+    """Write real text with labels: the paragraphs of the docstrings of two of Python's own packages."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["text", "label"])
@@ -144,7 +144,7 @@ def made_csv(path: Path) -> None:
 
 
 def paragraphs(folder: Path) -> list[str]:
-    """The paragraphs of all docstrings in a folder, each once."""
+    """Return the paragraphs, longer than 20 characters, of all docstrings in a folder, each once."""
     found: dict[str, None] = {}
     for file in sorted(folder.glob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -155,19 +155,19 @@ def paragraphs(folder: Path) -> list[str]:
 
 
 def by_orch(cluster: Cluster, folder: Path, case: Case) -> str:
-    """What ``orch run NAME`` prints; raises CalledProcessError."""
+    """Return what ``orch run NAME`` prints. Raises CalledProcessError if it fails."""
     env = {**cluster.control_env(), "PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-m", "orchestrator", "run", case.name, "--", *case.args]
     return subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=True).stdout
 
 
 def by_torchrun(hosts: Sequence[NodeHost], case: Case, port: int) -> str:
-    """What all ranks print under a torchrun started by hand on each host; raises AssertionError."""
+    """Run a torchrun by hand on each host and return what all print. Raises AssertionError if one fails."""
     begun = []
     for node_rank, host in enumerate(hosts):
         work = host.home / "by-hand" / f"{case.name}-{port}"
         work.mkdir(parents=True)
-        # The script finds what orch sync --data brought, as under orch.
+        # As under orch, the script finds the data that orch sync --data sent.
         (work / "data").symlink_to(ON_NODE)
         words = [
             sys.executable,
@@ -189,7 +189,7 @@ def by_torchrun(hosts: Sequence[NodeHost], case: Case, port: int) -> str:
 
 
 def alone(folder: Path, case: Case) -> str:
-    """What one process prints; raises CalledProcessError."""
+    """Return what the workload prints as one process. Raises CalledProcessError if it fails."""
     folder.mkdir(parents=True)
     env = {**os.environ, "OMP_NUM_THREADS": "2"}
     words = [sys.executable, str(case.script), *case.args]
@@ -197,7 +197,7 @@ def alone(folder: Path, case: Case) -> str:
 
 
 def main() -> None:
-    """The table."""
+    """Run the chosen cases in each way and print the table."""
     require()
     chosen = sys.argv[1:] or [name for name in CASES if name != "mnist" or DATA.is_dir()]
     with (
@@ -228,7 +228,7 @@ def main() -> None:
 
 
 def with_data(case: Case, folder: Path, name: str) -> Case:
-    """The case with this machine's data."""
+    """Return the case with the paths of this machine's data."""
     args = tuple(str(folder / "data" / arg) if arg == TEXTS else arg for arg in case.args)
     return Case(case.name, (*args, "--data-dir", str(DATA)) if name == "mnist" else args, case.learnt)
 

@@ -1,4 +1,4 @@
-"""How checks look that no planted fault shows: facts of healthy hosts with one value changed."""
+"""Example findings for checks that no recorded fault triggers: facts of healthy hosts with one value changed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NFS = {
     "kind": "nfs4",
 }
 KEPT = {"path": "/home/u/orch-work", "trees": 3, "runs": 12}
-# Of each part: what the others say, and node2. None: as it was recorded.
+# The name of a part, its value on the other nodes, and its value on node2. None keeps the recorded value.
 PARTS: tuple[tuple[str, Any, Any], ...] = (
     ("torch", None, {"error": "exit code 1: OSError: libcudnn.so.9: cannot open shared object file"}),
     ("kept", {**KEPT, "newest": "3f5a" * 8}, {**KEPT, "newest": "91c0" * 8}),
@@ -55,13 +55,13 @@ PARTS: tuple[tuple[str, Any, Any], ...] = (
 
 
 def healthy() -> Examined:
-    """Three hosts with nothing wrong."""
+    """Return three hosts with nothing wrong."""
     seen = from_json(HEALTHY.read_text())
     return replace(seen, hosts=tuple(replace(host, interface=None) for host in seen.hosts))
 
 
 def with_part(seen: Examined, node: str, name: str, value: Any) -> Examined:
-    """With another answer of one node."""
+    """Return ``seen`` with one part of one node's facts replaced by ``value``."""
     facts = dict(seen.facts)
     parts = facts[node].parts
     others = {other: part for other, part in parts.to_wire().items() if other != name and part is not None}
@@ -72,7 +72,7 @@ def with_part(seen: Examined, node: str, name: str, value: Any) -> Examined:
 
 
 def examples() -> Iterator[Examined]:
-    """One cluster for each finding."""
+    """Yield one cluster for each example finding."""
     for name, others, mine in PARTS:
         seen = healthy()
         for node, known in seen.facts.items():

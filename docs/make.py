@@ -1,4 +1,4 @@
-"""Write anew the pages that are made from the code: ``python -m docs.make``. Tests compare them with it."""
+"""Regenerate the pages that are made from the code: ``python -m docs.make``. A test compares them with it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MARK = "<!-- from here on made by docs/make.py -->\n"
 
 
 def seen() -> dict[str, list[Finding]]:
-    """What the checks said of recorded faults, by check, and of examples where none was recorded."""
+    """Return the findings of each check, by its name: of recorded faults, or of an example where there is none."""
     found: dict[str, list[Finding]] = {}
     for file in sorted(RECORDED.glob("*.json")):
         for finding in checks.check(from_json(file.read_text())):
@@ -29,7 +29,7 @@ def seen() -> dict[str, list[Finding]]:
 
 
 def pages() -> dict[Path, str]:
-    """Each page's made part."""
+    """Return the generated part of each page."""
     return {
         DOCS / "doctor.md": checks.as_markdown(seen()),
         DOCS / "troubleshooting.md": diagnosis.as_markdown(),

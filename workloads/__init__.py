@@ -1,1 +1,1 @@
-"""Self-contained training and message-passing scripts, each worth copying."""
+"""Training and message-passing scripts to run and to copy."""

@@ -1,6 +1,6 @@
 """This process among all ranks of a run: its device, its process group, its share of each batch.
 
-Scripts beside it import it by its name; take it along when you copy one.
+The scripts in this folder import this file as ``_ranks``; copy it together with them.
 """
 
 from __future__ import annotations
@@ -25,24 +25,33 @@ BACKENDS = ("auto", "nccl", "gloo")
 
 
 def add_backend(parser: argparse.ArgumentParser) -> None:
-    """The option ``--backend``; orch says by ``ORCH_BACKEND`` what all nodes have."""
+    """Add the option ``--backend``.
+
+    orch sets ``ORCH_BACKEND`` to the backend that all nodes support: a group needs the same one on every rank.
+    """
     parser.add_argument("--backend", choices=BACKENDS, default=os.environ.get("ORCH_BACKEND", "auto"))
 
 
 def this_node() -> str:
-    """This node's name: as orch calls it, or as it calls itself."""
+    """Return this node's name: the one in orch's inventory, or else the host name."""
     return os.environ.get("ORCH_NODE") or socket.gethostname()
 
 
 def refuse(text: str) -> NoReturn:
-    """End with exit code 2 and one line from each node; raises SystemExit."""
+    """End this process with exit code 2 and print one line on each node; raises SystemExit.
+
+    For errors that all ranks find: only the first rank of each node prints.
+    """
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:
         print(f"{Path(sys.argv[0]).stem}: {text}", file=sys.stderr, flush=True)
     raise SystemExit(2)
 
 
 def data_file(path: Path, option: str) -> Path:
-    """A file as it was named, or by that name where orch puts data on this node; ends with a line if it is not."""
+    """Return ``path``, or the file of that name in the folder where orch puts data on this node.
+
+    Ends the process with a line that names ``option`` if there is neither.
+    """
     sent = Path(os.environ.get("ORCH_DATA", "data")) / path
     for candidate in (path, sent):
         if candidate.exists():
@@ -51,52 +60,61 @@ def data_file(path: Path, option: str) -> Path:
 
 
 class Ranks:
-    """This process among all of them; a context that makes and ends the process group. Alone it needs none.
+    """This process among all ranks; as a context manager it makes the process group and ends it.
 
-    With nccl each local rank has the GPU of its number; else it is gloo and the CPU. ``timeout``: after how many
-    seconds a collective gives up.
+    A process that runs alone needs no group. With nccl each rank uses the GPU with its local rank; with gloo ranks
+    use the CPU. ``timeout``: seconds after which a collective fails if other ranks do not join it; None for
+    torch's default.
     """
 
     def __init__(self, backend: str = "auto", timeout: float | None = None) -> None:
+        # torchrun sets these variables for each process that it starts. Without torchrun this is rank 0 of 1. A
+        # rank counts over all nodes, a local rank on this node.
         self.rank = int(os.environ.get("RANK", "0"))
         self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
         self.timeout = None if timeout is None else timedelta(seconds=timeout)
         gpus = torch.cuda.device_count() if backend != "gloo" else 0
         if backend == "nccl" and not gpus:
-            refuse("--backend nccl needs a GPU, and torch sees none here: pass --backend gloo")
+            refuse("--backend nccl needs a GPU, but torch finds none on this node: pass --backend gloo")
+        # Two ranks of a group must not share a GPU: nccl refuses that.
         here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         if gpus and here > gpus:
-            refuse(f"{here} ranks on this node, and {gpus} GPUs: start as many ranks, or pass --backend gloo")
+            refuse(f"{here} ranks on this node, but {gpus} GPUs: start one rank per GPU, or pass --backend gloo")
         self.backend = "nccl" if gpus else "gloo"
         self.device = torch.device("cuda", self.local_rank) if gpus else torch.device("cpu")
         if gpus:
+            # Otherwise the "current" GPU of every rank on this node would be GPU 0.
             torch.cuda.set_device(self.device)
 
     def __enter__(self) -> Ranks:
         if self.world_size > 1:
+            # Returns when all ranks have called it. They meet at MASTER_ADDR and MASTER_PORT, which torchrun sets.
             dist.init_process_group(self.backend, timeout=self.timeout)
         return self
 
     def __exit__(self, kind: object, *rest: object) -> None:
-        # After an error the others may be gone, and nccl would wait for them.
+        # After an error other ranks may be gone, and nccl would wait for them.
         if self.world_size > 1 and kind is None:
             dist.destroy_process_group()
 
     def say(self, text: str) -> None:
-        """A line, from rank 0 only."""
+        """Print a line, on rank 0 only: otherwise every rank would print it."""
         if self.rank == 0:
             print(text, flush=True)
 
     def introduce(self) -> None:
-        """Who is where: a line from rank 0 about all, and one from each other rank. Every rank must call."""
+        """Print which node each rank is on: rank 0 about all, each other rank about itself.
+
+        A collective: every rank must call it.
+        """
         names = ", ".join(dict.fromkeys(self.gathered(this_node())))
         self.say(f"World size {self.world_size} on {names} ({self.backend}, {self.device.type})")
         if self.rank:
             print(f"Rank {self.rank} of {self.world_size} is on {this_node()}", flush=True)
 
     def gathered(self, value: Any) -> list[Any]:
-        """The value of each rank, in rank order. Every rank must call."""
+        """Return the value of each rank, in rank order. A collective: every rank must call it."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
@@ -104,36 +122,50 @@ class Ranks:
         return values
 
     def sum(self, values: Tensor) -> list[float]:
-        """The sum of each value over all ranks. Every rank must call."""
+        """Return the sum of each value over all ranks. A collective: every rank must call it."""
         if self.world_size > 1:
+            # nccl can reduce only what is on a GPU.
             values = values.to(self.device)
             dist.all_reduce(values)
         return [float(value) for value in values]
 
     def compare(self, model: nn.Module) -> None:
-        """See that all ranks have the same parameters, to the last bit, and say so; raises RuntimeError if not."""
+        """Check that all ranks have the same parameters, to the last bit, and say so; raises RuntimeError if not.
+
+        Parameters are copied between ranks only when DistributedDataParallel is made. After that ranks exchange
+        gradients, so different parameters mean that some rank took other steps than the rest. A collective: every
+        rank must call it.
+        """
         digest = hashlib.sha256()
         for parameter in model.parameters():
             digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         digests = self.gathered(digest.hexdigest())
         for rank, other in enumerate(digests):
             if other != digests[0]:
-                raise RuntimeError(f"the parameters of rank {rank} are not those of rank 0")
+                raise RuntimeError(f"the parameters of rank {rank} differ from those of rank 0")
         self.say(f"Parameters are the same on all {self.world_size} ranks: {digests[0][:16]}")
 
     def parallel(self, model: nn.Module) -> nn.Module:
-        """The model as every rank trains it: the mean of all ranks' gradients arrives at each."""
+        """Return the model wrapped for training on all ranks.
+
+        DistributedDataParallel copies rank 0's parameters to all ranks now, and averages the gradients of all
+        ranks in each backward pass. So every rank takes the same step, and the parameters stay equal.
+        """
         if self.world_size == 1:
             return model
         return DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
 
 
 class GlobalBatches(Sampler[Tensor]):
-    """The batches of an epoch, and of each this rank's share, as indices: every sample once on any ranks.
+    """Batches of an epoch over all ranks; yields this rank's share of each, as indices of samples.
 
-    torch's DistributedSampler repeats some samples so that all ranks have as many. Here the last batch is smaller
-    instead, so a run on other ranks has the same batches, and can go on from the middle of an epoch. For a
-    DataLoader with ``batch_size=None``; set ``epoch``, and ``seen`` to the number of samples that are done.
+    torch's DistributedSampler repeats samples until all ranks have equally many. Here the last batch is smaller
+    instead, so that each sample comes once. The batches are the same on any number of ranks, and a run may
+    continue in the middle of an epoch on another number.
+
+    For a DataLoader with ``batch_size=None``, which takes whole batches from its sampler. ``size``: samples of a
+    batch over all ranks. ``epoch``: the current epoch, from 0; ``seen``: how many of its samples are done. The
+    training loop advances both.
     """
 
     def __init__(self, samples: int, size: int, ranks: Ranks, seed: int) -> None:
@@ -142,15 +174,17 @@ class GlobalBatches(Sampler[Tensor]):
         self.seen = 0
 
     def __iter__(self) -> Iterator[Tensor]:
+        # The order follows from seed and epoch, so all ranks compute the same one without talking to each other.
+        # Each then takes every world_size-th sample of a batch, beginning with its own rank.
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         order = torch.randperm(self.samples, generator=generator)
         for first in range(self.seen, self.samples, self.size):
             yield order[first : first + self.size][self.ranks.rank :: self.ranks.world_size]
 
     def next_epoch(self) -> None:
-        """This one is done."""
+        """Begin the next epoch."""
         self.epoch, self.seen = self.epoch + 1, 0
 
     def now(self) -> int:
-        """How many samples the next batch has over all ranks."""
+        """Return the number of samples in the next batch, over all ranks."""
         return min(self.size, self.samples - self.seen)

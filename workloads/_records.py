@@ -1,6 +1,6 @@
-"""What a training run leaves on disk: snapshots to go on from, metrics as JSON lines, curves.
+"""Files that a training run leaves: snapshots to resume from, metrics as JSON lines, plots of the metrics.
 
-Scripts beside it import it by its name; take it along when you copy one.
+The scripts in this folder import this file as ``_records``; copy it together with them.
 """
 
 from __future__ import annotations
@@ -22,22 +22,25 @@ import torch
 import torch.distributed as dist
 from _ranks import Ranks, refuse
 
-# How long a rank whose peer has left waits for a stop signal of its own, in seconds: nodes get it one by one.
+# How long a rank whose peer has left waits for a stop signal of its own, in seconds: the signal reaches one node
+# after the other.
 SIGNAL_DELAY = 1.0
 
 
 def add_records(parser: argparse.ArgumentParser) -> None:
-    """The options that say where things are kept."""
+    """Add the options that say where files are kept."""
     parser.add_argument("--snapshot", type=Path, default=Path("snapshot.pt"))
-    parser.add_argument("--no-resume", action="store_true", help="begin anew even if there is a snapshot")
-    parser.add_argument("--output-dir", type=Path, default=Path(), help="for metrics.jsonl and loss.png")
+    parser.add_argument("--no-resume", action="store_true", help="ignore an existing snapshot")
+    parser.add_argument("--output-dir", type=Path, default=Path(), help="folder for metrics.jsonl and loss.png")
 
 
 class Snapshots:
-    """The state of a run in a file on every node, whole or not there, also when a signal ends the run.
+    """Keeps the state of a run in a file on every node, which is complete or absent even if the run is killed.
 
-    A state is a dict of tensors and plain values. Its ``step`` counts what was done, so that the newest is found;
-    its ``workload`` says what it belongs to.
+    A state is a dict of tensors and plain values. Its ``step`` counts the steps done, by which the newest snapshot
+    is found; its ``workload`` tells which script wrote it.
+
+    SIGTERM and SIGINT (Ctrl-C) no longer end the process at once: ``poll`` saves and ends it between two steps.
     """
 
     def __init__(self, path: Path, ranks: Ranks, *, resume: bool = True) -> None:
@@ -48,18 +51,22 @@ class Snapshots:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal is not None:
-            # A second Ctrl-C does not wait for the step to end.
+            # The user has pressed Ctrl-C twice and does not want to wait for the step to end.
             raise KeyboardInterrupt
+        # Saving here would save half a step: the signal may arrive at any line of the script.
         self.signal = number
 
     def load(self, workload: str) -> dict[str, Any] | None:
-        """The newest snapshot that any rank has, on every rank: after a restart ranks may be on other nodes.
+        """Return the newest snapshot of any rank, on every rank; None if no rank has one.
 
-        None if there is none. Ends the process with a line if one cannot be read, or is another workload's.
+        After a restart the ranks may be on other nodes than before, and each node has its own files. Ends the
+        process with a line if a snapshot cannot be read or another workload wrote it. A collective: every rank
+        must call it.
         """
         mine = self._read() if self.resume else None
         if mine is not None and mine["workload"] != workload:
-            refuse(f"{self.path} is of {mine['workload']}: pass --no-resume or another --snapshot")
+            refuse(f"{self.path} belongs to {mine['workload']}: pass --no-resume or another --snapshot")
+        # All ranks learn the same numbers, so all of them choose the same source below.
         steps = self.ranks.gathered(-1 if mine is None else mine["step"])
         newest = max(steps)
         if newest < 0:
@@ -72,34 +79,45 @@ class Snapshots:
 
     def _read(self) -> dict[str, Any] | None:
         try:
+            # weights_only: reading a file must not run code that is hidden in it. It goes to the CPU first,
+            # because the GPU that it was saved from may not exist on this node.
             found: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
             found["step"], found["workload"]
         except FileNotFoundError:
             return None
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError):
-            refuse(f"{self.path} is no snapshot of this program, or damaged: delete it or pass --no-resume")
+            refuse(f"{self.path} is damaged or not a snapshot of this script: delete it or pass --no-resume")
         return found
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Keep it, on every node by one rank. All ranks have the same, so no rank number matters."""
+        """Save a state, on the first rank of each node.
+
+        All ranks have the same state. One file for each node is enough to resume if another node is lost, and two
+        ranks must not write to one file.
+        """
         if self.ranks.local_rank == 0:
             write_atomically(self.path, lambda partial: torch.save(state, partial))
 
     def poll(self, state: Callable[[], Mapping[str, Any]]) -> None:
-        """Between two steps: if a signal asked to stop, save and end; raises SystemExit."""
+        """Save and end if a signal asked this process to stop; call it between two steps.
+
+        Raises SystemExit with 128 plus the number of the signal, as a shell reports it.
+        """
         if self.signal is not None:
             self.save(state())
             raise SystemExit(128 + self.signal)
 
     @contextmanager
     def guarding(self, state: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
-        """Save also if another rank that was asked to stop left this one in the middle of a collective.
+        """Save, too, if another rank was asked to stop and left this one in the middle of a collective.
 
-        What such a step would have changed has not been changed yet: ``state`` is that of the step before.
+        The collective then fails with a RuntimeError. The step that failed has not changed the parameters yet, so
+        ``state`` is that of the step before.
         """
         try:
             yield
         except RuntimeError:
+            # A rank that failed for another reason gets no signal, and its error goes on.
             deadline = time.monotonic() + SIGNAL_DELAY
             while self.signal is None and time.monotonic() < deadline:
                 time.sleep(0.02)
@@ -108,13 +126,19 @@ class Snapshots:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """A file that is whole or not there, whenever the power goes; others may write the same from another node."""
+    """Let ``write`` create a file that is complete or absent, even if the power fails.
+
+    The data go to another name in the same folder, which is then renamed: a reader finds the old file or the new
+    one. That name contains the host name, because nodes that share a disk may write the same file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{socket.gethostname()}.partial")
     write(partial)
     with partial.open("rb+") as file:
+        # The data must be on disk before the new name is, or a power failure could leave an empty file.
         os.fsync(file.fileno())
     partial.replace(path)
+    # The new name is part of the folder, which has to reach the disk as well.
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -123,7 +147,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_metrics(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """``metrics.jsonl``: a line for each row so far, as a snapshot keeps them. For rank 0."""
+    """Write ``metrics.jsonl``: one line for each row so far. Call it on rank 0.
+
+    The rows are part of the snapshot, so the file is complete even if rank 0 moves to another node.
+    """
     text = "".join(json.dumps(row) + "\n" for row in rows)
     write_atomically(folder / "metrics.jsonl", lambda partial: partial.write_text(text))
 
@@ -131,9 +158,10 @@ def write_metrics(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def plot_curves(
     path: Path, rows: Sequence[Mapping[str, Any]], x: str, panels: Mapping[str, Sequence[str]]
 ) -> None:
-    """A picture with a panel for each title, and in it a curve over ``x`` for each named value."""
+    """Plot a panel for each title, with a curve over ``x`` for each of its values."""
     import matplotlib
 
+    # Nodes have no screen.
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

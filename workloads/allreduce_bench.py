@@ -1,10 +1,11 @@
-"""How fast the ranks exchange data: all-reduce, broadcast and all-gather, from 1 KB to 256 MB.
+"""Measure how fast the ranks exchange data: all-reduce, broadcast and all-gather, from 1 KB to 256 MB.
 
-Bandwidths are those of NCCL's tests (NVIDIA/nccl-tests, doc/PERFORMANCE.md): the algorithm's is size / time; the
-bus's is what each link must have carried, however many ranks there are: algorithm x 2 (n - 1) / n for all-reduce,
-x 1 for broadcast, x (n - 1) / n for all-gather, whose size is that of all ranks' parts together. Rank 0 writes
-``metrics.jsonl`` (a line each measurement) and ``bandwidth.png``. Runs under ``orch run allreduce-bench``, under
-plain ``torchrun``, and as a single process, which copies within its own memory for want of anybody else.
+Bandwidths are defined as in NCCL's tests (NVIDIA/nccl-tests, doc/PERFORMANCE.md). The algorithm bandwidth is size
+/ time. The bus bandwidth is what each link must have carried, and can be compared between numbers of ranks n: it
+is the algorithm bandwidth x 2 (n - 1) / n for all-reduce, x 1 for broadcast, and x (n - 1) / n for all-gather,
+whose size is that of all ranks' parts together. Rank 0 writes ``metrics.jsonl`` (one line for each measurement)
+and ``bandwidth.png``. Runs under ``orch run allreduce-bench``, under plain ``torchrun``, and as a single process,
+which measures a copy within its own memory instead.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def main() -> None:
-    """Measure and tell."""
+    """Measure, print the results, and plot them."""
     options = parse_options()
     with Ranks(options.backend) as ranks:
         ranks.introduce()
@@ -33,7 +34,7 @@ def main() -> None:
         names = options.collectives
         if ranks.world_size == 1:
             names = ["copy"]
-            ranks.say("Alone there is nobody to exchange with: copying within its own memory instead")
+            ranks.say("There is only one rank: measuring a copy within its own memory instead")
         for name in names:
             ranks.say(f"{name:>12}{'bytes':>12}{'ms':>12}{'algorithm Mbit/s':>18}{'bus Mbit/s':>14}")
             for row in measurements(name, options.sizes, options.turns, ranks):
@@ -57,7 +58,7 @@ def main() -> None:
 
 
 def parse_options() -> argparse.Namespace:
-    """The command line."""
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--sizes",
@@ -65,40 +66,44 @@ def parse_options() -> argparse.Namespace:
         nargs="+",
         default=[4**power << 10 for power in range(10)],
         metavar="BYTES",
-        help="1K, 4M, 1G; by default from 1K to 256M, each four times the one before",
+        help="such as 1K, 4M or 1G; default 1K to 256M in steps of four",
     )
     parser.add_argument("--collectives", nargs="+", choices=TOGETHER, default=TOGETHER)
-    parser.add_argument("--turns", type=int, default=5, help="of which the median counts; one more warms up")
     parser.add_argument(
-        "--pairs", action="store_true", help="measure each pair of ranks, too, one after the other"
+        "--turns", type=int, default=5, help="timed turns per size, after one to warm up; the median counts"
+    )
+    parser.add_argument(
+        "--pairs", action="store_true", help="also measure each pair of ranks, one after the other"
     )
     parser.add_argument("--pair-size", type=size, default=4 << 20, metavar="BYTES")
     add_backend(parser)
-    parser.add_argument("--output-dir", type=Path, default=Path(), help="for metrics.jsonl and bandwidth.png")
+    parser.add_argument(
+        "--output-dir", type=Path, default=Path(), help="folder for metrics.jsonl and bandwidth.png"
+    )
     options = parser.parse_args()
     if options.turns < 1:
-        refuse(f"--turns {options.turns}: expected a number from 1 on")
+        refuse(f"--turns {options.turns}: expected at least 1")
     return options
 
 
 def size(text: str) -> int:
-    """``4M`` in bytes, a multiple of a float's four; raises ValueError."""
+    """Return the bytes of a size such as ``4M``, rounded down to whole floats of 4 bytes; raises ValueError."""
     number = int(text[:-1]) * UNITS[text[-1].upper()] if text[-1:].upper() in UNITS else int(text)
     if number < 4:
-        raise ValueError("less than the four bytes of a float")
+        raise ValueError("expected at least 4 bytes, the size of a float")
     return number // 4 * 4
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """What is timed, and whether it came out right."""
+    """An operation to time (``do``), and a check that it gives the right values (``right``)."""
 
     do: Callable[[], object]
     right: Callable[[], bool]
 
 
 def all_reduce(count: int, ranks: Ranks) -> Exchange:
-    """The sum of ``count`` floats of each rank, at every rank."""
+    """Make the exchange that gives every rank the sum of the ``count`` floats of each rank."""
     values = torch.zeros(count, device=ranks.device)
 
     def right() -> bool:
@@ -109,13 +114,13 @@ def all_reduce(count: int, ranks: Ranks) -> Exchange:
 
 
 def broadcast(count: int, ranks: Ranks) -> Exchange:
-    """Rank 0's ``count`` floats, at every rank."""
+    """Make the exchange that gives every rank the ``count`` floats of rank 0."""
     values = torch.full((count,), float(ranks.rank + 1), device=ranks.device)
     return Exchange(lambda: dist.broadcast(values, src=0), lambda: bool((values == 1).all()))
 
 
 def all_gather(count: int, ranks: Ranks) -> Exchange:
-    """``count`` floats, of each rank its part, at every rank."""
+    """Make the exchange that gives every rank ``count`` floats, an equal part from each rank."""
     part = torch.full((max(1, count // ranks.world_size),), float(ranks.rank), device=ranks.device)
     parts = [torch.empty_like(part) for _ in range(ranks.world_size)]
     return Exchange(
@@ -125,12 +130,12 @@ def all_gather(count: int, ranks: Ranks) -> Exchange:
 
 
 def copy(count: int, ranks: Ranks) -> Exchange:
-    """``count`` floats, from one place of this rank's memory to another."""
+    """Make the exchange that copies ``count`` floats within this rank's memory."""
     values, other = torch.ones(count, device=ranks.device), torch.zeros(count, device=ranks.device)
     return Exchange(lambda: other.copy_(values), lambda: bool((other == 1).all()))
 
 
-# With each the bus bandwidth of an algorithm bandwidth of 1 on n ranks.
+# For each collective how to make it, and the bus bandwidth on n ranks where the algorithm bandwidth is 1.
 COLLECTIVES: dict[str, tuple[Callable[[int, Ranks], Exchange], Callable[[int], float]]] = {
     "all-reduce": (all_reduce, lambda n: 2 * (n - 1) / n),
     "broadcast": (broadcast, lambda n: 1.0),
@@ -141,13 +146,13 @@ TOGETHER = ["all-reduce", "broadcast", "all-gather"]
 
 
 def measurements(name: str, sizes: Sequence[int], turns: int, ranks: Ranks) -> Iterator[dict[str, Any]]:
-    """A collective at each size; raises RuntimeError if a rank got anything else than it should."""
+    """Measure a collective at each size, in bytes; raises RuntimeError if a rank gets wrong values."""
     make, bus = COLLECTIVES[name]
     for each in sizes:
         exchange = make(each // 4, ranks)
         seconds = timed(exchange.do, turns, ranks)
         if not exchange.right():
-            raise RuntimeError(f"{name} of {each} bytes came out wrong on rank {ranks.rank}, {this_node()}")
+            raise RuntimeError(f"{name} of {each} bytes gave wrong values on rank {ranks.rank}, {this_node()}")
         rate = each * 8e-6 / seconds
         yield {
             "collective": name,
@@ -160,10 +165,15 @@ def measurements(name: str, sizes: Sequence[int], turns: int, ranks: Ranks) -> I
 
 
 def timed(exchange: Callable[[], object], turns: int, ranks: Ranks) -> float:
-    """The median duration of ``turns`` in seconds, of each as long as the slowest rank took."""
+    """Return the median duration of ``turns`` exchanges, in seconds.
+
+    The duration of an exchange is that on the slowest rank. The first exchange is not counted: it makes
+    connections and buffers.
+    """
     durations = []
     for turn in range(turns + 1):
         if ranks.world_size > 1:
+            # Start together: otherwise the time contains the wait for a late rank.
             dist.barrier()
         synchronize(ranks)
         began = time.perf_counter()
@@ -176,13 +186,16 @@ def timed(exchange: Callable[[], object], turns: int, ranks: Ranks) -> float:
 
 
 def synchronize(ranks: Ranks) -> None:
-    """Wait for what the GPU still does."""
+    """Wait for the GPU: a call that uses it returns before the work is done."""
     if ranks.device.type == "cuda":
         torch.cuda.synchronize()
 
 
 def pair_matrix(count: int, turns: int, ranks: Ranks) -> list[list[float]]:
-    """Mbit/s from each rank (row) to each other (column), one pair at a time; 0 on the diagonal."""
+    """Return the Mbit/s from each rank (row) to each other (column), 0 on the diagonal.
+
+    ``count``: bytes of a message. One pair is measured at a time, so that pairs do not share a link.
+    """
     matrix = [[0.0] * ranks.world_size for _ in range(ranks.world_size)]
     values = torch.ones(count // 4, device=ranks.device)
     answer = torch.zeros(1, device=ranks.device)
@@ -192,7 +205,7 @@ def pair_matrix(count: int, turns: int, ranks: Ranks) -> list[list[float]]:
                 continue
 
             def exchange(source: int = source, target: int = target) -> None:
-                # The answer is waited for: a send alone may end as soon as its data are in a buffer.
+                # Wait for an answer: a send may end as soon as its data are in a buffer of this machine.
                 if ranks.rank == source:
                     dist.send(values, dst=target)
                     dist.recv(answer, src=target)
@@ -205,7 +218,7 @@ def pair_matrix(count: int, turns: int, ranks: Ranks) -> list[list[float]]:
 
 
 def written(matrix: Sequence[Sequence[float]], names: Sequence[str]) -> str:
-    """The matrix as a table."""
+    """Return the matrix as a table."""
     lines = ["Mbit/s from (row) to (column)", " " * 24 + "".join(f"{rank:>10}" for rank in range(len(matrix)))]
     for rank, row in enumerate(matrix):
         cells = "".join(f"{rate:>10.1f}" if rate else f"{'-':>10}" for rate in row)
@@ -214,9 +227,10 @@ def written(matrix: Sequence[Sequence[float]], names: Sequence[str]) -> str:
 
 
 def plot(path: Path, rows: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
-    """Bus bandwidth over size, a curve each collective."""
+    """Plot the bus bandwidth over the size, with a curve for each collective."""
     import matplotlib
 
+    # Nodes have no screen.
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -1,7 +1,7 @@
-"""The first thing to run: fit a straight line to made data, in one process, on a GPU if there is one.
+"""The first thing to run: fit a straight line to generated data, in one process, on a GPU if there is one.
 
-Rank 0 writes ``metrics.jsonl`` (one line an epoch) and ``fit.png``. Under ``orch run hello`` every rank fits the
-same line by itself, so each node is seen to work; ``hello-ddp`` is the same done together.
+Rank 0 writes ``metrics.jsonl`` (one line for each epoch) and ``fit.png``. Under ``orch run hello`` every rank fits
+the same line by itself, which shows that each node works; in ``hello-ddp`` the ranks train together.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ SLOPE, INTERCEPT, NOISE = 2.0, -1.0, 0.3
 
 
 def main() -> None:
-    """Make data, fit, say what was found, plot."""
+    """Generate the data, fit the line, report and plot the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--data-size", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     add_backend(parser)
-    parser.add_argument("--output-dir", type=Path, default=Path(), help="for metrics.jsonl and fit.png")
+    parser.add_argument("--output-dir", type=Path, default=Path(), help="folder for metrics.jsonl and fit.png")
     options = parser.parse_args()
     ranks = Ranks(options.backend)
+    # The same seed on every rank: all of them fit the same points, from the same first guess.
     torch.manual_seed(options.seed)
     x = torch.linspace(-2, 2, options.data_size).unsqueeze(1)
     y = SLOPE * x + INTERCEPT + NOISE * torch.randn_like(x)
@@ -46,7 +47,11 @@ def main() -> None:
 
 
 def fit(model: nn.Module, x: Tensor, y: Tensor, epochs: int, lr: float) -> list[float]:
-    """Train on all points at once; the mean squared error of each epoch."""
+    """Train on all points at once; return the mean squared error of each epoch.
+
+    The first four lines of the loop are a training step in PyTorch: predict and compare, clear the old gradients,
+    compute new ones, change the parameters.
+    """
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     losses = []
     for _ in range(epochs):
@@ -59,9 +64,10 @@ def fit(model: nn.Module, x: Tensor, y: Tensor, epochs: int, lr: float) -> list[
 
 
 def plot(path: Path, x: Tensor, y: Tensor, slope: float, intercept: float) -> None:
-    """The points and the line through them."""
+    """Plot the points and the fitted line."""
     import matplotlib
 
+    # Nodes have no screen.
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

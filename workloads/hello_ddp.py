@@ -1,6 +1,6 @@
-"""Regression on made data, trained together by all ranks: the smallest whole DistributedDataParallel program.
+"""Regression on generated data, trained by all ranks together: a minimal DistributedDataParallel script.
 
-Every node keeps a ``snapshot.pt``; rank 0 writes ``metrics.jsonl`` (one line an epoch) and ``loss.png``.
+Every node keeps a ``snapshot.pt``; rank 0 writes ``metrics.jsonl`` (one line for each epoch) and ``loss.png``.
 Runs under ``orch run hello-ddp``, under plain ``torchrun``, and as a single process.
 """
 
@@ -20,12 +20,14 @@ INPUTS = 8
 
 
 def main() -> None:
-    """Train on the ranks that there are."""
+    """Train on all ranks."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=32, help="per rank")
     parser.add_argument("--lr", type=float, default=0.05)
-    parser.add_argument("--data-size", type=int, default=4096, help="samples; a fifth more for evaluation")
+    parser.add_argument(
+        "--data-size", type=int, default=4096, help="training samples; evaluation has a fifth as many"
+    )
     parser.add_argument("--hidden-size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     add_backend(parser)
@@ -36,7 +38,7 @@ def main() -> None:
 
 
 def made_data(samples: int, seed: int) -> TensorDataset:
-    """Points ``(samples, 8)`` and a smooth function of them ``(samples, 1)`` with a little noise."""
+    """Return points ``(samples, 8)`` and a smooth function of them ``(samples, 1)`` with a little noise."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(samples, INPUTS, generator=generator)
     y = torch.sin(x[:, :1]) + 0.5 * x[:, 1:2] * x[:, 2:3] + x[:, 3:].mean(1, keepdim=True)
@@ -44,28 +46,34 @@ def made_data(samples: int, seed: int) -> TensorDataset:
 
 
 class Training:
-    """One rank's part."""
+    """One rank's part of the training."""
 
     def __init__(self, options: argparse.Namespace, ranks: Ranks) -> None:
         self.options, self.ranks = options, ranks
+        # Every rank generates all the data and trains on its share. The seeds are the same on all ranks, so the
+        # data are, too.
         train_set = made_data(options.data_size, options.seed)
         self.test_set = made_data(max(1, options.data_size // 5), options.seed + 1)
+        # The same first parameters on all ranks, and on any number of ranks.
         torch.manual_seed(options.seed)
         model = nn.Sequential(nn.Linear(INPUTS, options.hidden_size), nn.Tanh(), nn.Linear(options.hidden_size, 1))
         self.model = model.to(ranks.device)
         self.optimizer = torch.optim.SGD(model.parameters(), lr=options.lr, momentum=0.9)
         self.batches = GlobalBatches(len(train_set), options.batch_size * ranks.world_size, ranks, options.seed)
+        # No batch_size: the sampler yields whole batches of indices.
         self.loader = DataLoader(train_set, sampler=self.batches, batch_size=None)
         self.snapshots = Snapshots(options.snapshot, ranks, resume=not options.no_resume)
         self.step = 0
-        # Sum of squared errors and number of samples of this epoch.
+        # Sum of squared errors and number of samples of this epoch, on this rank.
         self.trained = torch.zeros(2, dtype=torch.float64)
         self.rows: list[dict[str, Any]] = []
         self.resume()
+        # Train with the wrapped model, and save the inner one: names of the wrapped model's parameters begin with
+        # "module.", so its snapshots would not fit a single process.
         self.parallel = ranks.parallel(self.model)
 
     def run(self) -> None:
-        """All epochs that are left."""
+        """Train the remaining epochs, then compare the ranks and plot the losses."""
         options = self.options
         named = ("epochs", "batch_size", "lr", "data_size", "hidden_size", "seed")
         self.ranks.say("Parameters: " + ", ".join(f"{name} {getattr(options, name)}" for name in named))
@@ -86,13 +94,16 @@ class Training:
             plot_curves(options.output_dir / "loss.png", self.rows, "epoch", panels)
 
     def train(self) -> None:
-        """What is left of an epoch."""
+        """Train the rest of the current epoch."""
         for x, y in self.loader:
             self.snapshots.poll(self.state)
             squares = F.mse_loss(self.parallel(x.to(self.ranks.device)), y.to(self.ranks.device), reduction="sum")
-            # DDP takes the mean over ranks; this makes it the mean over the samples of the whole batch.
+            # DDP averages gradients over the ranks. That is the mean over all samples only if all shares have the
+            # same size, and the last batch's may not: so take this rank's sum, times the ranks that DDP divides
+            # by, over the number of samples in the whole batch.
             loss = squares * self.ranks.world_size / self.batches.now()
             self.optimizer.zero_grad()
+            # DDP exchanges the gradients during the backward pass.
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             self.batches.seen += self.batches.now()
@@ -100,7 +111,7 @@ class Training:
             self.step += 1
 
     def finish_epoch(self) -> None:
-        """Evaluate, say what came out, keep it."""
+        """Evaluate, report the epoch, and save."""
         train_sum, trained, eval_sum, evaluated = self.ranks.sum(torch.cat([self.trained, self.evaluate()]))
         row = {
             "epoch": self.batches.epoch + 1,
@@ -113,6 +124,8 @@ class Training:
             f"evaluation loss {row['eval_loss']:.5f}"
         )
         self.rows.append(row)
+        # Begin the next epoch before saving: a run that resumes from this snapshot must not train the old one
+        # again.
         self.batches.next_epoch()
         self.trained.zero_()
         self.snapshots.save(self.state())
@@ -121,13 +134,17 @@ class Training:
 
     @torch.no_grad()
     def evaluate(self) -> Tensor:
-        """The sum of squared errors on this rank's share of the evaluation data, and how many samples that is."""
+        """Return the sum of squared errors on this rank's share of the evaluation data, and the size of the share.
+
+        Each rank evaluates other samples. Sums, unlike means, add up to the right result even if the shares differ
+        in size.
+        """
         x, y = (tensor[self.ranks.rank :: self.ranks.world_size] for tensor in self.test_set.tensors)
         predicted: Tensor = self.model(x.to(self.ranks.device)).cpu()
         return torch.tensor([F.mse_loss(predicted, y, reduction="sum").item(), len(y)], dtype=torch.float64)
 
     def state(self) -> dict[str, Any]:
-        """All that is needed to go on, also from the middle of an epoch."""
+        """Return everything needed to resume, even in the middle of an epoch."""
         return {
             "workload": "hello-ddp",
             "step": self.step,
@@ -140,7 +157,7 @@ class Training:
         }
 
     def resume(self) -> None:
-        """Go on where the newest snapshot ends, if there is one."""
+        """Continue from the newest snapshot, if there is one."""
         found = self.snapshots.load("hello-ddp")
         if found is None:
             return

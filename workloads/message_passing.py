@@ -1,4 +1,4 @@
-"""Messages between ranks, each checked: 42 from rank 0 to every other, a ring, a broadcast, an all-reduce.
+"""Messages between ranks, each checked: 42 from rank 0 to every other rank, a ring, a broadcast, an all-reduce.
 
 Runs under ``orch run message-passing``, under plain ``torchrun``, and as a single process.
 """
@@ -16,24 +16,29 @@ from _ranks import Ranks, add_backend, this_node
 
 
 def main() -> int:
-    """Pass the messages; returns the exit code, 1 if a rank received anything else than it should."""
+    """Pass the messages; return the exit code, 1 if a rank received a wrong value."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_backend(parser)
     options = parser.parse_args()
     with Ranks(options.backend) as ranks:
         if ranks.world_size == 1:
-            print(f"Rank 0 on {this_node()} is alone: there is nobody to send to", flush=True)
+            print(f"Rank 0 on {this_node()} is alone: there is no other rank to send to", flush=True)
             return 0
         right = [passed(name, exercise, ranks) for name, exercise in EXERCISES.items()]
     return 0 if all(right) else 1
 
 
 def passed(name: str, exercise: Callable[[Ranks], bool], ranks: Ranks) -> bool:
-    """Do an exercise on all ranks at once; whether every rank got what it should. Rank 0 says how long it took."""
+    """Run an exercise on all ranks at once; return whether every rank got the right values.
+
+    Rank 0 prints how long the exercise took on it.
+    """
+    # Wait for all ranks, so that the time is that of the messages and not that of a late rank.
     dist.barrier()
     began = time.monotonic()
     right = exercise(ranks)
     if ranks.device.type == "cuda":
+        # On a GPU a message is only queued when the call returns.
         torch.cuda.synchronize()
     seconds = time.monotonic() - began
     (wrong,) = ranks.sum(torch.tensor([0.0 if right else 1.0]))
@@ -43,7 +48,10 @@ def passed(name: str, exercise: Callable[[Ranks], bool], ranks: Ranks) -> bool:
 
 
 def point_to_point(ranks: Ranks) -> bool:
-    """Rank 0 sends 42 to every other rank, one after the other."""
+    """Rank 0 sends 42 to every other rank, one after the other.
+
+    ``send`` and ``recv`` concern two ranks, and must come in pairs: a ``recv`` without its ``send`` waits forever.
+    """
     expected = torch.tensor([42.0], device=ranks.device)
     if ranks.rank == 0:
         for other in range(1, ranks.world_size):
@@ -57,7 +65,10 @@ def point_to_point(ranks: Ranks) -> bool:
 
 
 def ring(ranks: Ranks) -> bool:
-    """A number goes once around, and each rank adds its own."""
+    """Pass a number once around the ranks; each rank adds its own.
+
+    Rank 0 sends first and every other rank receives first. If all of them received first, all would wait forever.
+    """
     after, before = (ranks.rank + 1) % ranks.world_size, (ranks.rank - 1) % ranks.world_size
     number = torch.zeros(1, device=ranks.device)
     if ranks.rank == 0:
@@ -71,7 +82,11 @@ def ring(ranks: Ranks) -> bool:
 
 
 def broadcast(ranks: Ranks) -> bool:
-    """All ranks get what the last one has."""
+    """Give all ranks the values of the last one.
+
+    A collective: every rank calls it, with a tensor of the same size, which it overwrites on all ranks but the
+    source.
+    """
     source = ranks.world_size - 1
     values = torch.full((1000,), float(ranks.rank), device=ranks.device)
     dist.broadcast(values, src=source)
@@ -79,7 +94,10 @@ def broadcast(ranks: Ranks) -> bool:
 
 
 def all_reduce(ranks: Ranks) -> bool:
-    """All ranks get the sum of what each has."""
+    """Give all ranks the sum of the values of all ranks.
+
+    This is how DistributedDataParallel averages gradients.
+    """
     values = torch.full((1000,), float(ranks.rank + 1), device=ranks.device)
     dist.all_reduce(values)
     return bool((values == ranks.world_size * (ranks.world_size + 1) / 2).all())

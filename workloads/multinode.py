@@ -1,10 +1,10 @@
-"""The trainer of PyTorch's multi-node tutorial, whole: total epochs, how often to save, resume after a restart.
+"""The trainer of PyTorch's multi-node tutorial: train, save every few epochs, resume after a restart.
 
     orch run multinode -- 20 5
 
 Follows "Multinode Training" and "Fault-tolerant Distributed Training with torchrun" of PyTorch's DDP tutorials
-(pytorch/examples, distributed/ddp-tutorial-series/multinode.py), on CPU and GPU, with a snapshot that is whole or
-not there. Runs under ``orch run multinode``, under plain ``torchrun``, and as a single process.
+(pytorch/examples, distributed/ddp-tutorial-series/multinode.py). It runs on CPUs and GPUs, and its snapshot is
+complete or absent. Runs under ``orch run multinode``, under plain ``torchrun``, and as a single process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, TensorData
 
 
 def main() -> None:
-    """Train on the ranks that there are."""
+    """Train on all ranks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("total_epochs", type=int, metavar="TOTAL_EPOCHS", help="epochs to train")
     parser.add_argument("save_every", type=int, metavar="SAVE_EVERY", help="epochs between two snapshots")
@@ -31,13 +31,13 @@ def main() -> None:
     add_records(parser)
     options = parser.parse_args()
     if options.save_every < 1 or options.batch_size < 1:
-        refuse("SAVE_EVERY and --batch-size: expected numbers from 1 on")
+        refuse("SAVE_EVERY and --batch-size: expected at least 1")
     with Ranks(options.backend) as ranks:
         Trainer(options, ranks).train()
 
 
 def made_dataset(samples: int = 2048) -> TensorDataset:
-    """Points ``(samples, 20)`` and a linear function of them ``(samples, 1)`` with some noise."""
+    """Return points ``(samples, 20)`` and a linear function of them ``(samples, 1)`` with some noise."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.rand(samples, 20, generator=generator)
     noise = 0.1 * torch.randn(samples, 1, generator=generator)
@@ -45,16 +45,21 @@ def made_dataset(samples: int = 2048) -> TensorDataset:
 
 
 def loader(dataset: Dataset[Any], batch_size: int, ranks: Ranks) -> DataLoader[Any]:
-    """Batches of this rank's share, other ones in each epoch."""
+    """Return a loader of this rank's share of the data, shuffled anew in each epoch.
+
+    DistributedSampler gives each rank other samples, and repeats some so that all ranks take equally many steps: a
+    rank with more steps than the others would wait for them forever.
+    """
     sampler: DistributedSampler[Any] = DistributedSampler(dataset, ranks.world_size, ranks.rank)
     return DataLoader(dataset, batch_size=batch_size, sampler=sampler, pin_memory=ranks.device.type == "cuda")
 
 
 class Trainer:
-    """Trains epoch by epoch; a run that was stopped goes on after the last epoch that it saved."""
+    """Trains epoch by epoch; a run that was stopped continues after the last epoch that it saved."""
 
     def __init__(self, options: argparse.Namespace, ranks: Ranks) -> None:
         self.options, self.ranks = options, ranks
+        # The same first parameters on all ranks.
         torch.manual_seed(0)
         self.loader = loader(made_dataset(), options.batch_size, ranks)
         self.model = nn.Linear(20, 1).to(ranks.device)
@@ -62,17 +67,20 @@ class Trainer:
         self.snapshots = Snapshots(options.snapshot, ranks, resume=not options.no_resume)
         self.epochs_run = 0
         self.rows: list[dict[str, Any]] = []
-        # What a snapshot holds if one is asked for within an epoch: the state at the epoch's begin.
+        # The state at the start of the current epoch. It is saved if a signal comes during the epoch, which the
+        # next start then repeats.
         self.begun = self.snapshot()
         self.load_snapshot()
+        # Train with the wrapped model, and save the inner one: names of the wrapped model's parameters begin with
+        # "module.", so its snapshots would not fit a single process.
         self.parallel = ranks.parallel(self.model)
 
     def train(self) -> None:
-        """All epochs that are left."""
+        """Train the remaining epochs, then write the metrics and the plot."""
         self.ranks.introduce()
         total = self.options.total_epochs
         if self.epochs_run >= total:
-            self.ranks.say(f"Trained for {self.epochs_run} epochs already")
+            self.ranks.say(f"Already trained for {self.epochs_run} epochs")
         with self.snapshots.guarding(lambda: self.begun):
             for epoch in range(self.epochs_run, total):
                 loss = self.run_epoch(epoch)
@@ -88,7 +96,8 @@ class Trainer:
             plot_curves(self.options.output_dir / "loss.png", self.rows, "epoch", {"Mean squared error": ["loss"]})
 
     def run_epoch(self, epoch: int) -> float:
-        """One epoch; the mean loss over all ranks."""
+        """Train one epoch; return the mean loss over all ranks."""
+        # Without this the order would be the same in every epoch.
         self.loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
         total = torch.zeros(2, dtype=torch.float64)
         for inputs, targets in self.loader:
@@ -98,15 +107,16 @@ class Trainer:
         return loss_sum / count
 
     def run_batch(self, inputs: Tensor, targets: Tensor) -> float:
-        """One update; the loss."""
+        """Train on one batch; return the loss on this rank."""
         self.optimizer.zero_grad()
         loss = F.mse_loss(self.parallel(inputs.to(self.ranks.device)), targets.to(self.ranks.device))
+        # DDP averages the gradients over all ranks during the backward pass.
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return loss.item()
 
     def snapshot(self) -> dict[str, Any]:
-        """The state after the epochs so far; a copy, since training goes on in place."""
+        """Return the state after the epochs so far: a copy, because training changes the tensors in place."""
         return {
             "workload": "multinode",
             "step": self.epochs_run,
@@ -116,7 +126,7 @@ class Trainer:
         }
 
     def load_snapshot(self) -> None:
-        """Go on where the newest snapshot ends, if there is one."""
+        """Continue from the newest snapshot, if there is one."""
         found = self.snapshots.load("multinode")
         if found is None:
             return

@@ -1,7 +1,7 @@
 """Train an image classifier with DistributedDataParallel, on MNIST or scikit-learn's handwritten digits.
 
 Runs under ``orch run train``, under plain ``torchrun``, and as a single process. Every node keeps a
-``snapshot.pt``; rank 0 writes ``metrics.jsonl`` (one line an epoch) and ``loss.png``.
+``snapshot.pt``; rank 0 writes ``metrics.jsonl`` (one line for each epoch) and ``loss.png``.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class Classifier(nn.Module):
         self.out = nn.Linear(64, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of a batch of images."""
+        """Return the logits of a batch of images."""
         x = F.max_pool2d(F.relu(self.first(images)), 2)
         x = F.max_pool2d(F.relu(self.second(x)), 2)
         return self.out(F.relu(self.hidden(x.flatten(1))))  # type: ignore[no-any-return]
 
 
 def main() -> None:
-    """Train on the ranks that there are."""
+    """Train on all ranks."""
     options = parse_options()
     ranks = Ranks(options.backend)
     check(options, ranks)
@@ -58,31 +58,31 @@ def main() -> None:
 
 
 def parse_options() -> argparse.Namespace:
-    """The command line."""
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset", choices=sorted(EPOCHS), default="mnist")
     parser.add_argument(
         "--data-dir",
         type=Path,
-        help="holds MNIST/raw, as torchvision has it; else $ORCH_DATA, where orch sync --data puts it, or data",
+        help="folder with MNIST/raw as torchvision lays it out; default $ORCH_DATA, set by orch, or data",
     )
     parser.add_argument("--download", action="store_true", help="let torchvision download MNIST to --data-dir")
-    parser.add_argument("--epochs", type=int, help="3 for MNIST, 20 for digits")
-    parser.add_argument("--batch-size", type=int, default=64, help="per rank, and per step of --accumulate")
-    parser.add_argument("--accumulate", type=int, default=1, metavar="N", help="steps that share one update")
-    parser.add_argument("--lr", type=float, help="0.001 for MNIST, 0.003 for digits")
+    parser.add_argument("--epochs", type=int, help="default 3 for MNIST, 20 for digits")
+    parser.add_argument("--batch-size", type=int, default=64, help="samples per rank and accumulated step")
+    parser.add_argument("--accumulate", type=int, default=1, metavar="N", help="steps per update")
+    parser.add_argument("--lr", type=float, help="default 0.001 for MNIST, 0.003 for digits")
     parser.add_argument(
         "--precision",
         choices=sorted(PRECISIONS),
         default="float32",
-        help="of the forward pass; float16 on GPUs only",
+        help="number format of the forward pass; float16 needs a GPU",
     )
     parser.add_argument(
         "--compile",
         nargs="?",
         const="inductor",
         metavar="BACKEND",
-        help="compile the model with torch.compile; inductor unless another backend is named",
+        help="compile the model with torch.compile; default backend inductor",
     )
     parser.add_argument("--seed", type=int, default=0)
     add_backend(parser)
@@ -94,23 +94,26 @@ def parse_options() -> argparse.Namespace:
 
 
 def check(options: argparse.Namespace, ranks: Ranks) -> None:
-    """Refuse what cannot work here."""
+    """End the process if the options do not suit this node."""
     for name in ("batch_size", "accumulate"):
         if getattr(options, name) < 1:
-            refuse(f"--{name.replace('_', '-')} {getattr(options, name)}: expected a number from 1 on")
+            refuse(f"--{name.replace('_', '-')} {getattr(options, name)}: expected at least 1")
     if options.precision == "float16" and ranks.device.type == "cpu":
         refuse("--precision float16 needs a GPU: pass bfloat16 or float32")
     compiler = os.environ.get("CXX", "g++")
     if options.compile == "inductor" and ranks.device.type == "cpu" and not shutil.which(compiler):
         refuse(
-            f"--compile needs the C++ compiler {compiler}, which is not here: install it, or leave --compile out"
+            f"--compile needs the C++ compiler {compiler}, which is not on this node: install it or omit --compile"
         )
     if options.compile and options.compile not in torch.compiler.list_backends(exclude_tags=()):
         refuse(f"--compile {options.compile}: expected one of {', '.join(torch.compiler.list_backends())}")
 
 
 def load(options: argparse.Namespace) -> tuple[TensorDataset, TensorDataset]:
-    """Training and test set as float images ``(n, 1, side, side)`` and labels; ends if they are not there."""
+    """Return the training and test sets: float images ``(n, 1, side, side)`` and labels.
+
+    Ends the process with a line if the data are not on this node.
+    """
     if options.dataset == "digits":
         from sklearn.datasets import load_digits
 
@@ -124,7 +127,8 @@ def load(options: argparse.Namespace) -> tuple[TensorDataset, TensorDataset]:
     if options.download:
         from torchvision.datasets import MNIST
 
-        # Where it stays for later runs. Ranks of one node share the folder: the first fetches, the others find it.
+        # Download to the folder that stays for later runs. The ranks of a node share it: the first one downloads,
+        # the others wait for the lock and find the files.
         folder = options.data_dir or Path(os.environ.get("ORCH_DATA", "data"))
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / ".download.lock").open("w") as lock:
@@ -135,19 +139,26 @@ def load(options: argparse.Namespace) -> tuple[TensorDataset, TensorDataset]:
 
 
 def data_dir() -> Path:
-    """Where orch has put the data on this node, if they are there; else ``data``."""
+    """Return the folder where orch puts data on this node if MNIST is in it, else ``data``."""
     sent = Path(os.environ.get("ORCH_DATA", "data"))
     return sent if (sent / "MNIST" / "raw").is_dir() else Path("data")
 
 
 def mnist(raw: Path, part: str) -> TensorDataset:
-    """A part of MNIST from torchvision's folder, which may be read-only and hold only the ``.gz`` files."""
+    """Return one part of MNIST from torchvision's folder, which may be read-only and hold only the ``.gz`` files.
+
+    Pixels are normalised with the mean and standard deviation of MNIST's training images.
+    """
     images = read_idx(raw / f"{part}-images-idx3-ubyte").unsqueeze(1).float().div_(255)
     return TensorDataset(images.sub_(0.1307).div_(0.3081), read_idx(raw / f"{part}-labels-idx1-ubyte").long())
 
 
 def read_idx(path: Path) -> Tensor:
-    """A file of unsigned bytes in MNIST's format: magic 8 and rank, big-endian sizes, then the bytes."""
+    """Read a file of unsigned bytes in MNIST's format.
+
+    It has two zero bytes, the type (8), the number of dimensions, the size of each as a big-endian integer, and
+    the bytes. Ends the process with a line if the file is not there or has another format.
+    """
     packed = path.with_name(path.name + ".gz")
     if path.exists():
         data = path.read_bytes()
@@ -161,50 +172,55 @@ def read_idx(path: Path) -> Tensor:
     _, kind, rank = struct.unpack_from(">HBB", data)
     sizes = struct.unpack_from(f">{rank}I", data, 4)
     if kind != 8:
-        refuse(f"{path} is not a file of MNIST")
+        refuse(f"{path} is not a file in MNIST's format")
     return torch.frombuffer(bytearray(data[4 + 4 * rank :]), dtype=torch.uint8).reshape(sizes)
 
 
 class Training:
-    """One rank's part of a training run."""
+    """One rank's part of the training."""
 
     def __init__(
         self, options: argparse.Namespace, ranks: Ranks, train_set: TensorDataset, test_set: TensorDataset
     ) -> None:
         self.options, self.ranks, self.test_set = options, ranks, test_set
+        # The same first parameters on all ranks, and on any number of ranks.
         torch.manual_seed(options.seed)
         size = options.batch_size * options.accumulate * ranks.world_size
         self.batches = GlobalBatches(len(train_set), size, ranks, options.seed)
+        # No batch_size: the sampler yields whole batches of indices.
         self.loader = DataLoader(train_set, sampler=self.batches, batch_size=None)
-        # Twice as fast on a CPU, and what tensor cores like.
         self.model = Classifier(train_set.tensors[0].shape[-1]).to(ranks.device)
+        # Convolutions are twice as fast on a CPU in this memory layout, and tensor cores work in it.
         self.model.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=options.lr)
         self.precision = PRECISIONS[options.precision]
-        # Gradients in float16 vanish unless they are scaled up; the other types have float32's exponents.
+        # Small gradients become zero in float16 unless they are scaled up. bfloat16 has the exponents of float32
+        # and needs no scaling.
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=options.precision == "float16")
         self.snapshots = Snapshots(options.snapshot, ranks, resume=not options.no_resume)
         self.step = 0
-        # Sum of losses and number of samples of this epoch.
+        # Sum of losses and number of samples of this epoch, on this rank.
         self.trained = torch.zeros(2, dtype=torch.float64)
         self.rows: list[dict[str, Any]] = []
         self.resume()
+        # Train with the wrapped model, and save the inner one: names of the wrapped model's parameters begin with
+        # "module.", so its snapshots would not fit a single process.
         self.parallel = ranks.parallel(self.model)
         if options.compile:
             self.parallel = torch.compile(self.parallel, backend=options.compile)  # type: ignore[assignment]
 
     def run(self) -> None:
-        """All epochs that are left, then the result and the plot."""
+        """Train the remaining epochs, then print the result and plot the metrics."""
         self.ranks.introduce()
         if self.batches.epoch >= self.options.epochs:
-            self.ranks.say(f"Trained for {self.batches.epoch} epochs already")
+            self.ranks.say(f"Already trained for {self.batches.epoch} epochs")
         with self.snapshots.guarding(self.state):
             while self.batches.epoch < self.options.epochs:
                 began, first = time.monotonic(), self.batches.seen
                 self.train()
                 self.finish_epoch(self.batches.samples - first, time.monotonic() - began)
         self.ranks.say(
-            f"Test accuracy {self.rows[-1]['test_accuracy']:.4f}" if self.rows else "No epoch was asked for"
+            f"Test accuracy {self.rows[-1]['test_accuracy']:.4f}" if self.rows else "No epochs to train"
         )
         self.ranks.compare(self.model)
         if self.ranks.rank == 0 and self.rows:
@@ -212,7 +228,7 @@ class Training:
             plot_curves(self.options.output_dir / "loss.png", self.rows, "epoch", panels)
 
     def train(self) -> None:
-        """What is left of an epoch."""
+        """Train the rest of the current epoch."""
         self.parallel.train()
         for images, labels in self.loader:
             self.snapshots.poll(self.state)
@@ -221,7 +237,10 @@ class Training:
             self.step += 1
 
     def update(self, images: Tensor, labels: Tensor) -> None:
-        """One update from this rank's share of a batch, in ``--accumulate`` pieces."""
+        """Make one update from this rank's share of a batch, in ``--accumulate`` pieces.
+
+        Gradients add up over the pieces, so the update is that of the whole batch, with the memory for one piece.
+        """
         pieces = self.options.accumulate
         self.optimizer.zero_grad()
         for number, (image_piece, label_piece) in enumerate(
@@ -233,19 +252,25 @@ class Training:
                 ):
                     logits = self.parallel(image_piece.to(self.ranks.device))
                     loss = F.cross_entropy(logits, label_piece.to(self.ranks.device), reduction="sum")
-                # DDP takes the mean over ranks; this makes it the mean over the samples of the whole batch.
+                # DDP averages gradients over the ranks, whose shares of the last batch may differ in size. This
+                # rank's sum, times the ranks that DDP divides by, over the samples of the whole batch gives the
+                # mean over all samples.
                 self.scaler.scale(loss * self.ranks.world_size / self.batches.now()).backward()  # type: ignore[no-untyped-call]
             self.trained += torch.tensor([loss.item(), len(label_piece)])
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
     def gathering_only(self, wanted: bool) -> Any:
-        """Within it, gradients add up on this rank, and no other is told of them."""
+        """Return a context in which, if ``wanted``, gradients add up on this rank without an exchange between ranks.
+
+        Only the backward pass of the last piece has to exchange them; each exchange saved is one all-reduce.
+        """
+        # torch.compile keeps the model that it wraps in _orig_mod.
         module = getattr(self.parallel, "_orig_mod", self.parallel)
         return module.no_sync() if wanted and isinstance(module, DistributedDataParallel) else nullcontext()
 
     def finish_epoch(self, samples: int, seconds: float) -> None:
-        """Evaluate, say what came out, keep it."""
+        """Evaluate, report the epoch, and save. ``samples`` were trained in ``seconds`` over all ranks."""
         sums = self.ranks.sum(torch.cat([self.trained, self.evaluate()]))
         train_sum, trained, test_sum, correct, tested = sums
         row = {
@@ -263,6 +288,8 @@ class Training:
             f"{seconds:.1f} s  {row['samples_per_second']:.0f} samples/s"
         )
         self.rows.append(row)
+        # Begin the next epoch before saving: a run that resumes from this snapshot must not train the old one
+        # again.
         self.batches.next_epoch()
         self.trained.zero_()
         self.snapshots.save(self.state())
@@ -271,7 +298,7 @@ class Training:
 
     @torch.no_grad()
     def evaluate(self) -> Tensor:
-        """Sum of losses, right answers and number of samples of this rank's share of the test set."""
+        """Return the sum of losses, correct answers and samples of this rank's share of the test set."""
         self.model.eval()
         images, labels = (tensor[self.ranks.rank :: self.ranks.world_size] for tensor in self.test_set.tensors)
         total = torch.zeros(3, dtype=torch.float64)
@@ -282,7 +309,7 @@ class Training:
         return total
 
     def state(self) -> dict[str, Any]:
-        """All that is needed to go on, also from the middle of an epoch."""
+        """Return everything needed to resume, even in the middle of an epoch."""
         return {
             "workload": f"train on {self.options.dataset}",
             "step": self.step,
@@ -296,7 +323,7 @@ class Training:
         }
 
     def resume(self) -> None:
-        """Go on where the newest snapshot ends, if there is one."""
+        """Continue from the newest snapshot, if there is one."""
         found = self.snapshots.load(self.state()["workload"])
         if found is None:
             return

@@ -17,7 +17,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.hostile import VERBS, Verb, mutated, outside, error_of
+from tests.hostile import VERBS, Verb, error_of, mutated, outside
 
 
 def fuzz(verb: Verb, cases: int, folder: Path) -> tuple[int, int, float]:

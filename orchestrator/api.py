@@ -249,13 +249,13 @@ class Cluster:
         """
         root = Path(project).resolve() if project is not None else project_of(Path.cwd()).resolve()
         with open_cluster(self._target, interpreters=True) as opened:
-            snapshot, nodes = connected_with(opened, root)
+            tree, nodes = connected_with(opened, root)
             data = wanted_data(opened, self._target.hosts_file.parent, SyncOptions())
-            deliver(opened, nodes, snapshot, self._display)
+            deliver(opened, nodes, tree, self._display)
             ensure(opened, nodes, self._display)
             for source in data:
                 send_data(opened, nodes, source, None, self._display)
-        return snapshot.tree_id
+        return tree.tree_id
 
     def exec(self, *argv: str) -> dict[str, CommandResult]:
         """Run a command on every host, each word as it is; its answers by host. Raises HostErrors."""

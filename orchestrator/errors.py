@@ -16,7 +16,7 @@
     │   ├── HostKeyChanged
     │   ├── AuthenticationFailed
     │   └── ConnectionLost              an established connection broke
-    │       └── ConnectionSilent        or nothing arrived over it for too long
+    │       └── ConnectionSilent        nothing arrived over it for too long
     ├── SyncError                    5  code or outputs did not arrive, or not intact
     ├── CannotRecord                 6  this machine cannot record what a run does
     ├── WorkloadFailed               1  a rank failed

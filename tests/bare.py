@@ -1,4 +1,4 @@
-"""A run of any program on one node, started as ``orch run`` does but without torchrun: torch takes seconds."""
+"""Run any program on one node as ``orch run`` does, but without torchrun, whose import takes seconds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.core.inventory.hosts import Host
 from orchestrator.core.inventory.target import Settings
-from orchestrator.core.transfer.snapshot import take
+from orchestrator.core.transfer.local_tree import hash_tree
 from orchestrator.protocol.run import Start, Started
 from orchestrator.remote.node import Call, Node
 from orchestrator.remote.ssh.connection import connections
@@ -22,7 +22,7 @@ PROJECT = "bare"
 
 @contextmanager
 def connected(cluster: Cluster, position: int = 0, settings: Settings | None = None) -> Iterator[Node]:
-    """A connection to one of the hosts; HOME has to be the cluster's."""
+    """Connect to one of the hosts. HOME must be the cluster's control home."""
     name = f"node{position + 1}"
     host = Host(name, cluster.hosts[position].address, user="root", identity_file=str(cluster.identity_file))
     link = connections([host], settings or Settings())[0]
@@ -34,8 +34,8 @@ def connected(cluster: Cluster, position: int = 0, settings: Settings | None = N
 
 
 def request(node: Node, project: Path, argv: Sequence[str], **changes: Any) -> Start:
-    """What starts ``argv`` on a node in a copy of the folder ``project``, which is synced for it."""
-    tree = take(project)
+    """Sync the folder ``project`` and return the request that starts ``argv`` in a copy of it on the node."""
+    tree = hash_tree(project)
     pushed = Push(node, "~/orch-work", PROJECT, tree)
     pushed.close() if pushed.have else pushed.send()
     run_id = f"bare-{secrets.token_hex(4)}"
@@ -66,7 +66,7 @@ def request(node: Node, project: Path, argv: Sequence[str], **changes: Any) -> S
 
 
 def start(node: Node, asked: Start) -> Call:
-    """Start it; the call goes on to follow it."""
+    """Start the run and return the call, which goes on to follow it."""
     call = node.call(asked)
     call.answer(Started.from_wire, 20.0)
     return call

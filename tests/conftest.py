@@ -18,7 +18,7 @@ from tests import bare
 from tests.namespaces import Cluster, require
 
 ROOT = Path(__file__).parent.parent
-# Real MNIST, where it lies beside the checkout.
+# The real MNIST files, if they are beside the checkout.
 DATA = ROOT.parent / "shared" / "data"
 
 
@@ -30,11 +30,11 @@ class Orch:
     env: dict[str, str]
 
     def argv(self, *words: str) -> list[str]:
-        """The command line, for a test that starts it itself."""
+        """Return the command line, for a test that starts ``orch`` itself."""
         return [sys.executable, "-m", "orchestrator", *words]
 
     def __call__(self, *words: str, timeout: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run to the end."""
+        """Run ``orch`` to its end."""
         return subprocess.run(
             self.argv(*words),
             cwd=self.folder,
@@ -46,7 +46,7 @@ class Orch:
         )
 
     def popen(self, *words: str) -> subprocess.Popen[str]:
-        """Start and leave running."""
+        """Start ``orch`` and leave it running."""
         return subprocess.Popen(
             self.argv(*words),
             cwd=self.folder,
@@ -58,11 +58,11 @@ class Orch:
         )
 
     def run_folder(self) -> Path:
-        """The newest run's folder."""
+        """Return the newest run's folder."""
         return max((self.folder / "runs").glob("*-*-*"))
 
     def events(self, kind: str) -> list[dict[str, Any]]:
-        """The newest run's events of one kind."""
+        """Return the newest run's events of one kind."""
         lines = (self.run_folder() / "events.jsonl").read_text().splitlines()
         return [event for event in map(json.loads, lines) if event["event"] == kind]
 
@@ -77,7 +77,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def orch(cluster: Cluster, tmp_path: Path, marked: Callable[[], list[Any]]) -> Iterator[Orch]:
-    """``orch`` for the three hosts; a run that a failed test leaves behind is not the next test's."""
+    """``orch`` for the three hosts. Stops the runs that a failed test leaves behind."""
     (tmp_path / "hosts.yaml").write_text(cluster.hosts_yaml())
     made = Orch(tmp_path, {**cluster.control_env(), "PYTHONPATH": str(ROOT)})
     yield made
@@ -110,7 +110,7 @@ def local_orch(tmp_path: Path) -> Orch:
 
 @pytest.fixture
 def marked(cluster: Cluster) -> Callable[[], list[Any]]:
-    """Every process on any host that bears a run's mark."""
+    """A function that returns every process on any host with a run's mark."""
 
     def find() -> list[Any]:
         return [each for host in cluster.hosts for each in host.processes() if "ORCH_RUN_ID" in each.environ]

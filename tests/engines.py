@@ -1,4 +1,4 @@
-"""Engines for tests: of one real node without a run's folder, and of fake nodes without any network."""
+"""Engines for tests: over one real node without a run folder, and over fake nodes without a network."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ Note = Callable[[Event], None]
 
 
 @dataclass
-class Heard:
-    """A recorder that remembers, and calls ``when`` on every event, ``said`` on every output."""
+class MemoryRecorder:
+    """A recorder that keeps what it gets, and calls ``when`` on every event, ``said`` on every output."""
 
     events: list[Event] = field(default_factory=list)
     outputs: list[Output] = field(default_factory=list)
@@ -55,8 +55,8 @@ class Heard:
         pass
 
 
-class Chores:
-    """Errands that collect nothing, read no logs, and start again on the spares given."""
+class FakeErrands:
+    """Errands that collect nothing, read no logs, and prepare the next attempt on the given spares."""
 
     def __init__(self, spares: Mapping[str, FakeNode] | None = None) -> None:
         self.spares = dict(spares or {})
@@ -79,22 +79,22 @@ class Chores:
         return Prepared(order.attempt, (*order.survivors, *free)), {name: self.spares[name] for name in free}
 
 
-def started(node: Node, asked: Start, heard: Heard, timeout: float = 30.0) -> Engine:
-    """An engine that starts one real node's part in a run."""
+def started(node: Node, asked: Start, heard: MemoryRecorder, timeout: float = 30.0) -> Engine:
+    """Return an engine that starts one real node's part in a run."""
     listener = SshNodeClient(node, Follow(run_id=asked.run_id, attempt=1), timeout, asked)
     first = starting(Policy(node_timeout=timeout), [node.name], time.time())
-    return Engine(first, {node.name: listener}, Chores(), heard)
+    return Engine(first, {node.name: listener}, FakeErrands(), heard)
 
 
-def joined(node: Node, run_id: str, heard: Heard, tail: int | None = None) -> Engine:
-    """An engine that takes one real node's part in a run up."""
+def joined(node: Node, run_id: str, heard: MemoryRecorder, tail: int | None = None) -> Engine:
+    """Return an engine that takes up one real node's part in a run."""
     listener = SshNodeClient(node, Follow(run_id=run_id, attempt=1, tail=tail), 30.0)
     first = following(Policy(records=False, passive=True), [node.name], 1, nothing_yet())
-    return Engine(first, {node.name: listener}, Chores(), heard)
+    return Engine(first, {node.name: listener}, FakeErrands(), heard)
 
 
 class FakeNode:
-    """A node whose part consists of what a test puts into ``script``: events, outputs, errors, or an end (None)."""
+    """A node that plays what a test puts into ``script``: events, outputs, errors, or an end (None)."""
 
     def __init__(self, name: str, *script: Event | Output | OrchError | None) -> None:
         self.name = name
@@ -107,14 +107,14 @@ class FakeNode:
             self.script.put(item)
 
     def ends(self, exit_code: int = 0, stopped: bool = False) -> None:
-        """Its part comes to an end."""
+        """Let the node's part end."""
         self.script.put(
             Finished(time=1.0, node=self.name, exit_code=exit_code, signal=None, stopped=stopped, killed=0)
         )
         self.script.put(None)
 
     def fails(self) -> None:
-        """Rank 0 there raises."""
+        """Let rank 0, which is on this node, fail."""
         self.script.put(
             RankFailed(
                 time=1.0,
@@ -174,9 +174,9 @@ class FakeNode:
 
 
 def fake_run(
-    policy: Policy, nodes: list[FakeNode], chores: Chores | None = None, heard: Recorder | None = None
+    policy: Policy, nodes: list[FakeNode], chores: FakeErrands | None = None, heard: Recorder | None = None
 ) -> tuple[Engine, Callable[[], Finish]]:
-    """An engine over fake nodes, and what runs it."""
+    """Return an engine over fake nodes, and its ``run``."""
     first = starting(policy, [node.name for node in nodes], time.time())
-    engine = Engine(first, {node.name: node for node in nodes}, chores or Chores(), heard or Heard())
+    engine = Engine(first, {node.name: node for node in nodes}, chores or FakeErrands(), heard or MemoryRecorder())
     return engine, engine.run

@@ -1,6 +1,6 @@
-"""Many short runs of the workloads, each forked from one process that has imported torch: the import is what costs.
+"""Run workloads in processes forked from one that has imported torch, because the import takes seconds.
 
-Run as a program it is that process, which ``Zygote`` talks to: a job a line on stdin, exit codes on stdout.
+Run as a program, this module is that process: ``ForkServer`` sends a job a line on stdin and reads exit codes from stdout.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ class Done:
 
     @property
     def folder(self) -> Path:
-        """Where it ran."""
+        """The folder that the job ran in."""
         return Path(self.job.folder)
 
     def well(self) -> str:
-        """What it printed; raises AssertionError if it did not end well."""
+        """Return what the job printed. Raises AssertionError if a rank did not end with 0."""
         assert self.codes == [0] * self.job.ranks, self.output
         return self.output
 
 
-class Zygote:
-    """The process that all are forked from; a context, which ends it."""
+class ForkServer:
+    """The process that all ranks are forked from. A context, whose end ends the process."""
 
-    def __enter__(self) -> Zygote:
+    def __enter__(self) -> ForkServer:
         env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
         words = [sys.executable, "-m", "tests.forked"]
         self.process = subprocess.Popen(
@@ -63,7 +63,7 @@ class Zygote:
         self.process.communicate()
 
     def run(self, job: Job) -> Done:
-        """Run a job to its end."""
+        """Run a job to its end and return how it ended."""
         assert self.process.stdin and self.process.stdout
         self.process.stdin.write(json.dumps(asdict(job)) + "\n")
         self.process.stdin.flush()
@@ -72,12 +72,12 @@ class Zygote:
 
 
 def output_file(job: Job) -> Path:
-    """What a job's ranks print goes here."""
+    """Return the file that a job's ranks print to."""
     return Path(job.folder) / f"{job.name}.out"
 
 
 def start(job: Job, rank: int, port: int) -> int:
-    """Fork a rank; its process id."""
+    """Fork a rank and return its process id."""
     pid = os.fork()
     if pid:
         return pid
@@ -109,18 +109,18 @@ def start(job: Job, rank: int, port: int) -> int:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port that nothing listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
 def main() -> None:
-    """Import what costs, then do what is asked."""
+    """Import the slow modules, then run the jobs."""
     import matplotlib
 
     matplotlib.use("Agg")
-    # What the workloads import, and what their first optimizer does.
+    # What the workloads import, and what their first optimizer imports.
     import matplotlib.pyplot
     import sklearn.datasets
     import torch._dynamo
@@ -129,7 +129,7 @@ def main() -> None:
     assert sklearn.datasets and matplotlib.pyplot
 
     sys.path.insert(0, str(WORKLOADS))
-    # Not by iteration over stdin, which reads ahead and would leave children a buffer of further jobs.
+    # Iterating over stdin would read ahead and leave the children a buffer of further jobs.
     while line := sys.stdin.readline():
         fields = json.loads(line)
         job = Job(**{**fields, "args": tuple(fields["args"])})

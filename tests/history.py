@@ -1,4 +1,4 @@
-"""Events of a run, as tests write them down."""
+"""Build events of a run for tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.protocol.events import EVENT, Event
 
-# What a kind cannot be without, and few tests are about.
+# Fields that a kind requires but few tests are about.
 USUAL: Mapping[str, Mapping[str, Any]] = {
     "worker": {"local_rank": 0, "pid": 1, "logs": "logs/x"},
     "rank_failed": {"local_rank": 0, "pid": 1, "failed_at": None},
@@ -15,7 +15,7 @@ USUAL: Mapping[str, Mapping[str, Any]] = {
 
 
 def happened(time: float, kind: str, node: str | None, fields: Mapping[str, Any]) -> Event:
-    """The event, through the door that all events come in by."""
+    """Return the event, checked as every event that comes in."""
     value = {**USUAL.get(kind, {}), **fields, "time": time, "event": kind, "node": node}
     event: Event = EVENT(value, "event")
     return event

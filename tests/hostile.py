@@ -1,6 +1,6 @@
-"""A node whose program was replaced: it answers every verb as it likes. For tests and ``benchmarks/hostile.py``.
+"""A node whose program was replaced and answers every verb as it likes; for tests and ``benchmarks/hostile.py``.
 
-The node is a stand-in below the SSH door; everything above that door is real.
+Only the SSH connection is a stand-in; everything above it is real.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from orchestrator.core.inventory.target import Settings
 from orchestrator.core.launch.environment import Environment
 from orchestrator.core.run.listing import NodeRun, whole_runs
 from orchestrator.core.run.output import NodeSample, Output
-from orchestrator.core.transfer.snapshot import Snapshot, take
+from orchestrator.core.transfer.local_tree import LocalTree, hash_tree
 from orchestrator.local.run_folder import RunFolder
 from orchestrator.protocol import frames as wire
 from orchestrator.protocol.events import Event
@@ -50,7 +50,7 @@ HASH, PLACE = "ab" * 32, "cd" * 16
 
 
 class Replies:
-    """The channel of one call: the preamble, then what the node was made to say, then its end."""
+    """The channel of one call: the preamble, then the bytes that the node was given to send, then the end."""
 
     def __init__(self, said: bytes) -> None:
         self.host = NAME
@@ -87,7 +87,7 @@ class Replies:
 
 
 class Link:
-    """The connection, which cannot be opened again."""
+    """A connection that cannot be opened again."""
 
     alive = True
     settings = Settings(connect_timeout=1.0)
@@ -104,13 +104,13 @@ class Link:
 
 
 def node_that_says(said: bytes) -> Node:
-    """A node whose every call is answered by these frames."""
+    """Return a node that answers every call with these frames."""
     return Node(Link(said))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class Verb:
-    """What the control side does with a node, and what an honest one says to it."""
+    """What the control side does with a node, and the frames that an honest node answers with."""
 
     name: str
     frames: tuple[Any, ...]
@@ -121,7 +121,7 @@ class Verb:
 
 
 def framed(message: Any) -> bytes:
-    """A frame: bytes stand for themselves."""
+    """Return a message as a frame; bytes are returned as they are."""
     if isinstance(message, bytes):
         return message
     payload = json.dumps(message).encode()
@@ -129,7 +129,7 @@ def framed(message: Any) -> bytes:
 
 
 def shown(*what: Any) -> None:
-    """As a command would print it."""
+    """Print as a command would. Raises AssertionError if an OSC sequence reaches the terminal."""
     screen = Screen(file=io.StringIO(), force_terminal=True, width=120)
     for each in what:
         screen.print(each)
@@ -167,12 +167,12 @@ def examined(node: Node, folder: Path) -> None:
         shown(str(finding))
 
 
-def snapshot(folder: Path) -> Snapshot:
-    """A project of one file."""
+def snapshot(folder: Path) -> LocalTree:
+    """Return a snapshot of a project of one file."""
     project = folder / "project"
     project.mkdir(exist_ok=True)
     (project / "file").write_text("text")
-    return take(project)
+    return hash_tree(project)
 
 
 def pushed(node: Node, folder: Path) -> None:
@@ -286,11 +286,11 @@ VERBS = (
     Verb("facts", ({"time": 1.0}, FACTS, LISTENING, LISTENING,
                    {"results": {NAME: PROBED, "gpu8": PROBED}, "logins": {"gpu8": "ok"}},
                    {"results": {NAME: PROBED, "gpu8": PROBED}, "logins": {}}), examined),
-    Verb("store", ({"have": False, "place": PLACE, "base": None}, {"wanted": []}, {"stored": PLACE}), pushed),
-    Verb("relay", ({"place": PLACE, "addresses": [["eth0", "10.0.0.1", 24]], "lacking": [[0, 0]]}, {"port": 4000},
+    Verb("store", ({"have": False, "disk_id": PLACE, "base": None}, {"wanted": []}, {"stored": PLACE}), pushed),
+    Verb("relay", ({"disk_id": PLACE, "addresses": [["eth0", "10.0.0.1", 24]], "lacking": [[0, 0]]}, {"port": 4000},
                    {"next": None}, {"at": 2}, {"done": True, "complete": True, "damaged": [], "next": None}),
          relayed),
-    Verb("environment", ({"ready": None, "place": PLACE, "version": "3.11.2", "machine": "x", "libc": "glibc"},
+    Verb("environment", ({"ready": None, "disk_id": PLACE, "version": "3.11.2", "machine": "x", "libc": "glibc"},
                          {"line": "Collecting numpy"}, {"failed": ["no"], "offline": True}), built),
     Verb("collect", ({"work": "/w", "files": [["out.txt", 4, 5, None], ["a/link", 0, 5, "../out.txt"]]},
                      {"path": "out.txt", "size": 4, "mode": 420}, wire.data_frame(b"text"), {"done": True}),
@@ -331,7 +331,7 @@ JUNK = st.one_of(
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Every place in a JSON value."""
+    """Yield the path of every place in a JSON value."""
     yield path
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
@@ -340,7 +340,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 @st.composite
 def mutated(draw: st.DrawFn, frames: tuple[Any, ...]) -> bytes:
-    """The frames with one to three things changed in them, and sometimes their order."""
+    """Draw the frames with one to three changes: to values, to whole frames, or to their order."""
     said = [json.loads(json.dumps(frame)) if not isinstance(frame, bytes) else frame for frame in frames]
     for _ in range(draw(st.integers(1, 3))):
         if not said:
@@ -367,9 +367,9 @@ def mutated(draw: st.DrawFn, frames: tuple[Any, ...]) -> bytes:
 
 
 def changed(draw: st.DrawFn, message: Any) -> Any:
-    """A message with one of its values replaced, removed or joined by another."""
+    """Return the message with one value replaced, removed or added."""
     where = draw(st.sampled_from(list(places(message))))
-    # A copy: what is drawn is drawn again.
+    # The same object may be drawn again, so use a copy.
     junk = copy.deepcopy(draw(JUNK))
     if isinstance(junk, str) and junk.startswith("[["):
         raw = junk.encode()
@@ -391,8 +391,11 @@ def changed(draw: st.DrawFn, message: Any) -> Any:
     return message
 
 
-def survived(verb: Verb, said: bytes, folder: Path) -> str | None:
-    """Let the control side hear it; the error that it ends with. Raises what must not happen."""
+def error_of(verb: Verb, said: bytes, folder: Path) -> str | None:
+    """Let the control side hear ``said`` and return the OrchError that it ends with, as text, or None.
+
+    Raises any other exception, and AssertionError if the error does not name the node or the call takes 5 s.
+    """
     began = time.monotonic()
     error = None
     try:
@@ -401,11 +404,11 @@ def survived(verb: Verb, said: bytes, folder: Path) -> str | None:
         error = str(caught)
         assert NAME in error, error
         shown(error)
-    assert time.monotonic() - began < 5.0, "it took too long"
+    assert time.monotonic() - began < 5.0, "the call took 5 s or longer"
     return error
 
 
 def outside(folder: Path, before: set[str]) -> set[str]:
-    """What is there that neither was before nor is in the run's folder."""
+    """Return the paths that were not there before and lie in neither the runs' nor the project's folder."""
     now = {str(path.relative_to(folder)) for path in folder.rglob("*")}
     return {path for path in now - before if not path.startswith(("runs", "project"))}

@@ -1,4 +1,4 @@
-"""Faults that are planted on hosts of the test cluster, and what doctor must say of each."""
+"""Faults to plant on hosts of the test cluster, and what doctor must say about each."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tests.namespaces.files import NODE_HOME
 
 
 @dataclass
-class Patient:
-    """The cluster with the faults that are being planted; ``undo`` takes them back.
+class FaultyCluster:
+    """The cluster that faults are planted on; ``undo`` removes them.
 
-    ``project``: files of the folder that doctor is called in.
+    ``words`` are further arguments of doctor, ``project`` the files of the folder that doctor is called in.
     """
 
     cluster: Cluster
@@ -34,22 +34,22 @@ class Patient:
 
     @property
     def peers(self) -> str:
-        """node1 and node3, as nft writes them."""
+        """The addresses of node1 and node3 as a set of nft."""
         return f"{{ {self['node1'].address}, {self['node3'].address} }}"
 
     def sh(self, name: str, script: str) -> str:
-        """A shell script on a host."""
+        """Run a shell script on a host and return its output."""
         done = self[name].run("sh", "-c", script)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def drop(self, name: str, rule: str) -> None:
-        """A firewall rule on a host."""
+        """Add a firewall rule on a host."""
         self[name].drop(rule)
         self.undo.callback(self[name].clear_drops)
 
     def file(self, name: str, path: str, text: str) -> None:
-        """A file in a host's home."""
+        """Write an executable file in a host's home."""
         file = self[name].home / path
         before = file.read_text() if file.exists() else None
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -58,12 +58,12 @@ class Patient:
         self.undo.callback(lambda: file.unlink() if before is None else file.write_text(before))
 
     def mount(self, name: str, where: str, options: str, *, writes: str = "") -> None:
-        """A file system of its own for a folder."""
+        """Mount a file system of its own over a folder of a host."""
         self.sh(name, f"mkdir -p {where} && mount -t tmpfs -o {options} planted {where} {writes}")
         self.undo.callback(lambda: self.sh(name, f"umount -l {where}"))
 
     def process(self, name: str, *argv: str, **env: str) -> None:
-        """A process on a host."""
+        """Start a process on a host and wait until it prints ``up``."""
         host = self[name]
         child = subprocess.Popen(host.enter(*argv), env=host.login(env), stdout=subprocess.PIPE)
         self.undo.callback(child.communicate)
@@ -71,18 +71,18 @@ class Patient:
         assert child.stdout and child.stdout.readline() == b"up\n"
 
     def sshd(self, name: str, options: dict[str, str], usual: dict[str, str]) -> None:
-        """Another configuration of a host's sshd."""
+        """Change the configuration of a host's sshd; ``usual`` is what ``undo`` sets again."""
         self[name].restart_sshd(options)
         self.undo.callback(lambda: self[name].restart_sshd(usual))
 
 
-def off(p: Patient) -> None:
+def off(p: FaultyCluster) -> None:
     p["node3"].kill()
     p.undo.callback(p["node3"].start)
     p.words += ["--connect-timeout", "3"]
 
 
-def wrong_key(p: Patient) -> None:
+def wrong_key(p: FaultyCluster) -> None:
     folder = Path(p.cluster.control_env()["HOME"])
     key = folder / "wrong"
     if not key.exists():
@@ -90,13 +90,13 @@ def wrong_key(p: Patient) -> None:
     p.per_host["node2"] = {"identity_file": str(key)}
 
 
-def port_busy(p: Patient) -> None:
+def port_busy(p: FaultyCluster) -> None:
     code = "import socket,time; s=socket.create_server(('',29511)); print('up', flush=True); time.sleep(600)"
     p.process("node1", "python3", "-c", code)
     p.words += ["--port", "29511"]
 
 
-def twins(p: Patient) -> None:
+def twins(p: FaultyCluster) -> None:
     for host in p.cluster.hosts:
         p.sh(
             host.name,
@@ -105,22 +105,22 @@ def twins(p: Patient) -> None:
         p.undo.callback(lambda name=host.name: p.sh(name, "ip link delete dock0"))
 
 
-def loopback_name(p: Patient) -> None:
+def loopback_name(p: FaultyCluster) -> None:
     file = p["node2"].folder / "etc" / "hosts"
     before = file.read_text()
-    # Written in place: the host has this very file mounted.
+    # The file is written in place, because the host has this very inode mounted.
     file.write_text(before.replace(f"{p['node2'].address} node2", "127.0.1.1 node2"))
     p.undo.callback(lambda: file.write_text(before))
 
 
-def no_torch(p: Patient) -> None:
+def no_torch(p: FaultyCluster) -> None:
     folder = p["node2"].home / "standin"
     for name in ("torch", "torch-2.15.0.dist-info"):
         (folder / name).rename(folder / f"{name}.away")
         p.undo.callback(lambda name=name: (folder / f"{name}.away").rename(folder / name))
 
 
-def other_torch(p: Patient) -> None:
+def other_torch(p: FaultyCluster) -> None:
     p.file(
         "node2", "standin/torch-2.15.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: torch\nVersion: 2.14.1\n"
     )
@@ -128,7 +128,7 @@ def other_torch(p: Patient) -> None:
     p.file("node2", "standin/torchvision-0.30.0.dist-info/METADATA", about)
 
 
-def other_torchvision(p: Patient) -> None:
+def other_torchvision(p: FaultyCluster) -> None:
     about = "Metadata-Version: 2.1\nName: torchvision\nVersion: 0.30.0\nRequires-Dist: torch==2.14.1\n"
     p.file("node2", "standin/torchvision-0.30.0.dist-info/METADATA", about)
 
@@ -146,18 +146,18 @@ int clock_gettime(clockid_t which, struct timespec *now) {
 """
 
 
-def clock_ahead(p: Patient) -> None:
-    """A wall clock of its own for whatever a session starts; time namespaces leave that one alone."""
+def clock_ahead(p: FaultyCluster) -> None:
+    """Set the wall clock of all programs of a session 30 s ahead; time namespaces do not cover that clock."""
     library = p["node2"].home / "standin" / "clock.so"
     build = ["cc", "-shared", "-fPIC", "-x", "c", "-o", str(library), "-", "-ldl"]
     subprocess.run(build, input=CLOCK, text=True, check=True)
     p.sshd("node2", {"SetEnv": f"LD_PRELOAD={NODE_HOME}/standin/clock.so"}, {"SetEnv": "PLANTED=no"})
 
 
-def many_startups(p: Patient) -> None:
+def many_startups(p: FaultyCluster) -> None:
     p.sshd("node2", {"MaxStartups": "2:100:2"}, {"MaxStartups": "200:30:400"})
-    # Only a greeted connection holds a place; one more may be turned away because of the connection
-    # that asked whether sshd is up, which gives its place back.
+    # Only a greeted connection holds a place. One may be turned away while the connection that asked whether
+    # sshd is up still holds one.
     held, deadline = 0, time.monotonic() + 10
     while held < 2:
         assert time.monotonic() < deadline
@@ -168,7 +168,7 @@ def many_startups(p: Patient) -> None:
     p.words += ["--connect-timeout", "3"]
 
 
-def one_machine_twice(p: Patient) -> None:
+def one_machine_twice(p: FaultyCluster) -> None:
     address = f"{p.cluster.switch.prefix}.9.9"
     p.sh("node2", f"ip addr add {address}/16 dev eth0")
     p.sshd("node2", {"ListenAddress": "0.0.0.0"}, {"ListenAddress": p["node2"].address})
@@ -177,41 +177,41 @@ def one_machine_twice(p: Patient) -> None:
     p.per_host["node3"] = {"address": address, "host_key": " ".join(own)}
 
 
-def leftover(p: Patient) -> None:
+def leftover(p: FaultyCluster) -> None:
     code = "import time; print('up', flush=True); time.sleep(600)"
     p.process("node2", "python3", "-c", code, ORCH_RUN_ID="20260101-000000-dead", ORCH_ATTEMPT="1")
 
 
-def foreign_torchrun(p: Patient) -> None:
+def foreign_torchrun(p: FaultyCluster) -> None:
     code = "import time; print('up', flush=True); time.sleep(600)"
     p.process("node2", "python3", "-c", code, "torch.distributed.run", "--nnodes=4")
 
 
-def env_drift(p: Patient) -> None:
+def env_drift(p: FaultyCluster) -> None:
     p.sshd("node2", {"SetEnv": "NCCL_ALGO=Ring"}, {"SetEnv": "PLANTED=no"})
 
 
-def other_names(p: Patient) -> None:
+def other_names(p: FaultyCluster) -> None:
     file = p["node2"].folder / "etc" / "hosts"
     before = file.read_text()
     file.write_text(before.replace(f"{p['node3'].address} node3", "10.77.0.3 node3"))
     p.undo.callback(lambda: file.write_text(before))
 
 
-def lacking_requirements(p: Patient) -> None:
+def lacking_requirements(p: FaultyCluster) -> None:
     p.project["requirements.txt"] = "# ours\ntorch>=2.4\ntorchvision>=0.30 ; python_version >= '3'\n"
     folder = p["node2"].home / "standin" / "torchvision-0.30.0.dist-info"
     folder.rename(folder.with_suffix(".away"))
     p.undo.callback(lambda: folder.with_suffix(".away").rename(folder))
 
 
-def stale_lock(p: Patient) -> None:
+def stale_lock(p: FaultyCluster) -> None:
     p.file("node2", ".cache/torch_extensions/py311_cu128/fused_adam/lock", "")
     os.utime(p["node2"].home / ".cache/torch_extensions/py311_cu128/fused_adam/lock", (time.time() - 4000,) * 2)
 
 
-def one_way_login(p: Patient) -> None:
-    """Keys that let every host in everywhere, but for node2, whose door is shut."""
+def one_way_login(p: FaultyCluster) -> None:
+    """Give all hosts a key that logs in to every host but node2."""
     key = p.cluster.folder / "mesh"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
     public = key.with_suffix(".pub").read_text()
@@ -241,14 +241,14 @@ echo 'NVRM: Xid (PCI:0000:3b:00): 79, pid=1234, name=python, GPU has fallen off 
 """
 
 
-def sick_gpus(p: Patient) -> None:
-    """What a driver's tools said of such GPUs, on a PATH of its own."""
+def sick_gpus(p: FaultyCluster) -> None:
+    """Put programs on node2's PATH that print what a driver's tools said of such GPUs."""
     p.file("node2", "bad/nvidia-smi", NVIDIA_SMI)
     p.file("node2", "bad/journalctl", JOURNALCTL)
     p.sshd("node2", {"SetEnv": f"PATH={NODE_HOME}/bad:/usr/bin:/bin"}, {"SetEnv": "PLANTED=no"})
 
 
-def many_trees(p: Patient) -> None:
+def many_trees(p: FaultyCluster) -> None:
     for number in range(101):
         tree = p["node2"].home / "orch-work" / "project" / f"{number:032x}"
         tree.mkdir(parents=True)
@@ -258,10 +258,10 @@ def many_trees(p: Patient) -> None:
 
 @dataclass(frozen=True)
 class Fault:
-    """What is planted, whom doctor must name for it, and what it must say. ``->`` stands between a pair."""
+    """What to plant, whom doctor must blame (``->`` joins a pair), and patterns of what it must say."""
 
     name: str
-    plant: Callable[[Patient], object]
+    plant: Callable[[FaultyCluster], object]
     blamed: str
     what: str
     remedy: str
@@ -276,7 +276,7 @@ FAULTS = (
         off,
         "node3",
         "did not answer within|no route",
-        "is the machine on|check the address",
+        "check that the machine is on|check the address",
         exit_code=4,
     ),
     Fault(
@@ -325,7 +325,7 @@ FAULTS = (
         "firewall passes SSH and the master port",
         lambda p: p.drop("node1", "tcp dport != { 22, 29500 } ct state new drop"),
         "node1",
-        "a firewall drops TCP ports that ranks open",
+        "a firewall drops connections on the TCP ports that ranks open",
         "nft insert",
     ),
     Fault(
@@ -362,7 +362,7 @@ FAULTS = (
         "MTU black hole",
         lambda p: p.drop("node2", f"ip saddr {p.peers} meta length > 1200 drop"),
         "node2",
-        "full-size packets get lost",
+        "full-size packets are lost",
         "MTU",
     ),
     Fault(
@@ -374,13 +374,15 @@ FAULTS = (
         "warn",
         0,
     ),
-    Fault("own name at 127.0.1.1", loopback_name, "node2", "leads to 127.0.1.1", "GLOO_SOCKET_IFNAME", "warn", 0),
+    Fault(
+        "own name at 127.0.1.1", loopback_name, "node2", "resolves to 127.0.1.1", "GLOO_SOCKET_IFNAME", "warn", 0
+    ),
     Fault(
         "one address on every host",
         twins,
         "node[1-3]",
         "all have 172.30.0.1 on dock0",
-        "orch leaves it out",
+        "orch leaves the address out",
         "warn",
         0,
     ),
@@ -392,12 +394,20 @@ FAULTS = (
         "set python:",
     ),
     Fault("torch missing", no_torch, "node2", "has no torch", "pip install torch"),
-    Fault("another torch", other_torch, "node2", "has torch 2.14.1, most have 2.15.0", "torch==2.15.0", "warn", 0),
+    Fault(
+        "another torch",
+        other_torch,
+        "node2",
+        "torch is 2.14.1; most hosts have 2.15.0",
+        "torch==2.15.0",
+        "warn",
+        0,
+    ),
     Fault(
         "torchvision of another torch",
         other_torchvision,
         "node2",
-        "belongs to torch 2.14.1",
+        "needs torch 2.14.1",
         "pip install torchvision",
         "warn",
         0,
@@ -447,7 +457,7 @@ FAULTS = (
         "leftover process",
         leftover,
         "node2",
-        "processes of run 20260101-000000-dead left over",
+        "processes of run 20260101-000000-dead are left over",
         "orch stop 20260101-000000-dead",
     ),
     Fault(
@@ -474,12 +484,12 @@ FAULTS = (
         "opens no further session",
         "raise MaxSessions",
     ),
-    Fault("one machine twice", one_machine_twice, "node[2-3]", "are one machine", "take all but one"),
+    Fault("one machine twice", one_machine_twice, "node[2-3]", "are one machine", "remove all but one"),
     Fault(
         "wrong fabric_address",
         lambda p: p.per_host.update(node2={"fabric_address": "10.99.0.1"}),
         "node2",
-        "none of its addresses",
+        "none of the host's addresses",
         "use one of",
     ),
     Fault(
@@ -489,18 +499,18 @@ FAULTS = (
         "names eth7",
         "leave it out",
     ),
-    Fault("variables differ", env_drift, "node2", "has NCCL_ALGO=Ring", "for all", "warn", 0),
-    Fault("names differ", other_names, "node2", "node3 leads to 10.77.0.3 there", "/etc/hosts", "warn", 0),
+    Fault("variables differ", env_drift, "node2", "has NCCL_ALGO=Ring", "on all hosts", "warn", 0),
+    Fault("names differ", other_names, "node2", "node3 resolves to 10.77.0.3", "/etc/hosts", "warn", 0),
     Fault(
         "requirement missing",
         lacking_requirements,
         "node2",
-        r"asks for: torchvision>=0.30 \(not installed\)$",
+        r"not satisfied: torchvision>=0.30 \(not installed\)$",
         "pip install -r",
         "warn",
         0,
     ),
-    Fault("stale lock", stale_lock, "node2", "fused_adam/lock is left of a build", "rm /run", "warn", 0),
+    Fault("stale lock", stale_lock, "node2", "fused_adam/lock is the lock of a build", "rm /run", "warn", 0),
     Fault(
         "no TMPDIR",
         lambda p: p.sshd("node2", {"SetEnv": "TMPDIR=/run/none/here"}, {"SetEnv": "PLANTED=no"}),
@@ -512,7 +522,7 @@ FAULTS = (
     ),
     Fault("old trees", many_trees, "node2", "holds 101 trees", "orch sync --prune", "warn", 0),
     Fault("no login between hosts", one_way_login, "node2", "to and from node1, node3: .*denied", "ssh-copy-id"),
-    Fault("sick GPUs", sick_gpus, "node2", "Xid 79 since the last start: GPU has fallen off the bus", "reboot"),
+    Fault("sick GPUs", sick_gpus, "node2", "Xid 79 since the last boot: GPU has fallen off the bus", "reboot"),
     Fault(
         "GPUs missing", lambda p: p.per_host.update(node2={"gpus": 4}), "node2", "0 of the 4 GPUs", "nvidia-smi -L"
     ),

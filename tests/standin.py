@@ -1,4 +1,4 @@
-"""A stand-in for an environment with torch: what doctor reads of it, without the seconds that torch takes."""
+"""A stand-in for an environment with torch: what doctor reads of it, without torch's seconds of import."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PYTHON = f"{NODE_HOME}/standin/python"
 
 
 def install(host: NodeHost) -> Path:
-    """Put it on a host at ``PYTHON``; the folder, which a test may spoil."""
+    """Install the stand-in on a host at ``PYTHON`` and return its folder, which a test may spoil."""
     folder = host.home / "standin"
     (folder / "torch").mkdir(parents=True)
     (folder / "torch" / "__init__.py").write_text(TORCH)

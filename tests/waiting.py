@@ -1,4 +1,4 @@
-"""Waiting for what a test waits for, and for nothing else."""
+"""Wait for a condition or for a process's output, no longer than needed."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 
 def until(condition: Callable[[], Any], seconds: float) -> Any:
-    """What a condition gives as soon as it gives anything."""
+    """Return the condition's first true value. Raises AssertionError after ``seconds``."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := condition():
             return found
         time.sleep(0.05)
-    raise AssertionError(f"not within {seconds} s")
+    raise AssertionError(f"the condition did not become true within {seconds} s")
 
 
 def heard(process: subprocess.Popen[str], text: str) -> str:
-    """What a process prints up to and including the line that holds ``text``."""
+    """Return a process's output up to and including the line that holds ``text``."""
     assert process.stdout
     lines = []
     for line in process.stdout:
@@ -30,7 +30,7 @@ def heard(process: subprocess.Popen[str], text: str) -> str:
 
 
 def rest(process: subprocess.Popen[str]) -> str:
-    """What it prints to its end. Not communicate(), which would miss what ``heard`` has read ahead."""
+    """Return the rest of a process's output. ``communicate()`` would miss what ``heard`` has read ahead."""
     assert process.stdout
     printed = process.stdout.read()
     process.wait(60)

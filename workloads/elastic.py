@@ -1,4 +1,4 @@
-"""Training that survives the loss of a host: the others notice it, meet again, and resume from the newest snapshot.
+"""Training that survives the loss of a host: the others meet again and resume from the newest snapshot.
 
     orch run elastic --nnodes 2:3
     export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1   # or restarted ranks find the addresses of the ranks before them

@@ -261,7 +261,7 @@ class Training:
         self.scaler.update()
 
     def gathering_only(self, wanted: bool) -> Any:
-        """Return a context in which, if ``wanted``, gradients add up on this rank without an exchange between ranks.
+        """Return a context in which, if ``wanted``, gradients add up on this rank without an exchange.
 
         Only the backward pass of the last piece has to exchange them; each exchange saved is one all-reduce.
         """

@@ -7,7 +7,7 @@ from orchestrator.core.run.policy import grace_of
 from orchestrator.errors import HostErrors
 from orchestrator.operations.cluster import open_cluster
 from orchestrator.operations.stopping import HostStopped, stop_on_all
-from orchestrator.remote.connect.fanout import failures
+from orchestrator.remote.fanout import failures
 from orchestrator.ui.display import Display
 
 

@@ -25,17 +25,17 @@ def sync(target: Target, options: SyncOptions, display: Display) -> int:
     root = (options.project or project_of(Path.cwd())).resolve()
     with open_cluster(target, interpreters=True) as opened:
         with display.stage(f"connecting to {len(opened.hosts)} hosts"):
-            snapshot, nodes = connected_with(opened, root)
+            tree, nodes = connected_with(opened, root)
         if options.prune:
             return prune(opened, nodes, options, display)
         if options.check or options.dry_run:
-            found = compare(opened, nodes, snapshot, options, target.hosts_file.parent, display)
+            found = compare(opened, nodes, tree, options, target.hosts_file.parent, display)
             return SyncError.exit_code if options.check and any(found.values()) else 0
         data = wanted_data(opened, target.hosts_file.parent, options)
-        deliver(opened, nodes, snapshot, display)
+        deliver(opened, nodes, tree, display)
         ensure(opened, nodes, display, offline=options.offline)
         for source in data:
             send_data(opened, nodes, source, options.rate, display)
         if options.watch:
-            push_on_save(opened, nodes, snapshot, display)
+            push_on_save(opened, nodes, tree, display)
     return 0

@@ -1,1 +1,1 @@
-"""The pure core: values in, values out. No sockets, subprocesses, clock, environment or printing."""
+"""Pure decisions: values in, values out. No sockets, subprocesses, clock, environment variables or printing."""

@@ -1,7 +1,7 @@
 """Carries out the actions of a run's state machine, and passes their outcomes back to it as inputs.
 
 One loop, in the thread that calls ``run()``, owns the state, the record and the display. Each blocking call has a
-thread of its own, which reports to the loop through the inbox; ``docs/architecture.md`` has a table of the threads.
+thread of its own, which reports to the loop through the inbox; see the table in ``docs/architecture.md``.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from orchestrator.protocol.run import SupervisorGone
 
 # Pieces of output held for a slow reader. Beyond that the SSH window fills, and then the node's follower waits.
 QUEUE_PIECES = 64
+# Interval of the pings that show nodes that the control machine is there, in seconds.
 PING_INTERVAL = 4.0
 
 
 class NodeClient(Protocol):
-    """One node's part in one attempt; ``remote.node_client.SshNodeClient`` implements it. Every method may block."""
+    """One node's part in one attempt, as in ``remote.node_client.SshNodeClient``. Every method may block."""
 
     name: str
 
@@ -246,7 +247,7 @@ class Engine:
             try:
                 work()
             except BaseException as error:
-                # The loop would wait for ever for a thread that ended by a bug.
+                # A bug. Without an answer the loop would wait for ever.
                 self._inbox.put(error)
 
         threading.Thread(target=guarded, daemon=True, name=name).start()

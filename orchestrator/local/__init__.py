@@ -1,1 +1,1 @@
-"""What orch does on the control machine itself: the folder of a run, wheels, data sets."""
+"""Files of the control machine: run folders, hosts files, wheels and data sets."""

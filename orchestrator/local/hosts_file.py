@@ -14,7 +14,7 @@ from orchestrator.local.wheels import read_environment
 
 
 def read_inventory(path: Path) -> Inventory:
-    """Parse a hosts file; raises UsageError if it cannot be read, InventoryError if it is wrong."""
+    """Parse a hosts file. Raises UsageError if it cannot be read, InventoryError if it is invalid."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -25,7 +25,7 @@ def read_inventory(path: Path) -> Inventory:
 
 
 def environments_of(hosts: Sequence[Host], beside: Path) -> dict[str, Environment]:
-    """The environments that hosts ask for, of files relative to the hosts file; raises UsageError."""
+    """Return hosts' environments by host name, from files relative to ``beside``. Raises UsageError."""
     known: dict[tuple[str, str | None], Environment] = {}
     found = {}
     for host in hosts:
@@ -38,7 +38,7 @@ def environments_of(hosts: Sequence[Host], beside: Path) -> dict[str, Environmen
 
 
 def in_their_environments(hosts: Sequence[Host], known: Mapping[str, Environment]) -> tuple[Host, ...]:
-    """The hosts with the interpreters of the environments that orch builds for them."""
+    """Return the hosts with the interpreters of the environments that orch builds for them."""
     return tuple(
         replace(host, python=known[host.name].interpreter(host.workdir)) if host.name in known else host
         for host in hosts

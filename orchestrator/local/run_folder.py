@@ -1,7 +1,7 @@
 """A run's folder on the control machine: ``runs/<run_id>/``.
 
-``plan.json``, ``events.jsonl``, ``logs/<node>/rank<N>.<stream>.log`` with the bytes as they were printed (those
-of a later attempt in ``logs/<node>/attempt<K>/``), and ``<node>/`` with what the run wrote there. The folder has
+It holds ``plan.json``, ``events.jsonl``, ``logs/<node>/rank<N>.<stream>.log`` with the bytes as they were printed
+(those of a later attempt in ``logs/<node>/attempt<K>/``), and ``<node>/`` with the node's outputs. The folder has
 one writer at a time; ``.writer`` is its lock.
 """
 
@@ -26,15 +26,15 @@ from orchestrator.protocol.shapes import Misshapen
 
 TAIL_BYTES = 64 * 1024
 LONGEST_LINE = 500
-# How many logs are open at a time: a process may have 256 files on some machines, and hosts need theirs.
+# Most logs open at a time: some machines allow a process 256 open files, and connections need some of them.
 MOST_OPEN = 64
 
 
 class RunFolder:
-    """Where one run is recorded while it goes on; ``attempt`` is the one whose logs are being written.
+    """The record of one run; ``attempt`` is the one whose logs are being written.
 
-    ``writing`` is false while another process records the run: then nothing is written. What cannot be written for
-    lack of room raises CannotRecord.
+    ``writing`` is false while another process records the run: then nothing is written. A write that fails, as on
+    a full disk, raises CannotRecord.
     """
 
     def __init__(self, path: Path, events: list[Event]) -> None:
@@ -48,28 +48,28 @@ class RunFolder:
         except BlockingIOError:
             self.writing = False
         except OSError:
-            # A disk without locks.
+            # The file system does not support locks.
             self.writing = True
         self._events_file = (path / "events.jsonl").open("a") if self.writing else None
         self._logs: OrderedDict[str, IO[bytes]] = OrderedDict()
 
     @classmethod
     def create(cls, base: Path, plan: LaunchPlan) -> RunFolder:
-        """Make ``base/<run_id>`` and write the plan there; raises UsageError if it cannot be written."""
+        """Make ``base/<run_id>`` and write the plan there. Raises UsageError if the folder cannot be written."""
         folder = cls.open(base, plan.run_id)
         folder.keep_plan(plan)
         return folder
 
     @classmethod
     def open(cls, base: Path, run_id: str) -> RunFolder:
-        """The folder of a run, with what an earlier control process recorded there, or a new one.
+        """Open a run's folder with what an earlier control process recorded there, or make a new one.
 
-        Raises UsageError if it cannot be written or read.
+        Raises UsageError if the folder cannot be written or read.
         """
         path = base / run_id
         try:
             path.mkdir(parents=True, exist_ok=True)
-            # Recorded runs are not code: git, and orch's own sync, are to pass them by.
+            # Recorded runs are not code: git and orch's own sync must ignore them.
             ignore = base / ".gitignore"
             if not ignore.exists():
                 ignore.write_text("*\n")
@@ -79,7 +79,7 @@ class RunFolder:
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror}", remedy="pass another --runs-dir") from None
         except (ValueError, KeyError) as error:
-            raise UsageError(f"{path / 'events.jsonl'} is damaged: {error}", remedy="move it away") from None
+            raise UsageError(f"{path / 'events.jsonl'} is damaged: {error}", remedy="move the file away") from None
 
     def keep_plan(self, plan: LaunchPlan) -> None:
         """Write an attempt's plan: ``plan.json``, ``plan.attempt2.json``."""
@@ -87,7 +87,7 @@ class RunFolder:
         (self.path / name).write_text(as_json(plan))
 
     def begin(self, nodes: list[str], attempt: int, min_nodes: int | None = None) -> None:
-        """An attempt starts on these nodes, of which an elastic one needs ``min_nodes``."""
+        """Record that an attempt starts on these nodes; an elastic one needs ``min_nodes`` of them."""
         self.record(
             Planned(
                 time=time.time(),
@@ -99,7 +99,7 @@ class RunFolder:
         )
 
     def record(self, event: Event) -> None:
-        """Keep an event."""
+        """Record an event."""
         self.events.append(event)
         if self._events_file is not None:
             with self._recording():
@@ -108,11 +108,11 @@ class RunFolder:
         if isinstance(event, Planned):
             self.attempt = event.attempt
         if isinstance(event, WorkerFound):
-            # A rank that prints nothing has a log too, an empty one.
+            # A rank that prints nothing gets an empty log.
             self.log(_of_worker(event, "stdout"))
 
     def log(self, output: Output) -> None:
-        """Append a piece of output to its log. Where the node had to leave some out, a line says so."""
+        """Append a piece of output to its log. A line marks where the node left output out, and how much."""
         if not self.writing:
             return
         data = output.data
@@ -152,7 +152,7 @@ class RunFolder:
             ) from None
 
     def offsets(self) -> dict[str, dict[str, int]]:
-        """What of the newest attempt is here already, by node: see ``remote.node_client.SshNodeClient``."""
+        """Return how much of the newest attempt is recorded, by node: see ``remote.node_client.SshNodeClient``."""
         found: dict[str, dict[str, int]] = {}
         for event in self.events:
             if isinstance(event, Planned):
@@ -167,7 +167,7 @@ class RunFolder:
         for node, mine in found.items():
             mine["torchrun"] = self._size(Output(node, None, None, "torchrun", b""))
         for cut in self._cuts():
-            # A log here differs from the node's where some of that was left out.
+            # The node's log has the bytes that were left out here, and not the line that says so.
             output = Output(cut.node or "?", cut.rank, cut.local_rank, cut.stream, b"", cut.restart)
             known = found.get(output.node, {})
             if output.name in known:
@@ -175,16 +175,16 @@ class RunFolder:
         return found
 
     def _cuts(self) -> list[LogCut]:
-        """What is not kept of the newest attempt's logs."""
+        """Return the cuts in the newest attempt's logs."""
         begun = max((n for n, event in enumerate(self.events) if isinstance(event, Planned)), default=0)
         return [event for event in self.events[begun:] if isinstance(event, LogCut)]
 
     def node_folder(self, node: str) -> Path:
-        """Where a node's outputs go."""
+        """Return the folder for a node's outputs."""
         return self.path / node
 
     def tails(self) -> Iterator[tuple[str, int | None, str]]:
-        """``(node, rank, text)``: the end of each log of this attempt; the rank is None for torchrun's words."""
+        """Yield ``(node, rank, text)`` for the end of each log of this attempt; rank is None for torchrun's."""
         for node in self.result().nodes:
             folder = self.path / "logs" / self._log_folder(node)
             for file in sorted(folder.glob("*.log")):
@@ -193,12 +193,12 @@ class RunFolder:
                 yield node, rank, _tail(file)
 
     def last_lines(self, node: str, rank: int | None, lines: int) -> list[str]:
-        """The last lines of a rank's stderr, or of its stdout if that is empty; of torchrun's for None."""
+        """Return the last lines of a rank's stderr, or of its stdout if that is empty; None means torchrun."""
         folder = self.path / "logs" / self._log_folder(node)
         files = [folder / "torchrun.log"]
         if rank is not None:
             found = [folder.glob(f"rank{rank}.*{stream}.log") for stream in ("stderr", "stdout")]
-            # The newest start of an elastic run's rank first.
+            # An elastic run's rank has a log for each start; the newest comes first.
             files = [each for paths in found for each in sorted(paths, key=lambda path: -path.stat().st_mtime_ns)]
         for file in files:
             text = _tail(file).rstrip()
@@ -207,11 +207,11 @@ class RunFolder:
         return []
 
     def result(self) -> RunResult:
-        """What the events so far amount to."""
+        """Return the result that the events so far add up to."""
         return fold(self.events)
 
     def close(self) -> None:
-        """Close all files."""
+        """Close all files and release the lock."""
         if self._events_file is not None:
             self._events_file.close()
         self._lock.close()
@@ -239,9 +239,9 @@ def _of_worker(event: WorkerFound, stream: str) -> Output:
 
 
 def read_events(path: Path, *, mend: bool = True) -> list[Event]:
-    """The events recorded in a run's folder; lines that a power cut damaged are passed over.
+    """Return the events recorded in a run's folder, skipping lines that a power cut damaged.
 
-    ``mend``: half a line at the end is taken away.
+    ``mend``: remove half a line at the end from the file.
     """
     file = path / "events.jsonl"
     if not file.exists():
@@ -249,7 +249,7 @@ def read_events(path: Path, *, mend: bool = True) -> list[Event]:
     text = file.read_text(errors="replace")
     whole = text[: text.rfind("\n") + 1]
     if whole != text and mend:
-        # A killed orch left half a line; what is recorded next must not be joined to it.
+        # A killed orch left half a line; the next event must not be joined to it.
         file.write_text(whole)
     found = []
     for line in whole.splitlines():

@@ -1,4 +1,4 @@
-"""What pip and uv do on this machine for nodes: lock files read, and wheels fetched for those without internet."""
+"""Use of pip and uv on the control machine: reads lock files and downloads wheels for nodes without internet."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from orchestrator.core.launch.environment import Environment, flattened, of_pypr
 from orchestrator.errors import SyncError, UsageError
 
 LAST_WORDS = 12
-# What the names of files with packages end with.
+# Suffixes of the files that list packages.
 KINDS = (".txt", ".in", ".toml")
 
 
 def read_environment(file: Path, python: str | None) -> Environment:
-    """The environment that a requirements.txt, a pyproject.toml or a uv.lock describes; raises UsageError."""
+    """Return the environment described by a requirements.txt, pyproject.toml or uv.lock. Raises UsageError."""
     if file.name == "uv.lock":
         return Environment(file.name, flattened(str(file), lambda _: exported(file)), python)
     text = _text(file)
@@ -30,21 +30,21 @@ def read_environment(file: Path, python: str | None) -> Environment:
 
 
 def exported(lock: Path) -> str:
-    """A uv.lock as a requirements file with hashes; raises UsageError if uv is missing or refuses."""
+    """Return a uv.lock as a requirements file with hashes. Raises UsageError if uv is missing or fails."""
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if uv is None:
-        raise UsageError(f"{lock} is read with uv, which is not here", remedy="python -m pip install uv")
+        raise UsageError(f"reading {lock} needs uv, which is not installed", remedy="python -m pip install uv")
     words = ["export", "--frozen", "--no-emit-project", "--no-header", "--format", "requirements-txt"]
     done = subprocess.run([uv, *words], cwd=lock.parent, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise UsageError(f"uv cannot read {lock}: {_last_words(done.stderr)}", remedy="uv lock")
+        raise UsageError(f"uv cannot read {lock}: {_last_words(done.stderr)}", remedy="create it again: uv lock")
     return done.stdout
 
 
 def fetch(environment: Environment, nodes: tuple[str, str, str], cache: Path) -> Path:
-    """A folder with the wheels of an environment, and of pip, for nodes of one kind; fetched once.
+    """Return a folder with the wheels of an environment, and of pip, for nodes of one kind; download them once.
 
-    ``nodes``: the version of their Python as ``3.11.2``, machine and C library. Raises SyncError with pip's words.
+    ``nodes``: their Python version, as ``3.11.2``, machine and C library. Raises SyncError with pip's last lines.
     """
     version, machine, libc = nodes
     kind = json.dumps([environment.requirements, version, machine, libc]).encode("utf-8")
@@ -68,21 +68,21 @@ def fetch(environment: Environment, nodes: tuple[str, str, str], cache: Path) ->
                 raise SyncError(
                     f"the wheels of {environment.source} for Python {short} on {machine} cannot be fetched here: "
                     + _last_words(done.stderr),
-                    remedy="leave out what has no such wheel, or build one yourself and name it in python:",
+                    remedy="leave out packages that have no such wheel, or name a ready environment in python:",
                 )
         wheels.rename(folder)
     return folder
 
 
 def _text(file: Path) -> str:
-    """The text of a file that is to be sent to the nodes; links are judged by what they lead to.
+    """Return the text of a file that will be sent to the nodes; a link counts as the file that it leads to.
 
-    The hosts file that names it came with a repository, and so may one that names keys.
+    The hosts file may come from a stranger's repository and name a private key, so other files are refused.
     """
     if file.resolve().suffix not in KINDS:
         raise UsageError(
             f"env: {file}: expected a requirements file ({', '.join(KINDS[:2])}), a pyproject.toml or a uv.lock",
-            remedy="its lines are sent to every host; rename it if it is one",
+            remedy="rename it if it is one; its lines are sent to every host",
         )
     try:
         return file.read_text(encoding="utf-8")
@@ -93,4 +93,4 @@ def _text(file: Path) -> str:
 
 def _last_words(text: str) -> str:
     lines = [line for line in text.strip().splitlines() if line.strip() and not line.startswith("WARNING")]
-    return "\n".join(lines[-LAST_WORDS:]) or "it said nothing"
+    return "\n".join(lines[-LAST_WORDS:]) or "it printed nothing"

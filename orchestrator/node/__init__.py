@@ -1,1 +1,1 @@
-"""What runs on the nodes: standard library only, Python >= 3.7, imports nothing else of the project."""
+"""The node program: standard library only, Python >= 3.7; imports nothing of the project but ``protocol``."""

@@ -1,4 +1,4 @@
-"""Entry of the node program: ``python3 node-<hash>.pyz VERB``, a JSON request on stdin, frames on stdout."""
+"""Entry point of the node program: ``python3 node-<hash>.pyz VERB``, request on stdin, answers on stdout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from ..protocol.refusal import Refusal, Refused
 from ..protocol.shapes import Misshapen
 from .host import processes
 
-# Each verb's module, what answers it there, and its request; imported only when called, to start soon.
+# For each verb: its module, the function that answers it, and the module and class of its request. A module is
+# imported only when its verb is called, which keeps the start fast.
 VERBS = {
     "facts": ("probe.facts", "answer", "facts", "AskFacts"),
     "store": ("store.trees", "answer", "transfer", "Store"),
@@ -31,10 +32,10 @@ VERBS = {
 
 
 def main() -> int:
-    """Read the request, answer with frames; a failure is a ``Refusal``."""
-    # Whatever is kept here is this user's alone; what ranks and users' data may be is the user's own choice.
+    """Read the request and answer it; send a ``Refusal`` if that fails. Return the exit code, 0."""
+    # orch's own files are private to this user; ranks and the user's data get the user's own umask.
     processes.login_umask = os.umask(0o077)
-    # Frames own the real stdout; anything that prints by accident goes to stderr instead.
+    # Only frames go to the real stdout; anything printed by accident goes to stderr.
     out = os.dup(1)
     os.dup2(2, 1)
     frame = frames.read_frame(0)
@@ -54,13 +55,13 @@ def main() -> int:
         except OSError as error:
             frames.send(out, Refusal(error=str(error), kind="os"))
     except BrokenPipeError:
-        # The control machine has gone; there is nobody left to tell.
+        # The control machine has gone, so no error can be reported.
         return 0
     return 0
 
 
 def obey(verb: str, request: dict[str, object], out: int) -> None:
-    """Do it; raises Refused, Misshapen, OSError."""
+    """Carry out a verb; raises Refused, Misshapen or OSError."""
     if not sys.platform.startswith("linux"):
         raise Refused("runs %s, and orch's nodes need Linux" % os.uname().sysname, "platform")
     module, function, messages, name = VERBS[verb]
@@ -68,7 +69,7 @@ def obey(verb: str, request: dict[str, object], out: int) -> None:
     answer = getattr(importlib.import_module("." + module, __package__), function)
     asked = kind.from_wire(request, verb)
     if verb == "facts":
-        # Nodes that dial this one know it by the nonce of its call.
+        # Nodes that dial this one recognise it by the nonce of this call.
         answer(asked, out, str(request["nonce"]))
     else:
         answer(asked, out)

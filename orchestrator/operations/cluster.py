@@ -13,7 +13,7 @@ from orchestrator.core.inventory.target import Target
 from orchestrator.core.launch.environment import Environment
 from orchestrator.errors import HostErrors, OrchError
 from orchestrator.local.hosts_file import environments_of, in_their_environments, read_inventory
-from orchestrator.remote.connect.fanout import failures, on_all
+from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
 from orchestrator.remote.ssh.connection import Connection, connections
 from orchestrator.sandbox.cluster import Sandbox, sandbox_folder

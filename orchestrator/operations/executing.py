@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from orchestrator.errors import OrchError
 from orchestrator.operations.cluster import OpenCluster
-from orchestrator.remote.connect.fanout import on_all
-from orchestrator.remote.connect.login import command_line
+from orchestrator.remote.fanout import on_all
+from orchestrator.remote.login import command_line
 from orchestrator.remote.ssh.connection import Connection
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from orchestrator.core.checks.findings import EndLeftovers, Finding, MakeFolder, SetKey
-from orchestrator.core.inventory.edit import set_host_key
+from orchestrator.core.inventory.edit import set_host_value
 from orchestrator.core.inventory.hosts import Host
 from orchestrator.core.inventory.target import Settings
 from orchestrator.errors import AuthenticationFailed, HostKeyUnknown, OrchError, PreflightError, UsageError
 from orchestrator.operations.cluster import OpenCluster
-from orchestrator.remote.connect.keys import install_key
+from orchestrator.remote.keys import install_key
 from orchestrator.remote.node import Node
 from orchestrator.remote.ssh.connection import Connection, connections
 from orchestrator.ui.display import Display
@@ -117,7 +117,7 @@ def edited(hosts_file: Path, name: str, key: str, value: str) -> str:
         text = hosts_file.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{hosts_file} cannot be read: {error}") from None
-    return set_host_key(text, name, key, value)
+    return set_host_value(text, name, key, value)
 
 
 def rewrite(hosts_file: Path, name: str, key: str, value: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from orchestrator.errors import OrchError, PreflightError
 from orchestrator.operations.cluster import OpenCluster
-from orchestrator.remote.connect.fanout import on_all
+from orchestrator.remote.fanout import on_all
 from orchestrator.remote.node import Node
 from orchestrator.remote.ssh.connection import Connection
 

@@ -17,7 +17,7 @@ from orchestrator.errors import OrchError, PreflightError
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.operations.run.source import project_name, project_of
 from orchestrator.protocol.facts import AskFacts
-from orchestrator.remote.connect.ping import ping
+from orchestrator.remote.ping import ping
 from orchestrator.remote.probing import FactsCall, Mesh, ask_facts, hang_up
 from orchestrator.ui.display import Display
 

@@ -1,6 +1,8 @@
-"""What happens in a run, one class a kind; ``events.jsonl`` holds them, here and on nodes.
+"""Events of a run, one class for each kind; ``events.jsonl`` holds them, on the control machine and on nodes.
 
-A line is a JSON object with ``event`` (the kind), ``time``, ``node`` and the fields of the kind.
+A line is a JSON object with ``event`` (the kind), ``time``, ``node`` and the fields of the kind. The supervisor
+records the kinds of ``OF_NODES`` in the node's journal, and ``follow`` sends them in ``Journaled`` messages; the
+control side records those and all other kinds. Events are not answered.
 """
 
 from __future__ import annotations
@@ -29,30 +31,38 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import ClassVar
 
-# A rank's traceback may be long.
+# An exception with its traceback, which may be long.
 MESSAGE = maybe(text(1 << 18))
-# Why orch did something; it may quote what a server or a node said.
+# The reason for an action of orch; it may quote a server or a node.
 REASON = text(1 << 16)
 NAMES = many(NAME, 10_000)
-# The longest line of a journal, in bytes: one that lists a hundred thousand files.
+# Longest line of a journal, in bytes; such a line can list a hundred thousand files.
 MOST_LINE = 1 << 24
 
 
 class Event(Message):
-    """Something that happened. ``time``: seconds since the epoch, by the clock of whoever saw it; ``node``:
-    where."""
+    """Base class of events.
+
+    ``time``: when the event was recorded, in seconds since the epoch. A node's journal has the node's clock; the
+    control side converts the times that it receives to its own clock.
+    ``node``: the node that the event is about; None for the whole run, and in a node's own journal.
+    """
 
     KIND: ClassVar[str] = ""
     time: float = of(TIME)
     node: str | None = of(maybe(NAME), default=None)
 
     def to_wire(self) -> dict[str, object]:
-        """The JSON object of the event, with its kind."""
+        """Return the JSON object of the event, including its kind."""
         return {"event": self.KIND, **super().to_wire()}
 
 
 class TorchrunStarted(Event):
-    """The supervisor has started torchrun. ``version``: of the protocol that the node's journal is written in."""
+    """The supervisor has started torchrun.
+
+    ``pid``: process id of torchrun.
+    ``version``: protocol version of the node's journal; 0 for journals that predate version numbers.
+    """
 
     KIND: ClassVar[str] = "torchrun_started"
     pid: int = of(PID)
@@ -60,7 +70,14 @@ class TorchrunStarted(Event):
 
 
 class WorkerFound(Event):
-    """torchrun has started a worker. ``logs``: its folder, below the attempt's; ``restart`` counts its starts."""
+    """The supervisor has found a worker that torchrun started.
+
+    ``rank``: None if the worker ended before it was seen and torchrun assigns the ranks.
+    ``local_rank``: rank on this node.
+    ``pid``: process id; None if the worker ended before it was seen.
+    ``logs``: folder of the worker's output, relative to the attempt's folder.
+    ``restart``: how often torchrun had started this local rank before; 0 for its first start.
+    """
 
     KIND: ClassVar[str] = "worker"
     rank: int | None = of(maybe(RANK))
@@ -71,7 +88,15 @@ class WorkerFound(Event):
 
 
 class RankFailed(Event):
-    """A worker ended badly. ``message``: its exception, if it left one; ``full_disks``: folders without room."""
+    """The first worker of a node that failed, once for each start of the ranks.
+
+    ``rank``: None if it is not known. ``local_rank``: rank on this node. ``pid``: process id.
+    ``exit_code``: None if a signal ended the worker. ``signal``: its number; None if the worker exited.
+    ``failed_at``: the time that torchrun's summary gives, in seconds since the epoch by the node's clock; None if
+    the failure was read from torchrun's log, which gives no time.
+    ``message``: the exception that the worker recorded; None if it recorded none.
+    ``full_disks``: those of the attempt's folder and the working folder whose disk is full.
+    """
 
     KIND: ClassVar[str] = "rank_failed"
     rank: int | None = of(maybe(RANK))
@@ -85,7 +110,11 @@ class RankFailed(Event):
 
 
 class Stopping(Event):
-    """The supervisor ends the run: asked by ``by``, within ``grace`` seconds."""
+    """The supervisor has begun to end the run.
+
+    ``by``: ``stop`` for a request, ``SIGTERM``, or the reason of the dead man's switch.
+    ``grace``: how long processes may take to end before they are killed, in seconds.
+    """
 
     KIND: ClassVar[str] = "stopping"
     by: str = of(text())
@@ -93,14 +122,21 @@ class Stopping(Event):
 
 
 class FailedToStart(Event):
-    """torchrun could not be started."""
+    """torchrun could not be started. ``error``: the reason that the operating system gave."""
 
     KIND: ClassVar[str] = "failed_to_start"
     error: str = of(text())
 
 
 class Finished(Event):
-    """No process of the attempt is left. ``killed``: how many had to be; ``alive``: what could not be ended."""
+    """The attempt has ended on this node; its supervisor exits.
+
+    ``exit_code``: torchrun's; None if a signal ended it. ``signal``: its number; None if torchrun exited.
+    ``stopped``: whether a stop ended the attempt.
+    ``killed``: how many processes that torchrun left behind had to be killed.
+    ``oom_kills``: how many processes the machine killed for lack of memory during the attempt.
+    ``alive``: descriptions of the processes that could not be ended.
+    """
 
     KIND: ClassVar[str] = "finished"
     exit_code: int | None = of(EXIT_CODE)
@@ -112,7 +148,12 @@ class Finished(Event):
 
 
 class Planned(Event):
-    """An attempt begins on these nodes, in node_rank order; an elastic one goes on with ``min_nodes`` of them."""
+    """An attempt begins.
+
+    ``nodes``: its nodes, in node_rank order. ``attempt``: its number, from 1.
+    ``min_nodes``: how many nodes an elastic run needs; None if the run is not elastic.
+    ``version``: protocol version of the record; 0 for records that predate version numbers.
+    """
 
     KIND: ClassVar[str] = "planned"
     nodes: tuple[str, ...] = of(NAMES)
@@ -122,7 +163,11 @@ class Planned(Event):
 
 
 class StopRequested(Event):
-    """The control side ends the run."""
+    """The control side has begun to stop the run on all nodes.
+
+    ``reason``: why. ``grace``: how long processes may take to end, in seconds. ``by_user``: whether the user asked
+    for the stop.
+    """
 
     KIND: ClassVar[str] = "stop_requested"
     reason: str = of(REASON)
@@ -131,14 +176,14 @@ class StopRequested(Event):
 
 
 class StopFailed(Event):
-    """A node could not be told to stop."""
+    """The node could not be asked to stop. ``reason``: why."""
 
     KIND: ClassVar[str] = "stop_failed"
     reason: str = of(REASON)
 
 
 class Reconnecting(Event):
-    """A connection broke; a new one is being made."""
+    """The connection to the node was lost, and a new one is being made. ``reason``: how it was lost."""
 
     KIND: ClassVar[str] = "reconnecting"
     reason: str = of(REASON)
@@ -151,34 +196,41 @@ class Reconnected(Event):
 
 
 class NodeLost(Event):
-    """The node has been given up."""
+    """The node was given up. ``reason``: why."""
 
     KIND: ClassVar[str] = "node_lost"
     reason: str = of(REASON)
 
 
 class Orphaned(Event):
-    """The node's supervisor is gone and recorded no end."""
+    """The node's supervisor is gone and recorded no end.
+
+    ``rebooted``: whether the node was rebooted since the attempt began; then no process of the run is left there.
+    """
 
     KIND: ClassVar[str] = "orphaned"
     rebooted: bool = of(flag, default=False)
 
 
 class Swept(Event):
-    """Processes that an orphaned attempt left over were ended."""
+    """The control side ended what an orphaned attempt left. ``processes``: how many processes that were."""
 
     KIND: ClassVar[str] = "swept"
     processes: int = of(whole())
 
 
 class Fenced(Event):
-    """A lost node answers again; what it still ran was ended."""
+    """A lost node answered again, and the processes of the run that were left there were ended."""
 
     KIND: ClassVar[str] = "fenced"
 
 
 class Evidence(Event):
-    """A line of a log (torchrun's for a rank of None) that a failure signature matches."""
+    """A line of the node's logs matches a failure signature.
+
+    ``rank``: the rank whose log holds the line; None for torchrun's log.
+    ``signature``: name of the signature. ``line``: the text of the line.
+    """
 
     KIND: ClassVar[str] = "evidence"
     rank: int | None = of(maybe(RANK))
@@ -187,7 +239,14 @@ class Evidence(Event):
 
 
 class Diagnosed(Event):
-    """What the failure amounts to."""
+    """The diagnosis of a failed run; ``node`` is the node to blame.
+
+    ``signature``: name of the failure signature, or of how the process ended.
+    ``rank``: the rank to blame; None if the node or torchrun is.
+    ``what``, ``cause``, ``remedy``: what happened, why, and what to do about it, for the user.
+    ``evidence``: the log lines behind the diagnosis.
+    ``show_log``: whether the last lines of that rank's log say more.
+    """
 
     KIND: ClassVar[str] = "diagnosed"
     signature: str = of(text())
@@ -200,8 +259,12 @@ class Diagnosed(Event):
 
 
 class Collected(Event):
-    """Outputs of the node were fetched. ``left``: what stayed there; ``lacking``: the newest snapshot, if it
-    did."""
+    """Outputs of the node were fetched.
+
+    ``files``: how many of the chosen files are on the control machine now. ``bytes``: how many bytes were fetched.
+    ``left``: the files that stayed on the node, each with the reason.
+    ``lacking``: the entry of ``left`` for the newest snapshot; None if that was fetched or there is none.
+    """
 
     KIND: ClassVar[str] = "collected"
     files: int = of(whole())
@@ -211,14 +274,17 @@ class Collected(Event):
 
 
 class CollectFailed(Event):
-    """Outputs of the node could not be fetched."""
+    """Outputs of the node could not be fetched. ``reason``: why."""
 
     KIND: ClassVar[str] = "collect_failed"
     reason: str = of(REASON)
 
 
 class Carried(Event):
-    """The node gets files that others wrote, before the next attempt."""
+    """The node receives files that other nodes wrote, before the next attempt.
+
+    ``files``: their paths in the working folder. ``sources``: the nodes that wrote them.
+    """
 
     KIND: ClassVar[str] = "carried"
     files: tuple[str, ...] = of(many(PATH, 10_000_000))
@@ -226,7 +292,10 @@ class Carried(Event):
 
 
 class NotCarried(Event):
-    """The node starts without a snapshot that another wrote."""
+    """The node starts without the newest snapshot of another node, which was not collected.
+
+    ``path``: the snapshot, with the reason. ``source``: the node that wrote it.
+    """
 
     KIND: ClassVar[str] = "not_carried"
     path: str = of(text(1 << 14))
@@ -234,21 +303,25 @@ class NotCarried(Event):
 
 
 class Detached(Event):
-    """The control process leaves; the run goes on."""
+    """The control process leaves the run, which goes on."""
 
     KIND: ClassVar[str] = "detached"
 
 
 class Attached(Event):
-    """A control process takes the run up, on these nodes."""
+    """A control process takes up the run. ``nodes``: the nodes that it reaches, in node_rank order."""
 
     KIND: ClassVar[str] = "attached"
     nodes: tuple[str, ...] = of(NAMES, default=())
 
 
 class LogCut(Event):
-    """A log here differs from the node's: ``skipped`` bytes are not kept, and a line of ``added`` bytes says
-    so."""
+    """A log on the control machine differs from the node's: a line replaces bytes that the node did not keep.
+
+    ``rank`` and ``local_rank``: of the worker; None for torchrun's log, ``rank`` also where the rank is not known.
+    ``stream``: ``stdout``, ``stderr`` or ``torchrun``. ``restart``: as in ``WorkerFound``.
+    ``skipped``: how many bytes of the node's log are missing. ``added``: length of the line in bytes.
+    """
 
     KIND: ClassVar[str] = "log_cut"
     rank: int | None = of(maybe(RANK))
@@ -260,13 +333,13 @@ class LogCut(Event):
 
 
 class RunFinished(Event):
-    """The run is over, with the exit code of the command."""
+    """The run is over. ``exit_code``: the exit code of the orch command."""
 
     KIND: ClassVar[str] = "run_finished"
     exit_code: int = of(whole(-1024, 1024))
 
 
-# What a node's own journal holds; only the control machine makes the rest.
+# The kinds that a node's journal may hold; only the control side creates the others.
 OF_NODES: dict[str, type[Event]] = {
     kind.KIND: kind for kind in (TorchrunStarted, WorkerFound, RankFailed, Stopping, FailedToStart, Finished)
 }
@@ -275,12 +348,14 @@ EVENT = tagged("event", KINDS)
 
 
 def from_line(line: str) -> Event:
-    """The event of a line of ``events.jsonl``; raises Misshapen if it is none, or of a kind that a later orch
-    has."""
+    """Return the event of a line of ``events.jsonl``.
+
+    Raises Misshapen if the line holds no event, or one of a kind that only a later orch knows.
+    """
     event: Event = EVENT(decoded(line.encode("utf-8", "replace"), MOST_LINE), "event")
     return event
 
 
 def to_line(event: Event) -> str:
-    """A line of ``events.jsonl``, without its newline."""
+    """Return the line of ``events.jsonl`` for an event, without a newline."""
     return json.dumps(event.to_wire())

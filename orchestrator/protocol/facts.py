@@ -1,6 +1,7 @@
-"""What a node is asked about itself before a run, and what it answers.
+"""Facts: what a node reports about itself before a run and for ``orch doctor``.
 
-The verb ``facts`` answers with ``Clock``, then ``NodeFacts``; with ``probe`` it goes on as ``probe.py`` says.
+The verb ``facts`` answers ``AskFacts`` with ``Clock``, then ``NodeFacts``. With ``probe`` the conversation
+continues as ``probe.py`` describes.
 """
 
 from __future__ import annotations
@@ -19,10 +20,18 @@ LIMIT = row(maybe(BYTES), maybe(BYTES))
 
 
 class AskFacts(Message):
-    """Tell what this node is. ``parts`` names those of ``Parts`` that are wanted.
+    """Sent by the control side to ask for facts; answered by ``Clock``, then ``NodeFacts``.
 
-    ``trees`` are asked for by workdir, project and id. ``master_port``: the first port to try, ``port_fixed`` the
-    only one. ``names`` are host names to resolve, ``packages`` distributions whose versions are wanted.
+    ``python``: path or name of the training interpreter; None for ``python3``.
+    ``workdir``: folder for synced trees and working folders on the node; ``~`` is expanded.
+    ``project``: project whose newest tree ``StoredThere.newest`` is to name; None for none.
+    ``parts``: names of the fields of ``Parts`` to fill; ``versions`` is always filled.
+    ``trees``: workdir, project and tree id of each tree to look for; ``NodeFacts.trees`` answers in this order.
+    ``master_port``: first port to try for the rendezvous; None if no port is needed.
+    ``port_fixed``: whether ``master_port`` is the only port allowed.
+    ``names``: host names to resolve on the node.
+    ``packages``: distributions whose versions are wanted, besides torch, torchvision, numpy, NCCL and cuDNN.
+    ``probe``: whether the node then takes part in dialling the others.
     """
 
     VERB: ClassVar[str] = "facts"
@@ -39,13 +48,25 @@ class AskFacts(Message):
 
 
 class Clock(Message):
-    """This node's clock."""
+    """First frame of the answer to ``AskFacts``, sent before anything is measured.
+
+    ``time``: the node's clock, in seconds since the epoch.
+    """
 
     time: float = of(TIME)
 
 
 class System(Message):
-    """The operating system, and what it is administered with. ``network``: the network namespace."""
+    """The operating system.
+
+    ``os``: its name and version (os-release(5)). ``kernel``: the release. ``machine``: the architecture.
+    ``libc``: name and version of the GNU C library, ``glibc 2.36``; empty for another one.
+    ``firewall``: first of the known firewall tools that is installed; None if none is.
+    ``packager``: the package manager; None if not reported.
+    ``boot_id``: id that the kernel generates at each boot; empty if there is none.
+    ``root``: whether orch runs as root there.
+    ``network``: inode of the network namespace, which tells containers of one machine apart; empty if unknown.
+    """
 
     os: str = of(text(256))
     kernel: str = of(text(256))
@@ -59,7 +80,10 @@ class System(Message):
 
 
 class OwnName(Message):
-    """The addresses that the host's own name leads to there."""
+    """How the node resolves its own host name.
+
+    ``addresses``: the result, sorted. ``error``: why the name does not resolve; None if it does.
+    """
 
     hostname: str = of(text(256))
     addresses: tuple[str, ...] = of(many(ADDRESS))
@@ -67,7 +91,11 @@ class OwnName(Message):
 
 
 class Limits(Message):
-    """Resource limits of a session, soft and hard; None is unlimited."""
+    """Resource limits of an SSH session, each as (soft, hard); None in a pair means unlimited.
+
+    ``open_files`` and ``processes``: counts. ``locked_memory``: bytes.
+    ``ephemeral_ports``: first and last port that the kernel assigns to outgoing connections; None if unknown.
+    """
 
     open_files: tuple[int | None, int | None] = of(LIMIT)
     processes: tuple[int | None, int | None] = of(LIMIT)
@@ -76,7 +104,12 @@ class Limits(Message):
 
 
 class Memory(Message):
-    """Memory in bytes, ``limit`` that of the control group; cores that this session may use; load."""
+    """Memory and processors.
+
+    ``total``, ``available``, ``swap`` and ``swap_free``: bytes.
+    ``limit``: smallest limit of the control groups around the session, in bytes; None if there is none.
+    ``cores``: how many cores the session may use. ``load``: load average over five minutes.
+    """
 
     total: int = of(BYTES)
     available: int = of(BYTES)
@@ -88,7 +121,14 @@ class Memory(Message):
 
 
 class Disk(Message):
-    """The disk of a folder, in bytes. ``there``: the folder exists already."""
+    """The file system of a folder.
+
+    ``path``: the folder. ``there``: whether it exists; if not, the nearest existing parent is described.
+    ``free`` and ``size``: bytes, ``free`` as available to this user.
+    ``inodes``: how many are free; None if the file system does not count them.
+    ``writable``: whether a file can be created there. ``noexec``: whether the mount forbids executing programs.
+    ``kind``: type of the file system, ``ext4``.
+    """
 
     path: str = of(PATH)
     there: bool = of(flag, default=True)
@@ -101,13 +141,20 @@ class Disk(Message):
 
 
 class Variables(Message):
-    """Variables of a non-interactive session that training may trip over."""
+    """Environment variables that change how training behaves.
+
+    ``drift``: those of a non-interactive session whose names begin with ``NCCL_``, ``CUDA_`` and the like.
+    """
 
     drift: dict[str, str] = of(table(text(65536), 4096))
 
 
 class Interface(Message):
-    """A network interface; ``speed`` in Mbit/s."""
+    """A network interface.
+
+    ``up``: whether it is in use. ``speed``: Mbit/s; None if unknown. ``mtu``: bytes; None if unknown.
+    ``kind``: ``ethernet``, ``infiniband`` or ``bridge``.
+    """
 
     up: bool = of(flag)
     speed: int | None = of(maybe(whole()))
@@ -116,7 +163,10 @@ class Interface(Message):
 
 
 class Home(Message):
-    """The home folder, its file system, and who serves it."""
+    """The home folder.
+
+    ``path``: the folder. ``kind``: type of its file system. ``host``: name of the node that reports it.
+    """
 
     path: str = of(PATH)
     kind: str = of(text(128))
@@ -124,21 +174,27 @@ class Home(Message):
 
 
 class Timekeeping(Message):
-    """Whether the clock is kept by NTP; None where that is not known."""
+    """Whether the clock is ``synchronised`` by NTP; None if the kernel does not tell."""
 
     synchronised: bool | None = of(maybe(flag))
 
 
 class Logout(Message):
-    """Whether systemd ends what a session leaves running, and whether a supervisor can leave the session's
-    scope."""
+    """What happens to a session's processes when the session closes.
+
+    ``kills``: whether systemd ends them.
+    ``moves``: whether a supervisor can leave the session's scope, and so survive.
+    """
 
     kills: bool = of(flag)
     moves: bool = of(flag, default=False)
 
 
 class RdmaPort(Message):
-    """A port of an RDMA device."""
+    """A port of an InfiniBand or RoCE adapter, in the kernel's words.
+
+    ``state``: ``ACTIVE``. ``rate``: ``200 Gb/sec (4X HDR)``. ``link``: ``InfiniBand`` or ``Ethernet``.
+    """
 
     state: str = of(text(64))
     rate: str = of(text(128))
@@ -146,7 +202,11 @@ class RdmaPort(Message):
 
 
 class StoredThere(Message):
-    """What is kept in the workdir."""
+    """What orch keeps in the workdir.
+
+    ``path``: the workdir. ``trees`` and ``runs``: how many synced trees and working folders it holds.
+    ``newest``: tree of the requested project that was synced last; None if there is none or no project was named.
+    """
 
     path: str = of(PATH)
     trees: int = of(whole())
@@ -155,7 +215,12 @@ class StoredThere(Message):
 
 
 class Versions(Message):
-    """The training interpreter and the packages in it."""
+    """The training interpreter and its packages, from package metadata.
+
+    ``executable``: ``sys.executable``. ``version``: of Python, ``3.11.2``. ``packages``: versions by distribution.
+    ``torchvision_wants``: version of torch that the installed torchvision requires; None if it requires none.
+    ``path``: path by which the interpreter was started.
+    """
 
     executable: str = of(PATH)
     version: str = of(text(64))
@@ -165,7 +230,11 @@ class Versions(Message):
 
 
 class Torch(Message):
-    """What torch says of itself once it is imported."""
+    """What torch reports once it is imported.
+
+    ``cuda``: version of CUDA that it was built for; None for a build without CUDA.
+    ``devices``: how many GPUs it sees. ``backends``: which of ``gloo``, ``nccl`` and ``mpi`` it was built with.
+    """
 
     cuda: str | None = of(maybe(text(64)))
     devices: int = of(whole(0, 100_000))
@@ -173,12 +242,19 @@ class Torch(Message):
 
 
 class Parts(Message):
-    """Further facts, those that were asked for. ``unanswered``: for each part that gave no answer, why.
+    """Further facts. A part is None if it was not asked for or gave no answer; ``unanswered`` gives the reasons.
 
-    ``disks`` by what they are for, ``interfaces`` and ``rdma`` by name, ``listeners`` (port -> program),
-    ``torchruns`` (pid, user id, command line), ``names`` (host name -> addresses), ``locks`` (path, age in
-    seconds), ``gpus`` the columns of nvidia-smi, ``gpu_users`` (pid, program, GPU), ``gpu_peers`` (GPU, GPU,
-    link), ``gpu_errors`` (GPU, count, what).
+    ``disks``: by purpose: ``workdir``, ``home``, ``/tmp``. ``shm``: the file system of ``/dev/shm``.
+    ``interfaces``: by name. ``rdma``: by adapter and port, ``mlx5_0/1``.
+    ``listeners``: the program that listens on the master port, by port.
+    ``torchruns``: PyTorch launchers that orch did not start: process id, user id, command line.
+    ``names``: addresses of each requested host name: empty if it does not resolve, absent if time ran out.
+    ``locks``: locks of abandoned torch extension builds: path, age in seconds. ``kept``: what the workdir holds.
+    ``gpus``: one object for each GPU, with the columns of nvidia-smi.
+    ``gpu_users``: processes that hold GPU memory: process id, program, MiB as nvidia-smi prints them.
+    ``gpu_peers``: pairs of GPUs without access to each other's memory: index, index, nvidia-smi's reason.
+    ``gpu_errors``: newest Xid error of each kind and GPU since boot: PCI bus id, Xid number, text.
+    ``unanswered``: for each part that gave no answer, the reason.
     """
 
     system: System | None = of(maybe(System.from_wire), default=None)
@@ -216,7 +292,10 @@ class Parts(Message):
 
     @classmethod
     def from_wire(cls, value: object, where: str = "message") -> Self:
-        """The parts of a JSON object; one that is ``{"error": why}`` gave no answer."""
+        """Return the parts that a JSON object holds; raises Misshapen.
+
+        A part of the form ``{"error": reason}`` gave no answer, and its reason goes to ``unanswered``.
+        """
         if not isinstance(value, dict):
             fail(where, value, "an object")
         answered = dict(value)
@@ -232,7 +311,13 @@ class Parts(Message):
 
 
 class Interpreter(Message):
-    """The training interpreter; ``error`` says why it cannot be used, ``torch`` is the version of that."""
+    """The training interpreter, as the launch plan needs it.
+
+    ``path``: its path, or the requested name if it was not found.
+    ``version``: version of Python; None if the interpreter cannot be used.
+    ``torch``: version of torch; None if torch is not installed.
+    ``error``: why the interpreter cannot be used; None if it can.
+    """
 
     path: str = of(PATH)
     version: str | None = of(maybe(text(64)), default=None)
@@ -241,7 +326,11 @@ class Interpreter(Message):
 
 
 class Running(Message):
-    """The run that holds the host's lock; of another user's run no more than whose it is. ``age`` in seconds."""
+    """The run that holds the node's lock. For another user's run only the ``owner`` is known.
+
+    ``run_id``: empty if unknown. ``owner``: ``user@host``. ``workload``: its name.
+    ``age``: seconds since the start.
+    """
 
     run_id: str = of(text(100), default="")
     owner: str = of(text(256), default="a supervisor that does not answer")
@@ -250,11 +339,19 @@ class Running(Message):
 
 
 class NodeFacts(Message):
-    """What this node is. ``path`` is its PATH, ``gpus`` their number.
+    """Second frame of the answer to ``AskFacts``.
 
-    ``addresses`` and ``routes``: interface, address or network, prefix length. ``ssh_address``: where SSH came in.
-    ``free_port``: for the master, if asked. ``trees``: which of those asked for are here. ``leftovers``: runs that
-    have processes here but no supervisor.
+    ``hostname``: the node's own name. ``home``: the home folder. ``path``: the variable PATH. ``user``: the login.
+    ``system``: name of the operating system, ``Linux``. ``python``: the training interpreter.
+    ``gpus``: how many GPUs a process started there sees.
+    ``addresses``: interface, address and prefix length of each address. ``routes``: interface, network and prefix
+    length of each IPv4 route.
+    ``ssh_address``: the node's address that the SSH connection came in on; None if it cannot be told.
+    ``free_port``: a free port for the rendezvous; None if none was asked for or none is free.
+    ``trees``: for each tree of the request, whether it is on the node.
+    ``running``: the run that holds the lock; None if the node is free.
+    ``leftovers``: ids of runs that have processes on the node but no supervisor.
+    ``parts``: further facts, those of the request.
     """
 
     hostname: str = of(text(256))

@@ -1,8 +1,8 @@
-"""Frames between the control machine and a node program: ``kind`` (1 byte), ``length`` (4 bytes), payload.
+"""Frames between the control machine and a node program: kind (1 byte), length of the payload (4 bytes), payload.
 
-Kinds: ``J`` a JSON object, ``D`` raw bytes that belong to the JSON before them, ``L`` a piece of a log
-(stream id, byte offset, bytes). The node's first bytes are a preamble with the nonce of the request, so
-that whatever a login shell printed before it can be told apart and reported.
+Kinds: ``J`` a JSON object, ``D`` raw bytes that belong to the JSON object before them, ``L`` a piece of a log
+(stream id, byte offset, bytes). Numbers are big-endian. The node's first bytes are a preamble with the nonce of
+the request; the login shell printed what comes before it, which can be reported as such.
 """
 
 from __future__ import annotations
@@ -23,54 +23,61 @@ if TYPE_CHECKING:
     # Kind and payload.
     Frame = tuple[bytes, bytes]
 
+# Kind and payload length. A log frame begins with stream id and byte offset.
 HEAD = struct.Struct(">cI")
 LOG_HEAD = struct.Struct(">HQ")
 JSON, DATA, LOG = b"J", b"D", b"L"
+# Largest payload of a frame, and the usual piece of a file or log, in bytes.
 MAX_FRAME = 64 * 1024 * 1024
 CHUNK = 256 * 1024
-# The control side takes in less of what nodes send: lists are deflated, files and logs come in chunks.
+# Largest payloads that the control side accepts from nodes, in bytes: lists are deflated, and files and logs come
+# in chunks, so frames of nodes are smaller than ``MAX_FRAME``.
 MOST_OF_NODES, MOST_OF_LOGS = 16 * 1024 * 1024, 4 * CHUNK
-# A login shell that prints more than this before the node program speaks is not waited for, in bytes.
+# Most bytes that a login shell may print before the preamble.
 MOST_NOISE = 1024 * 1024
 
 
 class WireError(Exception):
-    """The bytes are not frames, or end within one."""
+    """The bytes are not frames, or end in the middle of a frame."""
 
 
 def preamble(nonce: str) -> bytes:
-    """The bytes that a node writes before its first frame."""
+    """Return the bytes that a node writes before its first frame."""
     return b"\0orch:" + nonce.encode("ascii") + b"\0"
 
 
 def stream_name(local_rank: int, restart: int, stream: str) -> str:
-    """How a worker's stream is called in frames: ``0.stdout``, once torchrun started it again ``0.1.stdout``."""
+    """Return the name of a worker's stream in frames: ``0.stdout``, or ``0.1.stdout`` after one restart."""
     return "%d.%d.%s" % (local_rank, restart, stream) if restart else "%d.%s" % (local_rank, stream)
 
 
 def json_frame(value: object) -> bytes:
-    """The frame of a JSON object."""
+    """Return the frame of a JSON object."""
     payload = json.dumps(value, separators=(",", ":")).encode("ascii")
     return HEAD.pack(JSON, len(payload)) + payload
 
 
 def message_frame(message: Message) -> bytes:
-    """The frame of a message."""
+    """Return the frame of a message."""
     return json_frame(message.to_wire())
 
 
 def data_frame(data: bytes) -> bytes:
-    """The frame of raw bytes."""
+    """Return the frame of raw bytes."""
     return HEAD.pack(DATA, len(data)) + data
 
 
 def log_frame(stream_id: int, offset: int, data: bytes) -> bytes:
-    """The frame of a piece of a log: ``data`` stands at byte ``offset`` of stream ``stream_id``."""
+    """Return the frame of a piece of a log: ``data`` begins at byte ``offset`` of stream ``stream_id``."""
     return HEAD.pack(LOG, LOG_HEAD.size + len(data)) + LOG_HEAD.pack(stream_id, offset) + data
 
 
 class Splitter:
-    """Bytes of a node in any pieces -> whole frames. With a ``nonce``, all before its preamble is ``noise``."""
+    """Split the bytes of a node, which arrive in pieces of any size, into frames.
+
+    With a ``nonce``, everything before the preamble of that nonce is skipped; ``noise`` keeps up to 4096 bytes of
+    it.
+    """
 
     def __init__(self, nonce: str | None = None) -> None:
         self._buffer = bytearray()
@@ -79,16 +86,16 @@ class Splitter:
 
     @property
     def started(self) -> bool:
-        """Whether the preamble has been seen."""
+        """Whether the preamble has arrived; true from the beginning without a nonce."""
         return self._preamble is None
 
     @property
     def pending(self) -> int:
-        """How many bytes wait for the rest of their frame."""
+        """Number of bytes that wait for the rest of their frame."""
         return len(self._buffer)
 
     def feed(self, data: bytes) -> list[Frame]:
-        """Return the frames completed by ``data``, as ``(kind, payload)``; raises WireError."""
+        """Return the frames that ``data`` completes, as ``(kind, payload)``; raises WireError."""
         buffer = self._buffer
         buffer += data
         if self._preamble is not None:
@@ -96,7 +103,7 @@ class Splitter:
             self.noise = bytes(buffer[: start if start >= 0 else None][:4096])
             if start < 0:
                 if len(buffer) > MOST_NOISE:
-                    raise WireError("%d bytes and no answer: %r" % (len(buffer), self.noise[:60]))
+                    raise WireError("%d bytes without a preamble: %r" % (len(buffer), self.noise[:60]))
                 return []
             del buffer[: start + len(self._preamble)]
             self._preamble = None
@@ -117,7 +124,10 @@ class Splitter:
 
 
 def read_exactly(fd: int, size: int) -> bytes:
-    """``size`` bytes from a file descriptor, or b"" at a clean end; raises WireError at an unclean one."""
+    """Read ``size`` bytes from a file descriptor; return b"" if the input ends before the first of them.
+
+    Raises WireError if the input ends later.
+    """
     parts = []
     missing = size
     while missing:
@@ -132,32 +142,39 @@ def read_exactly(fd: int, size: int) -> bytes:
 
 
 def read_frame(fd: int) -> Frame | None:
-    """The next ``(kind, payload)`` from a file descriptor, or None at its end."""
+    """Read the next ``(kind, payload)`` from a file descriptor; return None at the end of the input.
+
+    Raises WireError.
+    """
     head = read_exactly(fd, HEAD.size)
     if not head:
         return None
     kind, length = HEAD.unpack(head)
     if kind not in (JSON, DATA, LOG) or length > MAX_FRAME:
         raise WireError("not a frame: %r" % head)
-    return kind, read_exactly(fd, length)
+    payload = read_exactly(fd, length)
+    if len(payload) < length:
+        raise WireError("the connection ended within a frame")
+    return kind, payload
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Write every byte of ``data``; raises OSError (BrokenPipeError) when the other side has gone."""
+    """Write every byte of ``data``; raises OSError (BrokenPipeError) if the other side has gone."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
 
 
 def send(fd: int, message: Message) -> None:
-    """Write a message; raises OSError (BrokenPipeError) when the other side has gone."""
+    """Write a message; raises OSError (BrokenPipeError) if the other side has gone."""
     write_all(fd, message_frame(message))
 
 
 def receive(fd: int, kind: type[M], deflated: bool = False) -> M | None:
-    """Read the next frame, a message of this kind, or None at the end.
+    """Read the next frame as a message of class ``kind``; return None at the end of the input.
 
-    ``deflated``: it comes as a data frame. Raises WireError for no frame, Misshapen for another message.
+    ``deflated``: the message is zlib data in a data frame. Raises WireError if the bytes are not a frame,
+    Misshapen if the frame is not such a message.
     """
     frame = read_frame(fd)
     if frame is None:

@@ -33,7 +33,7 @@ REQUIRED = _Required()
 
 
 class Field:
-    """One field: its shape, its value when the message lacks it, and its JSON key where that is not the field's name."""
+    """Shape of one field, its value if a message lacks it, and its JSON key if that differs from its name."""
 
     def __init__(self, shape: Shape[Any], default: object, key: str | None) -> None:
         self.shape = shape
@@ -108,10 +108,10 @@ class Message:
 
     @classmethod
     def from_wire(cls, value: object, where: str = "message") -> Self:
-        """Return the message that a JSON value holds.
+        """Return the message that a JSON value holds; ``where`` names the value in errors.
 
-        ``where`` names the value in errors. Unknown keys are ignored, because a later version may send more. Raises
-        Misshapen, which names the key, if the value is not such a message.
+        Unknown keys are ignored, because a later version may send more. Raises Misshapen, which names the key, if
+        the value is not such a message.
         """
         if not isinstance(value, dict):
             fail(where, value, "an object")

@@ -7,10 +7,10 @@ from .shapes import text
 
 
 class Refusal(Message):
-    """Sent by a node in place of any answer when the request cannot be carried out.
+    """Sent by a node in place of any answer when it cannot carry out the request.
 
-    ``error``: the reason, for the user. ``kind``: a word by which the control side chooses the error class and the
-    remedy, for example ``busy`` or ``tree``.
+    ``error``: the reason, for the user. ``kind``: the word by which the control side chooses the error class, for
+    example ``busy`` or ``tree``.
     """
 
     error: str = of(text(1 << 16))

@@ -1,4 +1,4 @@
-"""Start a run on a node, follow it, end it, list what runs: requests, answers, and the frames of ``follow``."""
+"""Start a run on a node, follow it, end it, list runs: requests, answers, and the frames of ``follow``."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import ClassVar
 
-# Of a stop, in seconds: a week.
+# Longest grace period of a stop, in seconds: a week.
 LONGEST_GRACE = 7 * 86400.0
 VARIABLES = table(text(1 << 20), 65536, text(4096))
 
 
 class CutOff(Message):
-    """End the attempt after ``after`` seconds in which neither the control machine nor a peer is heard.
+    """Part of ``Start``: end the attempt when the node reaches neither the control machine nor any other node.
 
-    ``peers`` are SSH servers of the other nodes: address and port.
+    ``after``: how long the node must be cut off, in seconds.
+    ``peers``: address and port of the SSH servers of the other nodes.
     """
 
     after: float = of(SECONDS)
@@ -44,13 +45,23 @@ class CutOff(Message):
 
 
 class Start(Message):
-    """Start one attempt on this node and follow it; answered by ``Started`` and then as ``Follow`` is.
+    """Sent by the control side: start one attempt on this node; answered by ``Started``, then as ``Follow`` is.
 
-    ``tree`` is the synced tree that the working folder is copied from, ``overlays`` trees laid over it, ``cwd``
-    where torchrun starts in it. ``files`` (path -> text) are what the launcher reads. ``first_rank`` is None where
-    torchrun hands out the ranks, ``min_nodes`` where no node may be missing. ``grace`` in seconds, ``log_limit``
-    in bytes. ``on_disconnect``: after how many seconds without a control machine the attempt is ended; None for
-    never.
+    ``run_id``: the run. ``attempt``: number of the attempt, from 1. ``node``: this node's name.
+    ``nodes``: all nodes of the attempt, in node_rank order. ``node_rank``: this node's place among them.
+    ``owner``: ``user@host`` that started the run. ``workload``: its name, for display.
+    ``workdir``: folder for synced trees and working folders. ``project``: project of the trees.
+    ``tree``: id of the synced tree to copy to the working folder. ``overlays``: trees to copy over it, in order.
+    ``cwd``: where torchrun starts, relative to the working folder.
+    ``argv``: the launcher's command line. ``env``: variables to set for the launcher.
+    ``files``: files to write for the launcher, path to text.
+    ``first_rank``: rank of the first worker here; None if torchrun assigns the ranks.
+    ``min_nodes``: how many nodes an elastic run needs; None if the run is not elastic.
+    ``nproc``: number of workers here.
+    ``grace``: how long workers may take to end, in seconds, where the node itself ends the attempt.
+    ``log_limit``: most disk that one log may use, in bytes; None for no limit.
+    ``on_disconnect``: seconds without a control machine after which the attempt ends; None for never.
+    ``cut_off``: when to end the attempt because the node is cut off; None for never.
     """
 
     VERB: ClassVar[str] = "start"
@@ -80,10 +91,16 @@ class Start(Message):
 
 
 class Kept(Message):
-    """``run.json``: what a node remembers of an attempt. No environment and no arguments: those may be secrets.
+    """``run.json``: what a node keeps of an attempt after its start. Not sent.
 
-    ``program`` is the command's first word only; ``boot_id`` tells whether the machine was started anew since.
-    ``version``: the protocol's; 0 for what was written before there was one.
+    Variables and arguments are left out, because they may contain secrets. Fields that ``Start`` lacks:
+
+    ``version``: protocol version of the file; 0 for files that predate version numbers.
+    ``work``: the working folder.
+    ``program``: first word of the command only.
+    ``boot_id``: id of the boot, by which a later reboot is recognised.
+
+    A field is None as in ``Start``, or if the version that wrote the file did not record it.
     """
 
     version: int = of(whole(), default=0)
@@ -106,11 +123,17 @@ class Kept(Message):
 
 
 class Follow(Message):
-    """Send an attempt's events and logs (``attempt`` None: the newest here) from where they were left.
+    """Sent by the control side: send an attempt's events and logs from where an earlier ``Follow`` left off.
 
-    ``offsets``: bytes that were received of each stream, and under ``events`` how many events. ``ranks``: only
-    these, and nothing of torchrun's own. ``since``: what was printed in the last so many seconds. ``wait`` False:
-    end when all there is has been sent. ``tail``: of streams without an offset only the last so many bytes.
+    Answered by ``Following``, then messages of ``FOLLOWED`` and log frames, until ``End`` or ``SupervisorGone``.
+    Meanwhile the control side sends bytes to show that it is there; ``!SECONDS`` and a newline ask for a stop.
+
+    ``run_id``: the run. ``attempt``: None for the newest attempt on the node.
+    ``offsets``: bytes already received of each stream, by name; under ``events``, the number of events received.
+    ``ranks``: send only the logs of these ranks, and not torchrun's; None for all.
+    ``since``: send only what was printed in the last so many seconds; None for everything.
+    ``wait``: whether to go on until the attempt ends; if not, stop once everything that is there has been sent.
+    ``tail``: of streams without an offset send only the last so many bytes; None for everything.
     """
 
     VERB: ClassVar[str] = "follow"
@@ -125,33 +148,36 @@ class Follow(Message):
 
 
 class Told(Message):
-    """A frame of ``follow``; ``type`` says which."""
+    """Base class of the node's JSON frames in ``follow``; the key ``type`` of the object tells them apart."""
 
     TYPE: ClassVar[str] = ""
 
     def to_wire(self) -> dict[str, object]:
-        """The JSON object, with its type."""
+        """Return the JSON object of the message, including its type."""
         return {"type": self.TYPE, **super().to_wire()}
 
 
 class Started(Told):
-    """The supervisor is there, torchrun about to start."""
+    """First answer to ``Start``: the supervisor runs and is about to start torchrun."""
 
     TYPE: ClassVar[str] = "started"
 
 
 class Following(Told):
-    """The attempt is found; ``time`` is this node's clock."""
+    """The attempt exists, and its frames follow. ``time``: the node's clock, in seconds since the epoch."""
 
     TYPE: ClassVar[str] = "following"
     time: float = of(TIME)
 
 
 class Stream(Told):
-    """Log frames with ``id`` belong to stream ``name``: ``torchrun``, or a worker's as ``frames.stream_name`` has
-    it.
+    """Announces a log; sent before its first log frame.
 
-    ``first``: the byte it begins with, where an earlier part is not to be had.
+    ``id``: stream id in the log frames of this connection.
+    ``name``: ``torchrun``, or a worker's as ``frames.stream_name`` returns it.
+    ``rank``: None for torchrun's log, or if the worker's rank is not known.
+    ``local_rank``: None for torchrun's log. ``restart``: as in ``WorkerFound``.
+    ``first``: offset of the first byte that can be sent, where the part before it no longer exists.
     """
 
     TYPE: ClassVar[str] = "stream"
@@ -164,7 +190,11 @@ class Stream(Told):
 
 
 class Sample(Message):
-    """How busy the node is: ``cpu`` as a share of all cores, memory in bytes, GPUs as (busy, used, total)."""
+    """Load of the node.
+
+    ``cpu``: share of all cores in use, 0 to 1. ``memory_used`` and ``memory_total``: bytes.
+    ``gpus``: for each GPU the share of time in use, 0 to 1, and memory used and in all, in bytes.
+    """
 
     cpu: float = of(number(0, 1e6))
     memory_used: int = of(whole())
@@ -173,7 +203,10 @@ class Sample(Message):
 
 
 class Beat(Told):
-    """The node is there; sent every two seconds."""
+    """Sign of life, sent every two seconds.
+
+    ``time``: the node's clock, in seconds since the epoch. ``sample``: newest load; None if not sampled yet.
+    """
 
     TYPE: ClassVar[str] = "beat"
     time: float = of(TIME)
@@ -181,21 +214,24 @@ class Beat(Told):
 
 
 class Journaled(Told):
-    """An event of the node's journal."""
+    """An ``event`` of the node's journal."""
 
     TYPE: ClassVar[str] = "event"
     event: Event = of(tagged("event", OF_NODES))
 
 
 class SupervisorGone(Told):
-    """The supervisor is no more and recorded no end. ``rebooted``: nor is anything else of the run."""
+    """Last frame of an attempt whose supervisor is gone and recorded no end.
+
+    ``rebooted``: whether the node was rebooted since the attempt began; then no process of the run is left there.
+    """
 
     TYPE: ClassVar[str] = "orphaned"
     rebooted: bool = of(flag, default=False)
 
 
 class End(Told):
-    """All has been sent."""
+    """Last frame: everything has been sent."""
 
     TYPE: ClassVar[str] = "end"
 
@@ -204,7 +240,10 @@ FOLLOWED = tagged("type", {each.TYPE: each for each in (Following, Stream, Beat,
 
 
 class Stop(Message):
-    """End a run within ``grace`` seconds, or with None whatever runs here; answered when nothing of it is left."""
+    """Sent by the control side: end a run on this node; answered by ``Stopped`` once no process of it is left.
+
+    ``run_id``: None for any run. ``grace``: how long its processes may take to end, in seconds.
+    """
 
     VERB: ClassVar[str] = "stop"
 
@@ -213,7 +252,16 @@ class Stop(Message):
 
 
 class Holder(Message):
-    """Who holds a host's lock. ``error``: its supervisor does not answer; ``foreign``: it is another user's."""
+    """The supervisor's answer at the lock's door, and what the node program knows of the lock's holder.
+
+    ``run_id``, ``attempt``, ``owner``, ``workload``: of the run that holds the lock; None if not known.
+    ``age``: seconds since its start; None if not known. ``stopping``: whether it is being stopped.
+    ``foreign``: whether the lock is another user's; then only ``owner`` is known.
+    ``gone``: answer to a stop: the run has ended. ``alive``: descriptions of processes that could not be ended.
+    ``other``: answer to a stop that named another run.
+    ``error``: why the supervisor gives no answer; None if it answers.
+    ``version``: protocol version of the supervisor; 0 for one that predates version numbers.
+    """
 
     run_id: str | None = of(maybe(text(100)), default=None)
     attempt: int | None = of(maybe(ATTEMPT), default=None)
@@ -230,8 +278,13 @@ class Holder(Message):
 
 
 class Stopped(Message):
-    """The runs that were ``ended``, who ``refused``, how many leftovers were ``killed``, what is still
-    ``alive``."""
+    """The answer to ``Stop``.
+
+    ``ended``: ids of the runs that ended; for another user's run, its owner in words.
+    ``refused``: the lock's holder, if it is another user's or does not answer; else None.
+    ``killed``: how many processes without a supervisor were ended.
+    ``alive``: descriptions of the processes that could not be ended.
+    """
 
     ended: tuple[str, ...] = of(many(text(256), 10_000))
     refused: Holder | None = of(maybe(Holder.from_wire))
@@ -240,7 +293,10 @@ class Stopped(Message):
 
 
 class ListRuns(Message):
-    """List what runs here and what is left over; with ``ended`` also what ran. ``run_id`` None: of all runs."""
+    """Sent by the control side: list the runs that have processes on this node; answered by ``RunsHere``.
+
+    ``run_id``: list this run only; None for all. ``ended``: whether to list ended runs, too.
+    """
 
     VERB: ClassVar[str] = "runs"
 
@@ -248,11 +304,23 @@ class ListRuns(Message):
     ended: bool = of(flag)
 
 
+# States of a node's part of a run; ``RunHere`` explains them.
 STATES = ("left over", "not answering", "lost", "failed", "stopping", "running", "stopped", "ok", "rebooted")
 
 
 class RunHere(Message):
-    """A node's part of a run, as its newest attempt there has it. Times are the node's own."""
+    """A node's part of a run, described by the run's newest attempt on the node.
+
+    ``state``: ``running`` or ``stopping``; ``ok``, ``failed`` or ``stopped`` by how the attempt ended;
+    ``left over`` if processes but no supervisor are left; ``not answering`` if the supervisor does not answer;
+    ``lost`` if the supervisor is gone and recorded no end, or ``rebooted`` if the node was rebooted since.
+    ``workload``, ``owner``, ``node``, ``nodes``, ``node_rank``, ``first_rank``, ``nproc`` and ``min_nodes``: as in
+    ``Start``; None if ``run.json`` is gone or does not have them.
+    ``leftovers``: number of processes without a supervisor.
+    ``last_line``: last line that a rank printed here, at most 500 characters; None if no rank printed anything.
+    ``began`` and ``ended``: seconds since the epoch by the node's clock; None if not recorded, or not yet ended.
+    ``exit_code``: torchrun's; None if it has not ended or a signal ended it.
+    """
 
     run_id: str = of(RUN_ID)
     attempt: int = of(ATTEMPT)
@@ -273,24 +341,30 @@ class RunHere(Message):
 
 
 class RunsHere(Message):
-    """The answer to ``ListRuns``; ``time`` is this node's clock."""
+    """The answer to ``ListRuns``.
+
+    ``runs``: the node's parts of runs. ``time``: the node's clock, in seconds since the epoch.
+    """
 
     runs: tuple[RunHere, ...] = of(many(RunHere.from_wire, 20_000))
     time: float = of(TIME)
 
 
 class Question(Message):
-    """What the supervisor is asked through the lock's door."""
+    """Base class of the questions to a supervisor at the lock's door, asked by the node program."""
 
 
 class AskStatus(Question):
-    """Tell what runs; answered by a ``Holder``."""
+    """Ask which run holds the lock; answered by a ``Holder``."""
 
     op: str = of(one_of("status"), default="status")
 
 
 class AskStop(Question):
-    """End the run within ``grace`` seconds, whichever it is if ``run_id`` is None; answered when it is gone."""
+    """Ask the supervisor to end its run; answered by a ``Holder`` when no process of the run is left.
+
+    ``run_id``: do so only for this run; None for any. ``grace``: how long processes may take to end, in seconds.
+    """
 
     op: str = of(one_of("stop"), default="stop")
     run_id: str | None = of(maybe(text(100)))

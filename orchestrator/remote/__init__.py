@@ -1,1 +1,1 @@
-"""All input and output to other machines."""
+"""Access to other machines over the network."""

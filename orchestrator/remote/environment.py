@@ -1,4 +1,4 @@
-"""The control's side of ``node/store/environment.py``: one node that builds an environment."""
+"""The control machine's side of ``node/store/environment.py``: a node that builds an environment."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from orchestrator.core.launch.environment import Environment
 from orchestrator.protocol import frames
 from orchestrator.protocol.shapes import either
 from orchestrator.protocol.transfer import Base, BuildEnvironment, BuildFailed, Ready, Said, Wheels
-from orchestrator.remote.node import THERE_CODE, Node, in_home
+from orchestrator.remote.node import PRESENT_CODE, Node, in_home
 from orchestrator.remote.relay import as_sync_error
 
-# How long a build may say nothing: pip resolves and unpacks in silence.
+# Longest silence of a build, in seconds: pip prints nothing while it resolves and unpacks.
 BUILD_TIMEOUT = 1800.0
 ANSWER = either(Ready.from_wire, Base.from_wire)
 BUILDING = either(Said.from_wire, either(Ready.from_wire, BuildFailed.from_wire))
 
 
 def has_environment(node: Node, workdir: str, environment: Environment) -> bool:
-    """Whether it is there; it is then the one used last. One round trip, and no Python on the node."""
+    """Return whether the node has the environment, and mark it as used last. One round trip, no Python."""
     folder = in_home(environment.folder(workdir))
-    line = f"test -x {folder}/bin/python && touch -c {folder}/.orch-ready && exit {THERE_CODE}"
-    return node.ends_with(line, THERE_CODE)
+    line = f"test -x {folder}/bin/python && touch -c {folder}/.orch-ready && exit {PRESENT_CODE}"
+    return node.ends_with(line, PRESENT_CODE)
 
 
 @dataclass(frozen=True)
 class BuildFailure:
-    """A build that failed: the last words of pip or uv, and whether it seems to lack a way to the packages."""
+    """A failed build: the last output of pip or uv, and whether the node seems unable to reach the packages."""
 
     words: tuple[str, ...]
     offline: bool = False
 
 
 class Build:
-    """A node that was asked for an environment. ``ready``: it is there; else ``kind`` is what wheels must fit."""
+    """A request for an environment. ``ready``: the node has it; else ``kind`` is what wheels must fit."""
 
     def __init__(self, node: Node, workdir: str, environment: Environment) -> None:
         self.node = node
@@ -53,14 +53,14 @@ class Build:
             self.close()
             raise as_sync_error(error) from None
         self.ready = isinstance(answer, Ready)
-        self.place: str | None = None
+        self.disk_id: str | None = None
         self.kind = ("", "", "")
         if isinstance(answer, Base):
-            self.place = answer.place
+            self.disk_id = answer.disk_id
             self.kind = (answer.version, answer.machine, answer.libc)
 
     def run(self, wheels: str | None, heard: Callable[[str], object]) -> BuildFailure | None:
-        """Let it build, from a folder of wheels on the node or from what it reaches; None if it succeeded.
+        """Build the environment, from a folder of wheels on the node or from an index; return None on success.
 
         ``heard`` is called with each line of pip or uv. Raises SyncError, ConnectionLost.
         """
@@ -79,5 +79,5 @@ class Build:
             self.close()
 
     def close(self) -> None:
-        """Nothing more is wanted of it."""
+        """End the call."""
         self._call.channel.close()

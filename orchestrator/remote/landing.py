@@ -1,7 +1,7 @@
-"""A folder of this machine that a node's files land in, and nothing that the node says leads out of it.
+"""A local folder that receives a node's files; no path that the node sends can lead out of it.
 
-Every component of a path is opened by descriptor without following links, so a link that lies there, whoever made
-it, is never written through.
+Every component of a path is opened by descriptor without following links, so an existing link is never written
+through.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from contextlib import contextmanager
 from pathlib import Path
 
 MOST_NAME, MOST_PATH, MOST_DEPTH = 255, 1024, 64
-# What is being written lies under this name until it is whole; no file may land there.
+# The name of a file while it is being written; no received file may have it.
 PART = ".orch-part"
-# Names that this machine's file system does not take, whatever Linux there takes.
+# Errors for names that Linux on the node allows and this machine's file system does not.
 _UNNAMEABLE = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _umask = os.umask(0o077)
 os.umask(_umask)
 
 
-class Misplaced(Exception):
-    """A file cannot stand where it is meant to; the message says why, in a few words."""
+class CannotLand(Exception):
+    """A file cannot be written at its path; the message is a short reason."""
 
 
 def fault_of(path: str, target: str | None = None) -> str | None:
-    """Why a path, or the target of a link there, is not taken; None if nothing is wrong with it."""
+    """Return why a path, or the target of a link there, is refused; None if both are sound."""
     parts = path.split("/")
     try:
         sizes = [len(os.fsencode(part)) for part in parts]
         target_size = len(os.fsencode(target or ""))
     except UnicodeEncodeError:
-        return "no file name here"
+        return "not a valid name on this machine"
     if not path or "\0" in path or any(part in ("", ".", "..") for part in parts):
         return "leads out of the folder"
     if len(parts) > MOST_DEPTH or max(sizes) > MOST_NAME or sum(sizes) + len(parts) > MOST_PATH:
         return "its name is too long"
     if parts[0].casefold() == PART:
-        return "orch's own name"
+        return "a name that orch reserves"
     if target is None:
         return None
     if target_size > MOST_PATH:
@@ -49,10 +49,10 @@ def fault_of(path: str, target: str | None = None) -> str | None:
 
 
 def _stays_inside(target: str, depth: int) -> bool:
-    """Whether a link in a folder so deep stays inside, whatever links lie beside it.
+    """Return whether a link ``depth`` folders deep stays inside, whatever other links exist.
 
-    From a folder that is none, its ".." come first and lead up to another; what follows goes down, and each link
-    met there does the same. After a link, ".." would lead up from where that one leads.
+    The link lies in a real folder, so leading ".." reach another real folder; the rest goes down, and each link
+    met there obeys the same rule. A ".." after a link would go up from that link's target, so it is refused.
     """
     parts = [part for part in target.split("/") if part not in ("", ".")]
     up = parts.count("..")
@@ -61,7 +61,7 @@ def _stays_inside(target: str, depth: int) -> bool:
 
 
 class Landing:
-    """The folder ``root``, made if it is not there. A context; raises OSError where this machine cannot write."""
+    """Context manager of the folder ``root``, made if missing. Raises OSError where this machine cannot write."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -75,18 +75,18 @@ class Landing:
         os.close(self._handle)
 
     def status(self, path: str) -> os.stat_result | None:
-        """What stands at a path, a link as a link; None for nothing."""
+        """Return the status of a path without following a link there; None if nothing exists."""
         try:
             with self._folder(path, make=False) as (folder, name):
                 return os.stat(name, dir_fd=folder, follow_symlinks=False)
-        except (FileNotFoundError, Misplaced):
+        except (FileNotFoundError, CannotLand):
             return None
 
     @contextmanager
     def file(self, path: str, mode: int, mtime_ns: int) -> Iterator[Callable[[bytes], object]]:
-        """Write a file: what is given to the function, in place once the context ends well, else nothing.
+        """Yield a function that writes to a file; the file is put in place only if the context ends without error.
 
-        Raises Misplaced where a folder stands, a link is on the way, or the disk takes no such name.
+        Raises Misplaced if the path is a folder, passes through a link, or has a name that the disk refuses.
         """
         with self._folder(path) as (folder, name):
             with contextlib.suppress(FileNotFoundError):
@@ -100,24 +100,24 @@ class Landing:
                     os.utime(file.fileno(), ns=(mtime_ns, mtime_ns))
                 os.rename(PART, name, src_dir_fd=self._handle, dst_dir_fd=folder)
             except IsADirectoryError:
-                raise Misplaced("a folder stands there") from None
+                raise CannotLand("a folder is in its place") from None
             finally:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(PART, dir_fd=self._handle)
 
     def link(self, path: str, target: str) -> None:
-        """Make a link, over a file or a link that stands there; raises Misplaced as ``file`` does."""
+        """Make a link, replacing a file or link at its path. Raises Misplaced as ``file`` does."""
         with self._folder(path) as (folder, name):
             try:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=folder)
                 os.symlink(target, name, dir_fd=folder)
             except (IsADirectoryError, PermissionError):
-                raise Misplaced("a folder stands there") from None
+                raise CannotLand("a folder is in its place") from None
 
     @contextmanager
     def _folder(self, path: str, *, make: bool = True) -> Iterator[tuple[int, str]]:
-        """The folder of a path as a descriptor, and the name in it."""
+        """Yield the folder of a path as a descriptor, and the name in it."""
         *folders, name = path.split("/")
         handle = os.dup(self._handle)
         try:
@@ -130,13 +130,13 @@ class Landing:
                 except OSError as error:
                     if error.errno not in (errno.ELOOP, errno.ENOTDIR):
                         raise
-                    raise Misplaced(f"{each!r} on its way is no folder") from None
+                    raise CannotLand(f"{each!r} on its path is not a folder") from None
                 os.close(handle)
                 handle = inner
             yield handle, name
         except OSError as error:
             if error.errno not in _UNNAMEABLE:
                 raise
-            raise Misplaced("the disk here takes no such name") from None
+            raise CannotLand("this machine's disk does not allow its name") from None
         finally:
             os.close(handle)

@@ -1,4 +1,4 @@
-"""The control's side of the node program: ship it, call it, read its frames."""
+"""The control machine's side of the node program: ship it, call it, read its frames."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ T = TypeVar("T")
 
 
 class Request(Protocol):
-    """A message that names the verb it is for."""
+    """A message that names its verb."""
 
     VERB: ClassVar[str]
 
     def to_wire(self) -> dict[str, object]:
-        """The JSON object."""
+        """Return the JSON object."""
 
 
 PACKAGE = "orch_node"
 # A stop may take its grace and this many seconds more before the connection counts as lost.
 STOP_MARGIN = 20.0
 MAIN = f"import sys\nfrom {PACKAGE}.node.__main__ import main\nsys.exit(main())\n"
-# Receives the program: verified, compiled (else it would be at every start), put in place with one rename. Those
-# that nobody has sent for a month go.
+# Receives the program, verifies it, compiles it (otherwise every start would), and renames it into place. Removes
+# programs that were last sent more than 30 days ago.
 INSTALL = """
 import hashlib, io, os, py_compile, sys, tempfile, time, zipfile
 name, wanted = sys.argv[1:3]
@@ -74,17 +74,17 @@ for old in os.listdir(folder):
     if old != name and time.time() - os.stat(path).st_mtime > 30 * 86400:
         os.unlink(path)
 """
-# No abstract socket of a run, and no process that bears a run's mark (in the environments that we may read).
+# Exit code of IDLE: no run's socket exists, and no process that we may read has a run's mark.
 IDLE_CODE = 86
-# How long the node program may take to speak, in seconds.
+# Longest wait for the node program's first bytes, in seconds.
 START_TIMEOUT = 15.0
-# How long installing it may say nothing, in seconds.
+# Longest silence while the node program is installed, in seconds.
 INSTALL_LIMIT = 60.0
-IDLE = (
+IDLE_COMMAND = (
     f"grep -qs @orch-host-lock: /proc/net/unix || grep -qs ORCH_RUN_ID= /proc/[0-9]*/environ || exit {IDLE_CODE}"
 )
-THERE_CODE = 87
-# What uname says, and how people call it.
+PRESENT_CODE = 87
+# The usual name of each system that uname reports.
 OTHER_SYSTEMS: Mapping[str, str] = {
     "Darwin": "macOS",
     "FreeBSD": "FreeBSD",
@@ -105,52 +105,51 @@ REFUSALS: Mapping[str, type[errors.OrchError]] = {
 
 @functools.cache
 def program() -> tuple[str, bytes]:
-    """The node program as a zipapp, and its file name, which holds the hash of its contents."""
+    """Return the node program's file name, which holds the hash of its contents, and its zipapp."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         folder = Path(protocol.__file__).parent.parent
         files = sorted([*(folder / "node").rglob("*.py"), *(folder / "protocol").rglob("*.py")])
         texts = {f"{PACKAGE}/{path.relative_to(folder)}": path.read_text() for path in files}
         for name, text in [("__main__.py", MAIN), (f"{PACKAGE}/__init__.py", ""), *texts.items()]:
-            # A fixed date makes the same sources the same bytes.
+            # With a fixed date, equal sources give equal bytes.
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), text)
     data = buffer.getvalue()
     return f"node-{hashlib.sha256(data).hexdigest()[:16]}.pyz", data
 
 
 def call_command(verb: str) -> str:
-    """The command line of a call.
+    """Return the command line of a call.
 
-    ``-I`` keeps the user's PYTHON* variables out of the node program, ``-S`` saves a third of its start.
+    ``-I`` keeps the user's PYTHON* variables out of the node program, ``-S`` saves a third of its start time.
     """
     return f'exec python3 -I -S "$HOME/.orch/lib/{program()[0]}" {verb}'
 
 
 def install_command() -> str:
-    """The command line that receives the program on its stdin."""
+    """Return the command line that receives the program on its stdin."""
     name, data = program()
-    # One line without a character that any login shell reads in its own way; csh ends a quoted word at a newline.
+    # Base64 has no character that a login shell interprets, and no newline, where csh would end a quoted word.
     code = base64.b64encode(INSTALL.encode()).decode()
     start = f"import base64; exec(base64.b64decode('{code}'))"
     return f'python3 -I -c "{start}" {name} {hashlib.sha256(data).hexdigest()}'
 
 
 def has_tree_command(workdir: str, project: str, tree_id: str) -> str:
-    """The command line that asks for a tree of this user's, and touches its list as ``node/store/trees.py``
-    does."""
+    """Return a command line that tests for a user's tree and touches its list, as ``node/store/trees.py`` does."""
     tree, parent = in_home(f"{workdir}/{project}/{tree_id}"), in_home(f"{workdir}/{project}")
-    return f"test -O {parent} && test -d {tree} && test -O {tree} && touch -c {tree}.json && exit {THERE_CODE}"
+    return f"test -O {parent} && test -d {tree} && test -O {tree} && touch -c {tree}.json && exit {PRESENT_CODE}"
 
 
 def in_home(path: str) -> str:
-    """A path as a word for the node's shell, which expands a leading ``~`` and nothing else of it."""
+    """Quote a path for the node's shell, which expands only a leading ``~``."""
     if path == "~" or path.startswith("~/"):
         return '"$HOME"' + (shlex.quote(path[1:]) if path != "~" else "")
     return shlex.quote(path)
 
 
 class Call:
-    """One verb being answered by a node. ``sent_at``: when it was asked, in seconds since the epoch."""
+    """A call of one verb on a node. ``sent_at``: the time of the request, in seconds since the epoch."""
 
     def __init__(self, channel: Channel, nonce: str) -> None:
         self.channel = channel
@@ -162,14 +161,14 @@ class Call:
 
     @property
     def noise(self) -> bytes:
-        """What a login shell printed before the node program spoke."""
+        """Output of the login shell before the node program's preamble."""
         return bytes(self._splitter.noise)
 
     def frames(self, silence: float, deadline: float | None = None) -> Iterator[Frame]:
-        """Frames until the node program ends; raises ConnectionLost, or what the node refused with.
+        """Yield frames until the node program ends. Raises ConnectionLost, or the error of the node's refusal.
 
-        ``silence``: how many seconds may pass without a byte before the connection counts as lost; ``deadline``,
-        by the monotonic clock: until when it has to be over.
+        ``silence``: seconds without a byte after which the connection counts as lost. ``deadline``: the monotonic
+        time by which the last frame must arrive.
         """
         began = time.monotonic()
         while True:
@@ -188,43 +187,46 @@ class Call:
             self._take(piece)
 
     def answer(self, shape: Shape[T], limit: float, scale: int = 1) -> T:
-        """The next frame, which must be JSON of a shape, within ``limit`` seconds; raises as ``frames`` does.
+        """Return the next frame, JSON of ``shape``, within ``limit`` seconds. Raises as ``frames`` does.
 
-        NodeProgramError if it is something else. ``scale``: how many times more than usual it may hold.
+        Raises NodeProgramError for any other frame. ``scale``: its size limit, as a multiple of the usual one.
         """
         return self.shaped(self._next(frames.JSON, limit), shape, scale)
 
     def data(self, limit: float) -> bytes:
-        """The next frame, which must be raw bytes, within ``limit`` seconds."""
+        """Return the next frame, which must be raw bytes, within ``limit`` seconds."""
         return self._next(frames.DATA, limit)
 
     def _next(self, wanted: bytes, limit: float) -> bytes:
         for kind, payload in self.frames(limit, time.monotonic() + limit):
             if kind == wanted:
                 return payload
-            raise self.nonsense("a frame that nobody asked for")
+            raise self.protocol_error("a frame of the wrong kind")
         raise self.ended()
 
     def shaped(self, payload: bytes, shape: Shape[T], scale: int = 1) -> T:
-        """A message of this shape; raises NodeProgramError for any other."""
+        """Parse a message of ``shape``. Raises NodeProgramError for any other."""
         try:
             return shape(decoded(payload, scale * MOST_BYTES, scale * MOST_VALUES), "answer")
         except Misshapen as error:
-            raise self.nonsense(str(error)) from None
+            raise self.protocol_error(str(error)) from None
 
-    def nonsense(self, what: str) -> errors.NodeProgramError:
-        """The node said what no node program says."""
-        remedy = "something there has replaced orch's node program: look into ~/.orch/lib"
-        return errors.NodeProgramError(f"spoke nonsense: {what}", remedy=remedy, host=self.host)
+    def protocol_error(self, what: str) -> errors.NodeProgramError:
+        """Return the error for a node that breaks the protocol."""
+        remedy = "check whether something replaced the node program in ~/.orch/lib there"
+        return errors.NodeProgramError(f"broke the protocol: {what}", remedy=remedy, host=self.host)
 
     def wait_for_preamble(self) -> bool:
-        """Wait until the program speaks. False if it ends first: it is not there yet, or cannot start."""
+        """Wait for the preamble. Return False if the program ends first: it is not installed, or cannot start.
+
+        Raises NodeProgramError after START_TIMEOUT seconds of silence.
+        """
         while not self._splitter.started:
             try:
                 piece = self.channel.read(START_TIMEOUT)
             except errors.ConnectionSilent:
                 raise errors.NodeProgramError(
-                    f"python3 there gives no sign of life for {START_TIMEOUT:g} s",
+                    f"python3 there printed nothing for {START_TIMEOUT:g} s",
                     remedy="run python3 there by hand",
                     host=self.host,
                 ) from None
@@ -237,10 +239,10 @@ class Call:
         try:
             self._frames += self._splitter.feed(piece)
         except frames.WireError as error:
-            raise self.nonsense(str(error)) from None
+            raise self.protocol_error(str(error)) from None
 
     def ended(self) -> errors.NodeProgramError:
-        """Why there is nothing more: the exit code and the last words on stderr."""
+        """Return the error for a program that ended early: its exit code and the last line of stderr."""
         code = self.channel.exit_code()
         said = self.channel.read_errors().decode("utf-8", "replace").strip().splitlines()
         return _cannot_start(self.host, code, said)
@@ -255,25 +257,25 @@ class Call:
 
 
 class Node:
-    """A machine with a connection: verbs go in, frames come out."""
+    """A node with a connection, over which verbs are called."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.name = connection.host.name
 
     def call(self, request: Request) -> Call:
-        """Start a verb. The program is shipped first if the node does not have it yet."""
+        """Start a verb, shipping the node program first if the node does not have it yet."""
         call = self._try(request)
         if not call.wait_for_preamble():
             self._install()
             call = self._try(request)
             if not call.wait_for_preamble():
-                raise self._unfit() or call.ended()
+                raise self._unfit_error() or call.ended()
         return call
 
-    def _unfit(self) -> errors.NodeProgramError | None:
-        """Why no program of orch's can run there at all: no Linux, or a login that runs no commands; else None."""
-        channel = self._given("uname -s; exit 86", b"", more=False)
+    def _unfit_error(self) -> errors.NodeProgramError | None:
+        """Return why the node can run no node program (not Linux, no shell, a forced command); None if it can."""
+        channel = self._start_command("uname -s; exit 86", b"", more=False)
         out, err = channel.output(START_TIMEOUT)
         said = (out + err).decode("utf-8", "replace").strip()
         code = channel.exit_code()
@@ -287,14 +289,14 @@ class Node:
             what = f"its login shell runs no commands ({said[:80] or 'it ends without a word'})"
             remedy = "give the user a shell there: chsh -s /bin/sh USER (it may be nologin or false now)"
         elif code != IDLE_CODE:
-            what = f"its server runs another command than orch asks for; it said {said.splitlines()[0][:80]!r}"
-            remedy = "take ForceCommand out of its sshd_config, or command= out of authorized_keys"
+            what = f"its SSH server runs another command, which printed {said.splitlines()[0][:80]!r}"
+            remedy = "remove ForceCommand from its sshd_config, or command= from authorized_keys"
         else:
             return None
         return errors.NodeProgramError(what, remedy=remedy, host=self.name)
 
     def ask(self, request: Request, shape: Shape[T], limit: float, scale: int = 1) -> T:
-        """A verb with one answer; raises ConnectionLost if it does not come within ``limit`` seconds."""
+        """Call a verb and return its one answer. Raises ConnectionLost if none comes within ``limit`` seconds."""
         call = self.call(request)
         try:
             return call.answer(shape, limit, scale)
@@ -302,23 +304,23 @@ class Node:
             call.channel.close()
 
     def idle(self) -> bool:
-        """Whether nothing of orch's is there: no run, no leftover. A tenth of what the node program costs."""
-        return self.ends_with(IDLE, IDLE_CODE)
+        """Return whether the node has no run and no leftovers, at a tenth of the node program's cost."""
+        return self.ends_with(IDLE_COMMAND, IDLE_CODE)
 
     def stop(self, run_id: str | None, grace: float) -> Stopped:
-        """End a run there, or with None whatever runs, and its leftovers; and what became of it.
+        """End a run (None: any run) and its leftovers on the node; return the outcome.
 
-        Returns when no process of it is left; raises ConnectionLost if that is not heard in time.
+        Returns once no process of the run is left. Raises ConnectionLost if no answer comes in time.
         """
         return self.ask(Stop(run_id=run_id, grace=grace), Stopped.from_wire, grace + STOP_MARGIN)
 
     def has_tree(self, workdir: str, project: str, tree_id: str) -> bool:
-        """Whether a tree is there; it is then the one synced last. One round trip, and no Python on the node."""
-        return self.ends_with(has_tree_command(workdir, project, tree_id), THERE_CODE)
+        """Return whether the node has a tree, and mark it as synced last. Takes one round trip and no Python."""
+        return self.ends_with(has_tree_command(workdir, project, tree_id), PRESENT_CODE)
 
     def ends_with(self, line: str, code: int) -> bool:
-        """Whether a command line ends with this exit code: a question that takes no Python on the node."""
-        channel = self._given(line, b"", more=False)
+        """Return whether a command line ends with this exit code."""
+        channel = self._start_command(line, b"", more=False)
         try:
             return channel.exit_code() == code
         finally:
@@ -327,12 +329,14 @@ class Node:
     def _try(self, request: Request) -> Call:
         nonce = secrets.token_hex(8)
         return Call(
-            self._given(call_command(request.VERB), frames.json_frame({**request.to_wire(), "nonce": nonce})),
+            self._start_command(
+                call_command(request.VERB), frames.json_frame({**request.to_wire(), "nonce": nonce})
+            ),
             nonce,
         )
 
-    def _given(self, line: str, data: bytes, *, more: bool = True) -> Channel:
-        """Start a command line and write to it; one that ends before it has read all says more by how it ended."""
+    def _start_command(self, line: str, data: bytes, *, more: bool = True) -> Channel:
+        """Start a command line and write to it; its exit code tells more than a failed write, which is ignored."""
         channel = self.connection.command(line)
         try:
             channel.write(data)
@@ -344,23 +348,23 @@ class Node:
         return channel
 
     def _install(self) -> None:
-        channel = self._given(install_command(), program()[1], more=False)
+        channel = self._start_command(install_command(), program()[1], more=False)
         _, err = channel.output(INSTALL_LIMIT)
         code = channel.exit_code()
         if code:
-            raise self._unfit() or _cannot_start(
+            raise self._unfit_error() or _cannot_start(
                 self.name, code, err.decode("utf-8", "replace").strip().splitlines()
             )
 
 
 def _cannot_start(host: str, code: int, said: Sequence[str]) -> errors.NodeProgramError:
-    last = said[-1] if said else "it said nothing"
+    last = said[-1] if said else "it printed nothing"
     if code == 127:
         return errors.NodeProgramError(
             "python3 is not on this node's PATH", remedy="install Python 3.7 or later there", host=host
         )
     return errors.NodeProgramError(
         f"the node program ended with exit code {code}: {last}",
-        remedy="it needs python3 >= 3.7 there",
+        remedy="check that python3 there is version 3.7 or later",
         host=host,
     )

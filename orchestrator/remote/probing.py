@@ -1,6 +1,6 @@
-"""Ask nodes what they are, and let them dial each other the way the ranks of a run do.
+"""Gather the facts of nodes, and let the nodes dial each other as the ranks of a run do.
 
-One call a node serves both: it answers with its facts, listens where it is told to, and dials whom it is told.
+One call per node serves both: the node answers with its facts, then listens and dials as ordered.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from orchestrator.core.checks.facts import Facts
 from orchestrator.errors import OrchError
 from orchestrator.protocol import facts, frames
 from orchestrator.protocol.probe import Dial, DialTarget, Found, ListenFor, Listening, Probe, SshServer
-from orchestrator.remote.connect.fanout import failures, on_all
+from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Call, Node
 
-# Every pair up to so many nodes; beyond it each dials its neighbour and the master, and they it.
+# Most nodes among which every pair is dialled; with more, a ring of all nodes and a star around the master is.
 ALL_PAIRS = 32
-# Longer than any part of the facts, and any dial, may take, in seconds.
+# Longer than any part of the facts, any dial and any login may take, in seconds.
 FACTS_TIMEOUT, PROBE_TIMEOUT, LOGIN_TIMEOUT = 60.0, 30.0, 60.0
 
 
@@ -28,7 +28,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class FactsCall:
-    """A node's facts, and the call that it waits on for orders."""
+    """A node's facts, and the call on which the node waits for orders."""
 
     facts: Facts
     call: Call
@@ -37,13 +37,13 @@ class FactsCall:
 def ask_facts(
     nodes: Sequence[Node], requests: Mapping[str, facts.AskFacts], limit: int
 ) -> tuple[dict[str, FactsCall], list[OrchError]]:
-    """The answers of the nodes that give one, by name, and why others did not; ``hang_up`` when done."""
+    """Return the answers by node, and the errors of the other nodes. Call ``hang_up`` when done."""
 
     def ask_one(node: Node) -> FactsCall:
         call = node.call(requests[node.name])
         try:
             its_clock = call.answer(facts.Clock.from_wire, FACTS_TIMEOUT).time
-            # It is read once Python has started there: nearer to the end of the round trip than to its middle.
+            # The node reads its clock once Python runs: nearer to the end of the round trip than to its middle.
             offset = its_clock - (call.sent_at + 2 * time.time()) / 3
             value = call.answer(facts.NodeFacts.from_wire, FACTS_TIMEOUT)
         except OrchError:
@@ -58,15 +58,15 @@ def ask_facts(
 
 
 def hang_up(answers: Mapping[str, FactsCall]) -> None:
-    """Let the nodes stop listening."""
+    """Close the calls, so that the nodes stop listening."""
     for answer in answers.values():
         answer.call.channel.close()
 
 
 def partners(names: Sequence[str]) -> dict[str, dict[str, bool]]:
-    """Whom each node dials, and whether it measures too: every other, in large clusters a ring and a star.
+    """Return whom each node dials, and whether it also measures: all others; in large clusters a ring and a star.
 
-    The star, from and to the first, is for connections only: streams of all at once would measure the first.
+    The star around the first node is for connections only: streams from all nodes would measure the first node.
     """
     if len(names) <= ALL_PAIRS:
         return {name: {other: True for other in names if other != name} for name in names}
@@ -82,10 +82,10 @@ def partners(names: Sequence[str]) -> dict[str, dict[str, bool]]:
 class Mesh:
     """Nodes that wait for orders, and how they are to dial each other.
 
-    ``addresses`` are each node's, the one that a run would use first; a node without any takes no part.
-    ``master_port`` is tried where the first node listens at it. ``seconds`` is how long streams are timed, None
-    for a moment. Unless ``thorough``, nodes try only whether connections can be made. With ``ssh_ports`` they log
-    in to each other by SSH as well.
+    ``addresses``: each node's addresses, the one that a run would use first; a node without any takes no part.
+    ``master_port`` is tried if the first node listens at it. ``seconds``: how long streams are timed; None for a
+    moment. Unless ``thorough``, nodes only try to connect. With ``ssh_ports`` they also log in to each other by
+    SSH.
     """
 
     calls: Mapping[str, FactsCall]
@@ -98,7 +98,7 @@ class Mesh:
     def probe(self) -> tuple[dict[str, dict[str, Probe]], dict[str, dict[str, str]]]:
         """Let the nodes dial each other; return ``{node: {other: result}}`` of connections and of SSH logins.
 
-        A node that does not answer is left out, and so is what a node says of others than it was told to dial.
+        Left out are nodes that do not answer, and results for nodes that a node was not told to dial.
         """
         asked = [name for name in self.calls if self.addresses.get(name)]
         if len(asked) < 2:

@@ -1,5 +1,4 @@
-"""Which nodes keep what is synced on one disk, as those with a shared home do; see
-``node/host/shared_disk.py``."""
+"""Detection of nodes that keep their workdir on a shared disk; see ``node/host/shared_disk.py``."""
 
 from __future__ import annotations
 
@@ -8,42 +7,42 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from orchestrator.protocol.transfer import SharedDiskToken, TokenSeen
-from orchestrator.remote.connect.fanout import failures, on_all
+from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
 
 LOOK_TIMEOUT = 60.0
 
 
-class Placed(Protocol):
-    """A node that said where it keeps things: ``place`` is the id of its workdir's disk."""
+class OnDisk(Protocol):
+    """A node, its workdir, and the id of the workdir's disk (``disk_id``)."""
 
     node: Node
     workdir: str
 
     @property
-    def place(self) -> str | None:
-        """None if it was not asked."""
+    def disk_id(self) -> str | None:
+        """The disk's id; None if the node was not asked."""
 
 
-Asked = TypeVar("Asked", bound=Placed)
+Asked = TypeVar("Asked", bound=OnDisk)
 
 
 def groups_by_disk(
     askers: Sequence[Asked], wanted: Callable[[Asked], object] = lambda asked: None
 ) -> list[list[Asked]]:
-    """The nodes that were asked in groups that share a disk, and want the same; most groups have one.
+    """Return groups of nodes that share a disk and want the same; most groups have one node.
 
-    Raises what a node that cannot be asked raises.
+    Raises the error of a node that cannot be asked.
     """
     alike: dict[object, list[Asked]] = {}
     for asked in askers:
-        key = asked.node.name if asked.place is None else (asked.place, wanted(asked))
+        key = asked.node.name if asked.disk_id is None else (asked.disk_id, wanted(asked))
         alike.setdefault(key, []).append(asked)
     return [group for each in alike.values() for group in (_by_token(each) if len(each) > 1 else [each])]
 
 
 def _by_token(alike: Sequence[Asked]) -> list[list[Asked]]:
-    """Of nodes whose disks have one id, those that see what the first one writes, and the others alone."""
+    """Group nodes whose disks have one id: those that see the first node's token, and each other node alone."""
     first, *others = alike
     token = secrets.token_hex(8)
 

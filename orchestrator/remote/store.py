@@ -1,4 +1,4 @@
-"""The control's side of ``node/store/trees.py``: find out what a node has of a tree, and send what it lacks."""
+"""The control machine's side of ``node/store/trees.py``: ask what a node has of a tree, and send the rest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 
 from orchestrator import errors
-from orchestrator.core.transfer.snapshot import Difference, Entry, Snapshot, difference
+from orchestrator.core.transfer.local_tree import Difference, Entry, LocalTree, difference
 from orchestrator.protocol import frames
 from orchestrator.protocol.shapes import Misshapen, decoded, inflated, many
 from orchestrator.protocol.transfer import Change, MissingBlobs, Stock, Store, Stored
@@ -15,25 +15,25 @@ from orchestrator.protocol.tree import ROW
 from orchestrator.remote.node import Call, Node
 from orchestrator.remote.relay import as_sync_error, read, scale_for
 
-# How long a node may take over one answer: it links and hashes at most a few hundred megabytes meanwhile.
+# Longest wait for one answer, in seconds; the node links and hashes at most a few hundred megabytes meanwhile.
 ANSWER_TIMEOUT = 120.0
 
 
 class Push:
-    """One node and one tree: what is there already, then the sending. ``close`` gives it up."""
+    """A push of one tree to one node: ask what the node has, then ``send`` the rest. ``close`` ends the call."""
 
-    def __init__(self, node: Node, workdir: str, project: str, snapshot: Snapshot, *, look: bool = False) -> None:
-        """Ask the node; with ``look`` nothing will be sent, and nothing is written there."""
+    def __init__(self, node: Node, workdir: str, project: str, tree: LocalTree, *, look: bool = False) -> None:
+        """Ask the node what it has; with ``look`` nothing will be sent, and the node writes nothing."""
         self.node = node
         self.workdir = workdir
-        self.snapshot = snapshot
-        request = Store(workdir=workdir, project=project, tree=snapshot.tree_id, look=look)
+        self.tree = tree
+        request = Store(workdir=workdir, project=project, tree=tree.tree_id, look=look)
         self._call: Call = node.call(request)
         try:
             stock = self._call.answer(Stock.from_wire, ANSWER_TIMEOUT)
             self.have = stock.have
-            self.place = stock.place
-            self._scale = scale_for(len(snapshot.entries))
+            self.disk_id = stock.disk_id
+            self._scale = scale_for(len(tree.entries))
             self.known = self._entries() if stock.base is not None else ()
         except errors.OrchError as error:
             self.close()
@@ -41,13 +41,13 @@ class Push:
 
     @property
     def difference(self) -> Difference:
-        """What the node's newest tree of this project lacks, and what it has too much."""
-        return difference(self.known, self.snapshot.entries)
+        """What has to be added, changed and removed in the node's newest tree of this project."""
+        return difference(self.known, self.tree.entries)
 
     def send(self, progress: Callable[[int], object] = lambda size: None) -> int:
-        """Send what is lacking; returns the bytes sent. ``progress`` is called with bytes as they go.
+        """Send what the node lacks; return the bytes sent. ``progress`` is called with the size of each piece.
 
-        Raises SyncError if it cannot arrive whole, ConnectionLost.
+        Raises SyncError if the tree cannot arrive whole, ConnectionLost.
         """
         channel = self._call.channel
         try:
@@ -62,7 +62,7 @@ class Push:
                     channel.write(frames.data_frame(piece))
                     progress(len(piece))
             except errors.ConnectionLost:
-                # A node that refuses stops reading; its reason is worth more than the broken pipe.
+                # A node that refuses stops reading; its answer tells more than the broken pipe.
                 if not self.node.connection.alive:
                     raise
             self._call.answer(Stored.from_wire, ANSWER_TIMEOUT)
@@ -73,31 +73,31 @@ class Push:
         return channel.sent
 
     def close(self) -> None:
-        """Nothing more will be sent."""
+        """End the call."""
         self._call.channel.close()
 
     def _entries(self) -> tuple[Entry, ...]:
-        """The entries of the tree that the node goes by."""
+        """Receive the entries of the tree that the difference is based on."""
         try:
-            # Twice as many as the new tree has, or a hundred thousand: more is no project's earlier state.
+            # A hundred thousand entries, and twice those of the new tree: no earlier state of a project has more.
             most = 600_000 + 12_000 * self._scale
             listing = decoded(inflated(self._call.data(ANSWER_TIMEOUT), 40 * most), 40 * most, most)
             return tuple(Entry(*entry) for entry in many(ROW, most)(listing, "entries"))
         except Misshapen as error:
-            raise self._call.nonsense(str(error)) from None
+            raise self._call.protocol_error(str(error)) from None
 
     def _files(self, wanted: Sequence[tuple[str, int, int]]) -> Iterator[bytes]:
-        """The bytes of the files with these hashes and modes, in that order."""
-        paths = {(entry.about, entry.mode): entry for entry in self.snapshot.entries if entry.kind == "file"}
+        """Yield the bytes of the files with these hashes and modes, in that order."""
+        paths = {(entry.about, entry.mode): entry for entry in self.tree.entries if entry.kind == "file"}
         for sha, mode, _size in wanted:
             entry = paths.get((sha, mode))
             if entry is None:
-                raise self._call.nonsense("it wants a file that was not offered")
-            yield from read(self.snapshot.root / entry.path, entry)
+                raise self._call.protocol_error("it asks for a file that was not offered")
+            yield from read(self.tree.root / entry.path, entry)
 
 
 def _pieces(parts: Iterator[bytes]) -> Iterator[bytes]:
-    """The same bytes in pieces worth a packet, however small the files are."""
+    """Yield the same bytes in pieces of at least CHUNK bytes, except the last one, however small the files are."""
     waiting: list[bytes] = []
     size = 0
     for part in parts:

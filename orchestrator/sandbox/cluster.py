@@ -1,4 +1,4 @@
-"""The embedded cluster from the outside: start its server process, find it, end it."""
+"""Control of the embedded cluster's server process: start it, find it, end it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STOP_TIMEOUT = 5.0
 
 @dataclass(frozen=True)
 class SandboxHost:
-    """How to reach one host of the embedded cluster. ``host_key`` is ``type base64``."""
+    """Access data of one host of the embedded cluster. ``host_key`` is ``type base64``."""
 
     name: str
     address: str
@@ -34,7 +34,7 @@ class SandboxHost:
 
 
 def sandbox_folder(hosts_file: Path, cluster: str, home: Path) -> Path:
-    """Where the cluster of a hosts file keeps its keys and its hosts' homes."""
+    """Return the folder in which the cluster of a hosts file keeps its keys and its hosts' homes."""
     digest = hashlib.sha256(str(hosts_file.resolve()).encode()).hexdigest()
     return home / ".orch" / "sandbox" / f"{cluster}-{digest[:8]}"
 
@@ -52,15 +52,15 @@ class Sandbox:
         return self.folder / "server.json"
 
     def start(self, *, keep: bool) -> tuple[SandboxHost, ...]:
-        """Start the servers, or use those that run already.
+        """Start the servers, or use kept ones that run already; return their hosts.
 
-        Without ``keep`` they end with this process, however it ends. Raises UsageError if other hosts are
+        Without ``keep`` the servers end with this process, however it ends. Raises UsageError if other hosts are
         being served from this folder, OrchError if the servers do not start.
         """
         running = self.status()
         if running is not None:
             if {host.name for host in running} != set(self.names):
-                raise UsageError("the sandbox runs with other hosts", remedy="orch sandbox down, then try again")
+                raise UsageError("the sandbox runs with other hosts", remedy="run orch sandbox down first")
             return running
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         state = self.folder / f"server-{os.getpid()}.json" if not keep else self._state
@@ -68,7 +68,7 @@ class Sandbox:
         with (self.folder / "server.log").open("wb") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "orchestrator.sandbox", str(self.folder), str(state), *self.names],
-                # Without keep, the end of this pipe is the end of the server.
+                # Without keep, the server ends when this pipe closes.
                 stdin=subprocess.DEVNULL if keep else subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -94,11 +94,11 @@ class Sandbox:
         said = (self.folder / "server.log").read_text(errors="replace").strip().splitlines()
         raise OrchError(
             f"the sandbox's servers did not start: {said[-1] if said else 'they said nothing'}",
-            remedy=f"its log is {self.folder / 'server.log'}",
+            remedy=f"read their log: {self.folder / 'server.log'}",
         )
 
     def release(self) -> None:
-        """End the servers if ``start(keep=False)`` of this object began them."""
+        """End the servers if ``start(keep=False)`` of this object started them."""
         if self._child is not None and self._child.stdin is not None:
             self._child.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -106,7 +106,7 @@ class Sandbox:
             self._child = None
 
     def status(self) -> tuple[SandboxHost, ...] | None:
-        """The hosts being served by a kept server, or None."""
+        """Return the hosts that a kept server serves; None if none runs."""
         try:
             state = json.loads(self._state.read_text())
         except (OSError, ValueError):
@@ -114,7 +114,7 @@ class Sandbox:
         return _hosts(state) if _began(state["pid"]) == state["began"] else None
 
     def stop(self) -> bool:
-        """End a kept server; whether one was running."""
+        """End a kept server; return whether one was running."""
         if self.status() is None:
             return False
         state = json.loads(self._state.read_text())
@@ -133,7 +133,7 @@ class Sandbox:
 
 
 def write_state(path: Path, hosts: Sequence[SandboxHost]) -> None:
-    """Say, in one rename, that this process serves these hosts."""
+    """Record, with one rename, that this process serves these hosts."""
     state = {"pid": os.getpid(), "began": _began(os.getpid()), "hosts": [asdict(host) for host in hosts]}
     partial = path.with_suffix(".part")
     partial.write_text(json.dumps(state))
@@ -145,13 +145,13 @@ def _hosts(state: dict[str, list[dict[str, str]]]) -> tuple[SandboxHost, ...]:
 
 
 def _began(pid: int) -> str | None:
-    """When a process began, to tell it from a later one of its id; None for none, or one that has ended."""
+    """Return when a process began, to tell it from a later one with its id; None if it has ended."""
     if sys.platform != "linux":
         argv = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
         state, _, began = subprocess.run(argv, capture_output=True, text=True, check=False).stdout.partition(" ")
         return None if not state or state.startswith("Z") else began.strip()
     try:
-        # In clock ticks since the machine's start (proc_pid_stat(5)).
+        # The start time is in clock ticks since boot (proc_pid_stat(5)).
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None

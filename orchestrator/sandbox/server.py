@@ -1,4 +1,4 @@
-"""The embedded cluster's SSH servers: asyncssh, one listener a host, real processes behind it."""
+"""The embedded cluster's SSH servers: one asyncssh listener per host, which starts real processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_V
 
 
 def key_at(path: Path) -> asyncssh.SSHKey:
-    """The private key in a file, made if it is not there."""
+    """Return the private key in a file, making it if the file is missing."""
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         key = asyncssh.generate_private_key("ssh-ed25519")
@@ -32,7 +32,7 @@ def key_at(path: Path) -> asyncssh.SSHKey:
 
 
 def own_address(wanted: str) -> str:
-    """A loopback address if this machine has it, as every Linux does; macOS has 127.0.0.1 alone."""
+    """Return ``wanted`` if this machine has that loopback address, as Linux does; macOS has only 127.0.0.1."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
         try:
             sock.bind((wanted, 0))
@@ -42,7 +42,7 @@ def own_address(wanted: str) -> str:
 
 
 class HostServer:
-    """One host: its home, its keys, and what a login on it gets."""
+    """One host: its home folder, its keys and its logins."""
 
     def __init__(self, folder: Path, name: str, number: int) -> None:
         self.name = name
@@ -54,7 +54,7 @@ class HostServer:
         self.identity_file = str(folder / "id_ed25519")
 
     async def listen(self) -> SandboxHost:
-        """Open the port; returns how to reach it."""
+        """Open the port; return how to reach the host."""
         client = asyncssh.import_authorized_keys(self.client_key.export_public_key().decode())
         server = await asyncssh.listen(
             self.address,
@@ -78,11 +78,11 @@ class HostServer:
         )
 
     def sftp(self, channel: asyncssh.SSHServerChannel[bytes]) -> asyncssh.SFTPServer:
-        """File transfer, beginning in the home folder."""
+        """Return a file transfer server that starts in the home folder."""
         return _HomeSFTP(channel, self.home)
 
     def environment(self, process: asyncssh.SSHServerProcess[bytes]) -> dict[str, str]:
-        """What a login starts with: little, as with a real sshd."""
+        """Return the variables of a login: few, as with a real sshd."""
         env = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
         user = getpass.getuser()
         peer, local = process.get_extra_info("peername"), process.get_extra_info("sockname")
@@ -97,7 +97,7 @@ class HostServer:
         }
 
     async def serve(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
-        """Run a command as a child with pipes, and pump the bytes with back-pressure both ways."""
+        """Run a command as a child with pipes, and copy the bytes with back-pressure both ways."""
         command = ["/bin/sh", "-c", process.command] if process.command else ["/bin/sh", "-l"]
         child = await asyncio.create_subprocess_exec(
             *command,
@@ -119,14 +119,14 @@ class HostServer:
             else:
                 process.exit(code)
         finally:
-            # As with a real sshd a client that goes takes the pipes away, not the process.
+            # As with a real sshd, the loss of the client closes the pipes and does not end the process.
             feeding.cancel()
             pumps.cancel()
             _close_pipes(child)
 
 
 class _HomeSFTP(asyncssh.SFTPServer):
-    """The whole file system, as the user may see it; relative paths begin at home."""
+    """The whole file system, as the user may see it; relative paths start at the home folder."""
 
     def __init__(self, channel: asyncssh.SSHServerChannel[bytes], home: Path) -> None:
         super().__init__(channel)
@@ -137,7 +137,7 @@ class _HomeSFTP(asyncssh.SFTPServer):
 
 
 async def _pump(source: asyncio.StreamReader, target: asyncssh.SSHWriter[bytes]) -> None:
-    """Bytes from a pipe to the client, no faster than the client reads."""
+    """Copy bytes from a pipe to the client, no faster than the client reads."""
     with contextlib.suppress(BrokenPipeError, ConnectionError, asyncssh.Error):
         while piece := await source.read(PIECE):
             target.write(piece)
@@ -145,13 +145,13 @@ async def _pump(source: asyncio.StreamReader, target: asyncssh.SSHWriter[bytes])
 
 
 async def _feed(process: asyncssh.SSHServerProcess[bytes], target: asyncio.StreamWriter) -> None:
-    """Bytes from the client to the command's stdin, and the end of them."""
+    """Copy bytes from the client to the command's stdin, and close it at their end."""
     with contextlib.suppress(BrokenPipeError, ConnectionError, asyncssh.Error):
         while piece := await process.stdin.read(PIECE):
             target.write(piece)
             await target.drain()
     target.close()
-    # The session is over when the client closed it; waiting for that here closes the command's pipes.
+    # The session is over when the client closes it, so this task lasts until then.
     with contextlib.suppress(asyncssh.Error):
         await process.wait_closed()
 
@@ -172,7 +172,7 @@ async def _serve_all(folder: Path, state: Path, names: Sequence[str], keep: bool
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, over.set)
     if not keep:
-        # The end of stdin is the end of the command that started this server.
+        # stdin reaches its end when the command that started this server ends.
         def heard() -> None:
             if not os.read(sys.stdin.fileno(), 1024):
                 over.set()
@@ -182,7 +182,7 @@ async def _serve_all(folder: Path, state: Path, names: Sequence[str], keep: bool
 
 
 def main(argv: Sequence[str]) -> None:
-    """``FOLDER STATE NAME...``: serve until told to end."""
+    """Serve the hosts of ``FOLDER STATE NAME...`` until a signal or, without keep, the end of stdin."""
     folder, state, *names = argv
     keep = bool(os.environ.pop("ORCH_SANDBOX_KEEP", ""))
     asyncio.run(_serve_all(Path(folder), Path(state), names, keep))

@@ -19,7 +19,7 @@ from orchestrator.core.text.escapes import visible
 from orchestrator.core.text.secret import masked
 from orchestrator.errors import OrchError
 from orchestrator.ui.console import Screen
-from orchestrator.ui.transfers import Saying, Transfers
+from orchestrator.ui.transfers import BuildProgress, Transfers
 
 
 class Display:
@@ -55,9 +55,9 @@ class Display:
         """Return a context that shows the progress of a transfer of ``totals`` bytes, by node."""
         return Transfers(title, totals, self.err)
 
-    def saying(self, nodes: Collection[str]) -> Saying:
+    def saying(self, nodes: Collection[str]) -> BuildProgress:
         """Return a context that shows the output of builds on ``nodes``."""
-        return Saying(nodes, self.err)
+        return BuildProgress(nodes, self.err)
 
     def note(self, text: str) -> None:
         """Print a line on stderr."""

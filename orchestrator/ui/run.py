@@ -114,7 +114,7 @@ class RunDisplay:
             return
         if self._view is not None:
             self._view.event(event)
-        told = _told(event)
+        told = _line_for(event)
         if told is not None:
             self.display.note(told)
         elif self.display.verbose:
@@ -193,17 +193,17 @@ def _json_lines(key: tuple[str, str, str], lines: bytes) -> bytes:
     return "".join(json.dumps({**about, "line": text}) + "\n" for text in texts).encode()
 
 
-def _allowed(stop: events.StopRequested) -> str:
+def _grace_text(stop: events.StopRequested) -> str:
     """Return how long a stop may take, and how its user can shorten it."""
     again = "; Ctrl-C again ends them now" if stop.by_user else ""
     return f" (ranks have {stop.grace:g} s to end{again})" if stop.grace else ""
 
 
-def _told(event: Event) -> str | None:
+def _line_for(event: Event) -> str | None:
     """Return the line to show for an event, or None if only ``-v`` shows the event."""
     match event:
         case events.StopRequested():
-            return f"stopping: {event.reason}" + _allowed(event)
+            return f"stopping: {event.reason}" + _grace_text(event)
         case events.StopFailed():
             return f"{event.node}: the request to stop failed: {event.reason}"
         case events.Reconnecting():

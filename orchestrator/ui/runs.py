@@ -23,7 +23,7 @@ def show_runs(display: Display, runs: Sequence[ListedRun], everything: bool) -> 
             display.write(json.dumps(asdict(run)) + "\n")
         return
     if not runs:
-        display.write("no runs\n" if everything else "no run is active (orch ps --all also lists runs that have ended)\n")
+        display.write("no runs\n" if everything else "no run is active (orch ps --all lists ended runs)\n")
         return
     table = runs_table(runs)
     if display.terminal:

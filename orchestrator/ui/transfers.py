@@ -18,14 +18,17 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-# Most nodes that get a bar each.
+# With more nodes than this, no node has a bar of its own.
 MOST_BARS = 16
 # Interval of progress lines where there is no terminal, in seconds.
 LINE_EVERY = 10.0
 
 
 class Transfers:
-    """A context that shows how much of ``totals`` (bytes, by node) has arrived. Its methods are thread-safe."""
+    """A context that shows how much of ``totals`` (bytes, by node) has arrived.
+
+    Each node may be reported by a thread of its own.
+    """
 
     def __init__(self, title: str, totals: Mapping[str, int], console: Console) -> None:
         self.title = title
@@ -80,8 +83,11 @@ class Transfers:
                 self._console.print(f"{self.title}: {so_far}")
 
 
-class Saying:
-    """A context that shows the last line printed by a program on each node. Its methods are thread-safe."""
+class BuildProgress:
+    """A context that shows the last line printed by a program on each node.
+
+    Each node may be reported by a thread of its own.
+    """
 
     def __init__(self, nodes: Collection[str], console: Console) -> None:
         self._nodes = nodes
@@ -90,7 +96,7 @@ class Saying:
         self._bars: dict[str, TaskID] = {}
         self._progress: Progress | None = None
 
-    def __enter__(self) -> Saying:
+    def __enter__(self) -> BuildProgress:
         if self._console.is_terminal and not self._console.quiet and 0 < len(self._nodes) <= MOST_BARS:
             words = TextColumn("{task.description}", markup=False)
             self._progress = Progress(SpinnerColumn(), words, console=self._console, transient=True)

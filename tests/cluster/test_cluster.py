@@ -1,4 +1,4 @@
-"""The test cluster does what other tests rely on: its hosts are apart, its faults are real, nothing is left."""
+"""The test cluster itself: its hosts are apart, its faults are real, and it leaves nothing behind."""
 
 import errno
 import json
@@ -61,7 +61,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def node(cluster: Cluster) -> Iterator[NodeHost]:
-    """A host to plant faults on; they are taken back."""
+    """A host to plant faults on, which are removed after the test."""
     host = cluster.hosts[1]
     yield host
     host.restore()
@@ -99,14 +99,14 @@ def listening(host: NodeHost, port: int) -> Iterator[None]:
 
 
 def read(process: "subprocess.Popen[bytes]", limit_s: float = LIMIT_S) -> bytes | None:
-    """What the process writes next; empty at its end, None if it is silent for that long."""
+    """Return what the process writes next: empty at its end, None if it is silent for ``limit_s``."""
     assert process.stdout is not None
     ready, _, _ = select.select([process.stdout], [], [], limit_s)
     return os.read(process.stdout.fileno(), 65536) if ready else None
 
 
 def drain(process: "subprocess.Popen[bytes]", quiet_s: float) -> bytes:
-    """What is still on its way, until nothing has come for ``quiet_s``."""
+    """Return what is still on its way, until nothing has come for ``quiet_s`` seconds."""
     came = b""
     deadline = time.monotonic() + LIMIT_S
     while (piece := read(process, quiet_s)) is not None:
@@ -124,13 +124,13 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 
 def uplinks(maker: int) -> list[str]:
-    """The interfaces that clusters of this process have put on this machine."""
+    """Return the interfaces that clusters of the process ``maker`` have put on this machine."""
     links = json.loads(subprocess.check_output(["ip", "-j", "link"]))
     return [link["ifname"] for link in links if link["ifname"].startswith(f"orch{maker:x}-")]
 
 
 def network_spaces(word: str = "") -> set[str]:
-    """The network namespaces of all processes whose command line holds ``word``."""
+    """Return the network namespaces, but for our own, of all processes whose command line holds ``word``."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -186,7 +186,7 @@ def test_hosts_share_no_files_identity_or_processes(cluster: Cluster) -> None:
     assert not set(first.run("sh", "-c", show).stdout.split()) & set(second.run("sh", "-c", show).stdout.split())
 
     with started(first.enter("sleep", "4321"), env=first.login({"MARK": "it is mine"})):
-        until(lambda: [p.argv for p in first.processes()] == [["sleep", "4321"]], "no sleep, or more than it")
+        until(lambda: [p.argv for p in first.processes()] == [["sleep", "4321"]], "sleep is not the only process")
         (process,) = [p for p in first.processes() if p.argv == ["sleep", "4321"]]
         assert process.environ["MARK"] == "it is mine"
         assert Path(f"/proc/{process.pid_outside}/cmdline").read_bytes() == b"sleep\x004321\x00"
@@ -354,7 +354,7 @@ def test_a_second_cluster_has_its_own_network_and_leaves_nothing(cluster: Cluste
     second = Cluster(2, names=["alpha"], visible=[tmp_path / "shown"], sshd_options={"MaxSessions": "1"})
     second.start()
     try:
-        assert not left.exists(), "the folder of a maker that is no more"
+        assert not left.exists(), "the folder of a dead maker is left"
         assert second.switch.prefix != cluster.switch.prefix
         assert [host.name for host in second.hosts] == ["alpha", "node2"]
         assert ssh(second, second["alpha"], "hostname") == "alpha\n"

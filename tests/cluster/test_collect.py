@@ -1,4 +1,4 @@
-"""What comes back from nodes: nothing leads out of its folder, and what does not come is named."""
+"""Outputs from nodes: none lands outside its folder, and each one that does not come is named."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from orchestrator.local.run_folder import RunFolder
 from orchestrator.operations.run.aftermath import Aftermath
 from orchestrator.protocol import frames as wire
 from orchestrator.protocol.transfer import Collect, Offered
-from orchestrator.remote.landing import Landing, Misplaced
+from orchestrator.remote.landing import CannotLand, Landing
 from orchestrator.remote.node import Node, program
 from orchestrator.remote.outputs import collect
 from orchestrator.ui.display import Display
@@ -30,7 +30,7 @@ from tests.history import happened
 from tests.hostile import NAME, RUN, framed, node_that_says
 from tests.namespaces import Cluster
 
-# Answers whatever it is asked with the frames beside it.
+# Answers every request with the frames in the file beside it.
 REPLACED = """
 import os, struct, sys
 head = os.read(0, 5)
@@ -43,7 +43,7 @@ os.read(0, 65536)
 
 
 def answering(cluster: Cluster, *messages: Any) -> None:
-    """Replace the node program of the first host."""
+    """Replace the node program of the first host by one that sends these messages."""
     installed = cluster.hosts[0].home / ".orch" / "lib" / program()[0]
     installed.parent.mkdir(parents=True, exist_ok=True)
     installed.write_text(REPLACED)
@@ -52,7 +52,7 @@ def answering(cluster: Cluster, *messages: Any) -> None:
 
 @pytest.fixture
 def honest(cluster: Cluster) -> Iterator[None]:
-    """The program is put back."""
+    """Remove the replaced program after the test."""
     yield
     lib = cluster.hosts[0].home / ".orch" / "lib"
     for file in lib.glob(f"{program()[0]}*"):
@@ -77,11 +77,11 @@ def test_nothing_that_a_node_sends_lands_outside(node: Node, cluster: Cluster, t
     assert [each.partition(" (")[0] for each in found.left] == ["a/b/up/x", "a/b/up/x/.bashrc"]
     answering(cluster, {"work": "/w", "files": [*links, through]}, *sending(through[0], file), {"done": True})
     assert through[0] in collect(node, "run", Outputs(), into).left[0]
-    # And once more, with the links lying there from the beginning, as an earlier collection would have left them.
+    # Once more with a link there from the beginning, as an earlier collection could have left it.
     (into / "x").symlink_to(home)
     over = ["x/.bashrc", len(file), 2, None]
     answering(cluster, {"work": "/w", "files": [over]}, *sending("x/.bashrc", file), {"done": True})
-    assert collect(node, "run", Outputs(), into).left == ("x/.bashrc ('x' on its way is no folder)",)
+    assert collect(node, "run", Outputs(), into).left == ("x/.bashrc ('x' on its path is not a folder)",)
     assert sorted(
         str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if not path.is_relative_to(into)
     ) == [*("home", "home/.bashrc", "runs", "runs/run")]
@@ -96,7 +96,7 @@ def test_nothing_that_a_node_sends_lands_outside(node: Node, cluster: Cluster, t
         ([{"path": "f", "size": 8_000_000, "mode": 420}], "8000000 bytes of 'f', which it offered with 10"),
         ([{"path": "f", "size": 10, "mode": 420}, wire.data_frame(b"x" * 20)], "more of 'f' than it offered"),
         ([{"path": "g", "size": 10, "mode": 420}], "it sends 'g' instead of 'f'"),
-        ([wire.data_frame(b"x" * 10)], "data that nobody asked for"),
+        ([wire.data_frame(b"x" * 10)], "data that was not asked for"),
         ([*sending("f", b"x" * 10), *sending("f", b"x" * 10)], "it sends more than was asked for"),
         ([{"path": "f", "size": 10, "mode": 420}], "the node program ended with exit code 0"),
     ],
@@ -116,7 +116,7 @@ def test_a_node_that_sends_something_else_than_it_offered(
 def test_modes_and_names_are_ours_to_choose(node: Node, cluster: Cluster, tmp_path: Path) -> None:
     names = ["/etc/x", "../x", "a//b", "", "a/../../x", "n" * 300, "d/" * 80 + "f", "/".join(["d" * 120] * 60)]
     names += ["\ud800", ".orch-part", ".Orch-Part/x", "\u4e2d" * 86]
-    # The last two by a link beside them: the first one is sound, and leads to where ".." leads further.
+    # "p/q" leads up too far, and in "s/.." the ".." follows a name that could be a link.
     links = [("l", "/etc"), ("m", "../m"), ("n", "x" * 5000), ("o", "\udabc"), ("p/q", "../.."), ("r", "s/..")]
     files = [["s", 1, 1, None], *([name, 1, 1, None] for name in names), *([a, 0, 1, b] for a, b in links)]
     answering(cluster, {"work": "/w", "files": files}, *sending("s", b"x", 0o6777), {"done": True})
@@ -189,7 +189,7 @@ def test_a_file_that_shrinks_where_it_cannot_land_is_missed(node: Node, cluster:
     half[0]["size"] = 10
     answering(cluster, {"work": "/w", "files": files}, *half, *sending("g", b"x"), {"done": True})
     found = collect(node, "run", Outputs(), tmp_path / "node1")
-    assert found.left == ("d/f ('d' on its way is no folder)",) and found.files == 1
+    assert found.left == ("d/f ('d' on its path is not a folder)",) and found.files == 1
 
 
 @pytest.mark.cluster
@@ -199,7 +199,7 @@ def test_a_newest_snapshot_that_was_missed_is_said(node: Node, cluster: Cluster,
     skipped = {"path": "snapshot.pt", "skipped": "changed while it was fetched"}
     answering(cluster, {"work": "/w", "files": files}, skipped, *sending("g", b"x"), {"done": True})
     with pytest.raises(OrchError, match="more than was asked for"):
-        # It is asked once more, for the snapshot alone; this program says the same again.
+        # The node is asked once more, for the snapshot alone, and this program sends the same again.
         collect(node, "run", Outputs(), tmp_path / "node1")
     answering(cluster, {"work": "/w", "files": files[:1]}, skipped, {"done": True})
     found = collect(node, "run", Outputs(), tmp_path / "node1")
@@ -258,13 +258,13 @@ def test_the_newest_snapshot_is_never_dropped_in_favour_of_smaller_files() -> No
     assert found.chosen[0].path == "out/snapshot_2.pt" and found.lacking is None
     assert [each.path for each in found.chosen[1:3]] == ["latest.txt", "log49.txt"]
     assert "out/snapshot_1.pt (900 bytes: over outputs.max_size)" in found.left
-    # A snapshot of several files comes whole or is missed.
+    # A snapshot of several files comes whole or not at all.
     parts = [OfferedFile(f"checkpoint-20/{name}", 400, 60 + n) for n, name in enumerate(("model.bin", "rng.json"))]
     found = choose([*offers, *parts], Outputs(max_bytes=1000))
     assert {each.path for each in found.chosen[:2]} == {each.path for each in parts}
     found = choose(offers, Outputs(max_bytes=800))
     assert found.lacking == "out/snapshot_2.pt (900 bytes: over outputs.max_size)" and len(found.chosen) == 51
-    # One that does not fit stays whole, and an older one comes instead.
+    # A snapshot that does not fit is left whole, and an older one comes instead.
     found = choose([*offers, *parts], Outputs(max_bytes=799))
     assert found.lacking == "checkpoint-20/model.bin (400 bytes of 800 in its snapshot: over outputs.max_size)"
     assert not {each.path for each in found.chosen} & {each.path for each in parts}
@@ -303,7 +303,7 @@ def test_a_collection_that_fails_is_said_once_and_told_by_the_exit_code(
         errands.collect((NAME,), final, folder.record)
     assert [each.KIND for each in folder.events].count("collect_failed") == 3
     said = [line for line in capsys.readouterr().err.splitlines() if "could not be fetched" in line]
-    assert len(said) == 1 and said[0].startswith(f"{NAME}: its outputs could not be fetched: spoke nonsense")
+    assert len(said) == 1 and said[0].startswith(f"{NAME}: its outputs could not be fetched: broke the protocol")
     ended = {"exit_code": 0, "signal": None, "stopped": False, "killed": 0}
     folder.record(happened(time.time(), "finished", NAME, ended))
     assert folder.result().ok and exit_code(folder.result(), None) == 5
@@ -322,7 +322,7 @@ def test_a_file_lands_whole_or_not_at_all(tmp_path: Path) -> None:
         status = landing.status("a/file")
         assert status is not None and status.st_mtime_ns == 5
         for path in ("a", "a/file/below"):
-            with pytest.raises(Misplaced), landing.file(path, 0o644, 5) as write:
+            with pytest.raises(CannotLand), landing.file(path, 0o644, 5) as write:
                 write(b"x")
         (tmp_path / "here" / "l").symlink_to("a")
         with landing.file("l", 0o644, 5) as write:

@@ -1,4 +1,7 @@
-"""The control machine's own troubles: few files, no room, a second orch beside it, an outage of its network."""
+"""Trouble on the control machine: few open files, a full disk, a second orch, an outage of its network.
+
+Also stops, log limits, and who takes part in a later attempt.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ from orchestrator.remote.node_client import SshNodeClient
 from orchestrator.ui.display import Display
 from tests import bare
 from tests.conftest import Orch
-from tests.engines import FakeNode, Heard, fake_run, joined, started
+from tests.engines import FakeNode, MemoryRecorder, fake_run, joined, started
 from tests.history import happened
 from tests.hostile import Link, framed
 from tests.namespaces import Cluster
@@ -146,10 +149,10 @@ def test_how_long_ranks_may_take_to_end() -> None:
 
 @pytest.mark.cluster
 def test_a_checkpoint_written_on_a_stop_is_not_cut(node: Node, cluster: Cluster, project: Path) -> None:
-    # Longer than five seconds.
+    # The save takes longer than five seconds.
     script = "trap 'sleep 6; echo saved > saved; exit 0' TERM; echo ready; sleep 300 & wait"
     asked = bare.request(node, project, ["sh", "-c", script])
-    heard = Heard()
+    heard = MemoryRecorder()
     engine = started(node, asked, heard)
     heard.said = lambda output: engine.stop("interrupted", 30.0) if b"ready" in output.data else None
     engine.run()
@@ -165,7 +168,7 @@ def test_a_stop_gets_through_where_one_session_is_all_there_is(
     cluster.hosts[0].restart_sshd({"MaxSessions": "1"})
     try:
         with bare.connected(cluster) as alone:
-            heard = Heard()
+            heard = MemoryRecorder()
             engine = started(alone, asked, heard)
             heard.when = lambda event: (
                 engine.stop("interrupted", 1.0) if event.KIND == "torchrun_started" else None
@@ -187,14 +190,14 @@ def test_a_connection_that_breaks_in_the_middle_of_a_start_leaves_nothing(
         raise errors.ConnectionLost("the connection broke", host="node1")
 
     monkeypatch.setattr(Started, "from_wire", broken)
-    (refusal,) = started(node, asked, Heard()).run().refusals
+    (refusal,) = started(node, asked, MemoryRecorder()).run().refusals
     assert isinstance(refusal, errors.ConnectionLost)
     assert not [each for each in cluster.hosts[0].processes() if each.argv[:1] == ["sleep"]]
 
 
 @pytest.mark.cluster
 def test_an_attempt_that_is_refused_ends_with_a_summary(orch: Orch, cluster: Cluster) -> None:
-    """The second attempt cannot start on node2: its code goes away in between."""
+    """The second attempt cannot start on node2, because its folder is there already."""
     (orch.folder / "fail.py").write_text(
         "import os, shutil, sys\n"
         "tree = os.path.expanduser('~/orch-work')\n"
@@ -244,14 +247,14 @@ def test_a_log_that_grows_too_long_is_cut_on_the_node_and_that_is_said(
         pytest.skip("this disk cannot cut a file's middle out")
     made = RunFolder.open(tmp_path / "runs", asked.run_id)
     made.begin(["node1"], 1)
-    heard = Heard(said=made.log)
+    heard = MemoryRecorder(said=made.log)
     joined(node, asked.run_id, heard).run()
     text = (made.path / "logs" / "node1" / "torchrun.log").read_text()
     assert text.startswith("1\n2\n") and text.endswith("\nlast\n") and "bytes are not kept]" in text
     assert made.offsets()["node1"]["torchrun"] == log.stat().st_size
     made.close()
-    # Somebody else who looks at it now begins with its end.
-    heard = Heard()
+    # A second follower that asks for the tail begins with the end of the log.
+    heard = MemoryRecorder()
     joined(node, asked.run_id, heard, tail=1000).run()
     pieces = heard.outputs
     assert pieces[0].skipped > 3_000_000 and sum(len(each.data) for each in pieces) <= 1000
@@ -274,14 +277,14 @@ def test_runs_that_ended_long_ago_go_and_the_newest_stay(tmp_path: Path, monkeyp
                 os.utime(path, (0, 0))
             os.utime(paths.run_dir(run_id), (0, 0))
     prune.forget_old(workdir)
-    # The oldest but the one that was written to lately; twenty stay in any case.
+    # The oldest are gone, but for the one written to lately; the newest twenty stay in any case.
     assert paths.run_ids() == ["20260003", *(f"2026{number:04}" for number in range(5, 25))]
     kept = sorted(path.name for path in Path(paths.work_dir(workdir, "x")).parent.iterdir())
     assert kept == sorted(name for run in paths.run_ids() for name in (run, f"{run}.logs"))
 
 
 class Back(Link):
-    """A host that answers again."""
+    """A connection to a host that answers again."""
 
     def reopen(self, timeout: float) -> None:
         return
@@ -313,12 +316,12 @@ def test_a_host_that_came_back_is_used_again_and_one_that_failed_is_not(
     lineup = errands._lineup(order, fold([planned, *lost]))
     assert lineup is not None and sorted(host.name for host in lineup.hosts) == ["gpu1", "gpu2", "gpu3"]
     assert lineup.new == ("gpu2",)
-    # One that does not answer is given up, and there are too few then.
+    # A host that does not answer is given up, which leaves too few.
     lost = [happened(1.0, "node_lost", "gpu3", {"reason": "no answer"})]
     order = Prepare(2, ("gpu1", "gpu2"), 1, frozenset())
     assert errands._lineup(order, fold([planned, *lost])) is None
     said = capsys.readouterr().err
     assert "in the place of gpu3: gpu7: gone" in said
-    # It is not tried a second time.
+    # The host is not tried a second time.
     assert errands._lineup(order, fold([planned, *lost])) is None
     assert "gpu7" not in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Data on every node: through the nodes, around what blocks them, on after a break, once where they share a disk."""
+"""Data on every node: passed on by nodes, sent around a firewall, resumed after a break; MNIST fetched once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIZE = 24_000_000
 
 @pytest.fixture
 def big(orch: Orch) -> Path:
-    """A file under a name of its own, in a folder where orch is called; no other data, no project."""
+    """A file under a name of its own in orch's folder, which holds no other data and no project."""
     (orch.folder / ".orchignore").write_text("*\n")
     file = orch.folder / f"{orch.folder.name}.bin"
     file.write_bytes(os.urandom(SIZE))
@@ -38,7 +38,7 @@ def parts(host: NodeHost) -> list[Path]:
 
 
 def sent(orch: Orch, cluster: Cluster, *words: str) -> tuple[subprocess.CompletedProcess[str], int]:
-    """What a sync said, and how many bytes went over this machine's link to the hosts meanwhile."""
+    """Run a sync; return how it ended and how many bytes went over this machine's link to the hosts."""
 
     def counter() -> int:
         return int(Path("/sys/class/net", cluster.switch.uplink, "statistics/tx_bytes").read_text())
@@ -59,7 +59,7 @@ def test_a_file_is_sent_once_and_passed_on(orch: Orch, cluster: Cluster, big: Pa
     done, size = sent(orch, cluster, "--data", big.name)
     assert done.returncode == 0 and size < 200_000
     assert orch("sync", "--check", "--data", big.name).returncode == 0
-    # Damaged in place, with its size kept: what is there is read again, for its time is another.
+    # Damage the file but keep its size: its changed time makes the node read it again.
     with there(cluster.hosts[1], big.name).open("r+b") as file:
         file.write(b"damaged")
     check = orch("sync", "--check", "--data", big.name)
@@ -86,7 +86,7 @@ def test_a_folder_goes_where_it_is_told(orch: Orch, cluster: Cluster, big: Path)
         assert names == {path.relative_to(folder) for path in folder.rglob("*")}
         assert (copy / "a/b/two words").read_text() == "a/b/two words"
         assert (copy / "link").readlink() == Path("a/one")
-    # A link in the way leads out of the folder: nothing is written through it.
+    # A link on the way leads out of the folder: nothing is written through it.
     (cluster.hosts[1].home / "elsewhere" / "set" / "a" / "b" / "two words").unlink()
     (cluster.hosts[1].home / "elsewhere" / "set" / "a" / "b").rmdir()
     (cluster.hosts[1].home / "elsewhere" / "set" / "a" / "b").symlink_to("/etc")
@@ -110,7 +110,7 @@ def test_nodes_that_do_not_reach_each_other_get_it_from_here(orch: Orch, cluster
 
 
 def test_a_broken_transfer_goes_on_where_it_was(orch: Orch, cluster: Cluster, big: Path) -> None:
-    """The middle node stops while data flow: it and the one after it get the rest in a second pass."""
+    """Kill the middle node's relay while data flow: it and the node after it get the rest in a second pass."""
     process = orch.popen("sync", "--data", big.name, "--rate", "6M")
     until(lambda: any(path.stat().st_size > 4_000_000 for path in parts(cluster["node2"])), 30)
     relays = [each for each in cluster["node2"].processes() if "relay" in each.argv]
@@ -159,7 +159,7 @@ class MNIST:
 
 
 def test_mnist_is_fetched_here_once_and_sent(orch: Orch, cluster: Cluster) -> None:
-    """By something in torchvision's place: the test needs no way out."""
+    """A stand-in for torchvision fetches it, so the test needs no internet."""
     (orch.folder / ".orchignore").write_text("*\n")
     (orch.folder / "fetcher" / "torchvision").mkdir(parents=True)
     (orch.folder / "fetcher" / "torchvision" / "__init__.py").touch()

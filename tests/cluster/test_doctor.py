@@ -1,4 +1,4 @@
-"""Faults planted on a real cluster, one at a time: each is found, its host or pair is named, no other is accused."""
+"""Doctor on a cluster with planted faults, one at a time: each is found, and only its host or pair is blamed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.inventory.edit import set_host_key
+from orchestrator.core.inventory.edit import set_host_value
 from orchestrator.errors import UsageError
 from tests import standin
 from tests.conftest import ROOT, Orch
 from tests.namespaces import Cluster, require
 from tests.namespaces.files import NODE_HOME
-from tests.planted import FAULTS, Fault, Patient, leftover, loopback_name, twins
+from tests.planted import FAULTS, Fault, FaultyCluster, leftover, loopback_name, twins
 
 pytestmark = pytest.mark.cluster
 
@@ -42,14 +42,14 @@ def sick() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def patient(sick: Cluster) -> Iterator[Patient]:
-    """The cluster, to plant a fault on."""
+def patient(sick: Cluster) -> Iterator[FaultyCluster]:
+    """The cluster to plant a fault on."""
     with contextlib.ExitStack() as undo:
-        yield Patient(sick, undo)
+        yield FaultyCluster(sick, undo)
 
 
-def examined(p: Patient, folder: Path) -> tuple[int, dict[str, Any], float, str]:
-    """What doctor says as JSON, after how many seconds, and what stood on stderr."""
+def examined(p: FaultyCluster, folder: Path) -> tuple[int, dict[str, Any], float, str]:
+    """Return doctor's exit code, its JSON, the seconds it took, and its stderr."""
     (folder / "hosts.yaml").write_text(
         p.cluster.hosts_yaml(per_host=p.per_host, defaults={"python": standin.PYTHON})
     )
@@ -61,7 +61,7 @@ def examined(p: Patient, folder: Path) -> tuple[int, dict[str, Any], float, str]
     return done.returncode, json.loads(done.stdout or "{}"), time.monotonic() - began, done.stderr
 
 
-def test_a_healthy_cluster_is_well(patient: Patient, tmp_path: Path) -> None:
+def test_a_healthy_cluster_is_well(patient: FaultyCluster, tmp_path: Path) -> None:
     code, seen, _, err = examined(patient, tmp_path)
     assert (code, seen["findings"], seen["unreachable"]) == (0, [], {}), err
     assert sorted(seen["probes"]) == ["node1", "node2", "node3"]
@@ -75,7 +75,7 @@ def test_a_healthy_cluster_is_well(patient: Patient, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_a_planted_fault_is_found(patient: Patient, tmp_path: Path, fault: Fault) -> None:
+def test_a_planted_fault_is_found(patient: FaultyCluster, tmp_path: Path, fault: Fault) -> None:
     fault.plant(patient)
     code, seen, seconds, err = examined(patient, tmp_path)
     if "ORCH_RECORD" in os.environ and seen["findings"]:
@@ -105,8 +105,8 @@ def test_a_planted_fault_is_found(patient: Patient, tmp_path: Path, fault: Fault
 
 
 @pytest.mark.parametrize("program", [HANGS, FLOODS, RUBBISH], ids=["hangs", "floods", "rubbish"])
-def test_programs_that_misbehave_spoil_nothing_else(patient: Patient, tmp_path: Path, program: str) -> None:
-    """nvidia-smi on one host, the training interpreter on another, the python3 that orch itself needs on a third."""
+def test_programs_that_misbehave_spoil_nothing_else(patient: FaultyCluster, tmp_path: Path, program: str) -> None:
+    """Replace nvidia-smi on one host, the training interpreter on another, and orch's own python3 on a third."""
     usual = {"SetEnv": "PLANTED=no"}
     for node, name in (("node1", "nvidia-smi"), ("node2", "python"), ("node3", "python3")):
         patient.file(node, f"bad/{name}", program)
@@ -117,12 +117,12 @@ def test_programs_that_misbehave_spoil_nothing_else(patient: Patient, tmp_path: 
     assert seconds < 30 and code == 3, err
     said = {(tuple(found["nodes"]), found["check"]) for found in seen["findings"]}
     assert said == {(("node1",), "parts"), (("node2",), "interpreter"), (("node2",), "interface")}, said
-    # Without it nothing of orch runs there.
+    # Without python3 nothing of orch runs on node3.
     assert list(seen["unreachable"]) == ["node3"]
 
 
-def test_what_needs_no_root_is_mended(patient: Patient, tmp_path: Path) -> None:
-    """A host key, leftovers, a folder, a wrong address: each is offered, made, and looked at again."""
+def test_what_needs_no_root_is_mended(patient: FaultyCluster, tmp_path: Path) -> None:
+    """Mends of a host key, leftovers, a folder and a wrong address: each is offered, made, and checked again."""
     patient.sshd("node3", {"SetEnv": f"TMPDIR={NODE_HOME}/tmp/mine"}, {"SetEnv": "PLANTED=no"})
     leftover(patient)
     patient.per_host["node3"] = {"fabric_address": "10.99.0.1"}
@@ -149,15 +149,15 @@ def test_what_needs_no_root_is_mended(patient: Patient, tmp_path: Path) -> None:
 
 
 @pytest.mark.torch
-def test_a_run_sets_by_itself_what_it_can_survive(sick: Cluster, patient: Patient, tmp_path: Path) -> None:
-    """Own name at 127.0.1.1 and the same address on every host: the run chooses interface and address, and works."""
+def test_a_run_sets_by_itself_what_it_can_survive(sick: Cluster, patient: FaultyCluster, tmp_path: Path) -> None:
+    """With a name at 127.0.1.1 and one address on every host, the run chooses interface and address, and works."""
     loopback_name(patient)
     twins(patient)
     (tmp_path / "hosts.yaml").write_text(sick.hosts_yaml(defaults={"python": sys.executable}))
     done = Orch(tmp_path, {**sick.control_env(), "PYTHONPATH": str(ROOT)})("run", "message-passing")
     assert done.returncode == 0, done.stderr
     assert "[node3:2] Rank 2 on node3 received 42.0 from rank 0" in done.stdout
-    assert "warn: node2: its own name 'node2' leads to 127.0.1.1" in done.stderr
+    assert "warn: node2: the host's own name 'node2' resolves to 127.0.1.1" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -172,9 +172,9 @@ def test_a_run_sets_by_itself_what_it_can_survive(sick: Cluster, patient: Patien
     ],
 )
 def test_one_value_of_a_hosts_file_is_changed_and_nothing_else(before: str, after: str) -> None:
-    assert set_host_key(before, "a", "interface", "eth0") == after
+    assert set_host_value(before, "a", "interface", "eth0") == after
 
 
 def test_a_host_without_keys_of_its_own_is_not_changed() -> None:
     with pytest.raises(UsageError, match="no keys of its own"):
-        set_host_key("hosts:\n  a[1-3]: {address: x}\n", "a1", "interface", "eth0")
+        set_host_value("hosts:\n  a[1-3]: {address: x}\n", "a1", "interface", "eth0")

@@ -1,4 +1,4 @@
-"""Elastic runs: torchrun starts the ranks again on the hosts that are left, and orch goes along."""
+"""Elastic runs: torchrun starts the ranks again on the hosts that are left, and orch follows them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.torch]
 
 
 def test_a_host_is_cut_off_and_the_others_go_on(orch: Orch, cluster: Cluster) -> None:
-    """Also without the control process that started it: another one takes the run up, the host still cut off."""
+    """Kill the control process, too: another one takes the run up while the host is still cut off."""
     words = ["run", "--nnodes", "2:3", "--node-timeout", "8", "elastic", "--"]
     process = orch.popen(*words, "--steps", "120", "--timeout", "8", "--save-every", "5")
     try:

@@ -1,4 +1,4 @@
-"""Environments that orch builds: on hosts without a way out, once, and used by runs; and files that describe them."""
+"""Environments that orch builds once, on hosts without internet, for runs; and the files that describe them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ REQUIREMENTS = "click>=8  # pure Python\nmarkupsafe>=2  # compiled\n"
 
 @pytest.mark.cluster
 def test_an_environment_of_wheels_from_here(orch: Orch, cluster: Cluster) -> None:
-    """Hosts without a way out get one pure-Python and one compiled package from this machine, and runs use them."""
+    """Hosts without internet get a pure-Python and a compiled package from this machine, and runs use them."""
     (orch.folder / "requirements.txt").write_text(REQUIREMENTS)
     python = shutil.which("python3", path="/usr/bin:/usr/local/bin") or "python3"
     hosts = cluster.hosts_yaml(defaults={"python": python, "environment": "requirements.txt"})
     (orch.folder / "hosts.yaml").write_text(hosts)
     (orch.folder / "show.py").write_text("import click, markupsafe\nprint(markupsafe.__file__)\n")
     doctor = orch("doctor")
-    assert "its environment (requirements.txt) is not built yet → orch sync builds it" in doctor.stdout
+    assert "the environment (requirements.txt) is not built yet → build it with orch sync" in doctor.stdout
     # One host has uv, the others pip.
     uv = cluster.hosts[0].home / ".local" / "bin" / "uv"
     uv.parent.mkdir(parents=True, exist_ok=True)
@@ -47,13 +47,13 @@ def test_an_environment_of_wheels_from_here(orch: Orch, cluster: Cluster) -> Non
     uv.unlink()
     for host in cluster.hosts:
         (environment,) = (host.home / "orch-work/.orch/envs").glob("?" * 32)
-        # torch itself, of gigabytes, is this machine's.
+        # torch has gigabytes, so this machine's is used.
         (packages,) = environment.glob("lib/python*/site-packages")
         (packages / "torch.pth").write_text(str(Path(torch.__file__).parent.parent))
     ran = orch("run", "show.py")
     assert ran.stdout.count(f"/.orch/envs/{environment.name}/lib/") == 3, ran.stdout + ran.stderr
     assert "building" not in ran.stderr
-    # Pruning keeps the newest.
+    # Pruning keeps the newest environment.
     assert orch("sync", "--prune", "--keep", "1").returncode == 0
     assert environment.is_dir()
 
@@ -90,7 +90,7 @@ def test_what_only_this_machine_has_is_refused(line: str) -> None:
 
 def test_the_dependencies_of_a_project() -> None:
     assert of_pyproject("p.toml", '[project]\nname="x"\ndependencies=["a>1", "b"]\n') == "a>1\nb"
-    for text, said in (("[project]\n", "no list project.dependencies"), ("[", "is not TOML")):
+    for text, said in (("[project]\n", "no project.dependencies list"), ("[", "is not TOML")):
         with pytest.raises(UsageError, match=said):
             of_pyproject("p.toml", text)
 

@@ -1,4 +1,4 @@
-"""What another user of a node can do to a run there: nothing. Each test does it, as user nobody."""
+"""Attacks on a run by another user of its node, made as user nobody: none has an effect."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.transfer.snapshot import take
+from orchestrator.core.transfer.local_tree import hash_tree
 from orchestrator.errors import OrchError
 from orchestrator.node.host import paths
 from orchestrator.node.store import parts
@@ -47,20 +47,20 @@ def lock():
 
 @contextmanager
 def stranger(host: NodeHost, code: str, *words: str, env: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[str]]:
-    """Python there as nobody meanwhile; it says so with its first line."""
+    """Run Python code on a host as nobody for as long as the context lasts."""
     argv = host.enter(*NOBODY, *env, "python3", "-c", CONNECTED + code, *words)
     with subprocess.Popen(argv, env=host.login(), stdout=subprocess.PIPE, text=True) as started:
         try:
             yield started
         finally:
-            # One that has changed its user does not end with its parent.
+            # A process that has changed its user does not end with its parent.
             for each in host.processes():
                 if CONNECTED + code in each.argv:
                     os.kill(each.pid_outside, 9)
 
 
 def sleepers(host: NodeHost) -> list[Process]:
-    """The jobs there."""
+    """Return the jobs on a host."""
     return [each for each in host.processes() if each.argv[:1] == ["sleep"]]
 
 
@@ -79,7 +79,7 @@ def test_what_a_stranger_sends_to_the_lock_neither_ends_nor_holds_up_a_run(
     host = cluster.hosts[0]
     asked = bare.request(node, project, ["sleep", "300"])
     bare.start(node, asked)
-    # Shapes that are no question, a question, a flood, and a byte now and then on connections that stay open.
+    # The stranger sends malformed questions, a question, a flood, and bytes on connections that stay open.
     code = """
 stop = json.dumps({"op": "stop", "run_id": None, "grace": 0}).encode() + b"\\n"
 for said in (b"[]\\n", b"null\\n", b"{}\\n", b'{"op": "stop"}\\n', stop, b"\\xff\\n", b"[" * 100000, b""):
@@ -125,7 +125,7 @@ def test_the_users_own_nonsense_does_not_end_a_run_either(node: Node, cluster: C
     code = (
         CONNECTED + "for said in sys.argv[1:]: sock = lock(); sock.sendall(said.encode() + b'\\n'); sock.recv(9)\n"
     )
-    # A slow one waits in vain, and holds nobody up.
+    # A slow connection is closed unanswered and holds up nobody.
     code += "slow = lock(); slow.send(b'{'); print(slow.recv(1))"
     done = cluster.hosts[0].run("python3", "-c", code, *lines, *more)
     assert done.returncode == 0 or "ConnectionReset" in done.stderr, done.stderr
@@ -152,7 +152,7 @@ def test_a_stranger_who_holds_the_lock_is_named_and_not_believed(
     host = cluster.hosts[0]
     asked = bare.request(node, project, ["sh", "-c", "sleep 300; true"])
     bare.start(node, asked)
-    # The supervisor is killed, its job lives on, and somebody else takes the lock that is free now.
+    # The supervisor is killed, its job lives on, and another user takes the lock that is free now.
     until(lambda: sleepers(host), 10)
     (job,) = sleepers(host)
     os.kill(parent_of(parent_of(job.pid_outside)), 9)
@@ -169,7 +169,7 @@ def test_a_stranger_who_holds_the_lock_is_named_and_not_believed(
         assert "the lock is held by nobody (uid 65534, pid" in stopped.stderr
         refused = orch("run", "--nodes", "node1", "hello")
         assert refused.returncode == 3
-        assert "its lock is held by nobody (uid 65534, pid " in refused.stderr
+        assert "the lock is held by nobody (uid 65534, pid " in refused.stderr
     until(lambda: node.idle(), 10)
     assert sleepers(host) == []
 
@@ -193,7 +193,7 @@ def test_a_strangers_process_with_the_mark_of_a_run_is_none_of_it(
 def test_a_process_that_cannot_be_ended_is_named(
     node: Node, cluster: Cluster, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As of a rank whose child sudo made another user's: this supervisor lacks root's right to signal others.
+    # Like a rank's child that sudo runs as another user: this supervisor lacks root's right to signal others.
     host = cluster.hosts[0]
     usual = node_module.call_command
     powerless = "exec setpriv --bounding-set=-kill python3"
@@ -222,7 +222,7 @@ def test_what_orch_keeps_of_a_run_is_its_users_alone(node: Node, cluster: Cluste
     kept += [work.with_name(f"{work.name}.logs"), *work.with_name(f"{work.name}.logs").rglob("*")]
     assert {"run.json", "events.jsonl", "torchrun.log", "before.json"} <= {path.name for path in kept}
     assert [path for path in [*kept, work] if path.stat().st_mode & 0o077] == []
-    # What ranks write is as their user's other files are.
+    # Files that ranks write have the mode of their user's other files.
     assert (work / "made").stat().st_mode & 0o777 == 0o644
 
 
@@ -233,15 +233,15 @@ def test_a_workdir_that_somebody_else_prepared_is_not_used(node: Node, cluster: 
         host.run("chmod", "1777", where)
         assert host.run(*NOBODY, "--", "mkdir", f"{where}/{prepared}").returncode == 0
         with pytest.raises(OrchError, match=r"belongs to another user \(uid 65534\): choose another workdir"):
-            Push(node, where, bare.PROJECT, take(project)).send()
+            Push(node, where, bare.PROJECT, hash_tree(project)).send()
     host.run("chmod", "0777", where)
     host.run("rmdir", f"{where}/{prepared}")
     with pytest.raises(OrchError, match="every user may rename what is in"):
-        Push(node, where, bare.PROJECT, take(project)).send()
+        Push(node, where, bare.PROJECT, hash_tree(project)).send()
 
 
 def listening(host: NodeHost) -> set[str]:
-    """The addresses, in hexadecimal, that something listens at there."""
+    """Return the addresses, in hexadecimal, that something on a host listens at."""
     lines = [line.split() for line in Path(f"/proc/{host.pid}/net/tcp").read_text().splitlines()[1:]]
     udp = [line.split() for line in Path(f"/proc/{host.pid}/net/udp").read_text().splitlines()[1:]]
     return {fields[1] for fields in lines if fields[3] == "0A"} | {fields[1] for fields in udp}
@@ -251,7 +251,7 @@ def test_nodes_listen_only_where_they_are_told_to(node: Node, cluster: Cluster, 
     host = cluster.hosts[0]
     before = listening(host)
     here = socket.inet_aton(host.address)[::-1].hex().upper()
-    receiver = RelayCall(node, "~/orch-work", "~/orch-work/data/listening", take(project).entries)
+    receiver = RelayCall(node, "~/orch-work", "~/orch-work/data/listening", hash_tree(project).entries)
     receiver.listen([host.address])
     assert {each.partition(":")[0] for each in listening(host) - before} == {here}
     receiver.close()
@@ -279,11 +279,11 @@ def test_a_part_is_written_through_no_link(records: parts.Records, tmp_path: Pat
     part = parts.Part(str(data), ["file", "file", 0o644, 4, hashlib.sha256(b"text").hexdigest()], records)
     for plant in (os.symlink, os.link):
         plant(victim, part.partial)
-        with pytest.raises(Refused, match="'file': somebody put a"):
+        with pytest.raises(Refused, match="'file': its partial file has been replaced by a"):
             part.there() or part.write(0, b"text")
         Path(part.partial).unlink()
     assert victim.read_text() == "a key\n"
-    # And nobody else knows where to put one.
+    # Without the secret, nobody else knows the name of a part.
     first = Path(part.partial).name
     (Path(paths.state_dir()) / "secret").unlink()
     assert first != Path(parts.Part(str(data), ["file", "file", 0o644, 4, part.sha], records).partial).name
@@ -315,7 +315,7 @@ def test_what_is_installed_is_what_was_verified(records: parts.Records, tmp_path
 
 def test_a_host_is_free_as_soon_as_its_run_has_ended(node: Node, cluster: Cluster, project: Path) -> None:
     host = cluster.hosts[0]
-    # More runs than are kept, so that there is something to tidy at the end.
+    # There are more runs than are kept, so that there is something to remove at the end.
     for number in range(25):
         (host.home / ".orch" / "node1" / "runs" / f"0{number:02}" / "attempt1").mkdir(parents=True, exist_ok=True)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""The node program over real SSH: shipping, noise, following from an offset, refusing what leaves the tree."""
+"""The node program: shipping over real SSH, noise, logs from an offset, paths out of the tree, full disks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.transfer.snapshot import Entry, Snapshot, take, tree_id
+from orchestrator.core.transfer.local_tree import Entry, LocalTree, hash_tree, tree_id
 from orchestrator.errors import SyncError
 from orchestrator.node.host import atomic
 from orchestrator.node.probe import dial as probe
@@ -70,12 +70,12 @@ def test_a_log_can_be_followed_from_an_offset(node: Node, orch: Orch) -> None:
 def test_a_path_that_leaves_the_tree_is_refused(node: Node, path: str, tmp_path: Path) -> None:
     entries = (Entry(path, "file", 0o644, 0, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),)
     with pytest.raises(SyncError, match=r"could leave the tree|more than 255 bytes"):
-        Push(node, "~/w", "p", Snapshot(tmp_path, entries, tree_id(entry.row for entry in entries))).send()
+        Push(node, "~/w", "p", LocalTree(tmp_path, entries, tree_id(entry.row for entry in entries))).send()
 
 
 def test_a_file_that_changes_while_it_is_sent_is_refused(node: Node, tmp_path: Path, cluster: Cluster) -> None:
     (tmp_path / "a").write_text("before")
-    snapshot = take(tmp_path)
+    snapshot = hash_tree(tmp_path)
     sha = snapshot.entries[0].about
     (tmp_path / "a").write_text("after!")
     with pytest.raises(SyncError, match="arrived damaged"):
@@ -112,7 +112,7 @@ def test_a_node_knows_whether_it_is_cut_off(cluster: Cluster) -> None:
     try:
         assert answers(third.address, "22") == "False"
         assert answers(third.address, "22", second.address, "22") == "True"
-        # A refusal is an answer too, of a machine that lives.
+        # A refused connection is an answer, too: the machine lives.
         assert answers(second.address, "23") == "True"
     finally:
         third.restore()
@@ -122,10 +122,10 @@ def test_a_run_ends_without_its_control_machine_if_that_was_asked_for(tmp_path: 
     switch = DeadManSwitch(str(tmp_path), 0.2, None)
     assert switch.ended() is None
     until(lambda: switch.ended(), 5)
-    assert switch.ended() == "no control machine for 0 s"
+    assert switch.ended() == "no contact with the control machine for 0 s"
     touch(str(tmp_path))
     assert switch.ended() is None
-    # A note that is empty for a moment, or is not there, says nothing of the control machine.
+    # A contact file that is empty for a moment, or missing, says nothing about the control machine.
     (tmp_path / "contact").write_text("")
     assert switch.ended() is None
     (tmp_path / "contact").unlink()
@@ -155,13 +155,13 @@ def test_only_what_this_host_left_incomplete_is_abandoned(monkeypatch: pytest.Mo
     assert not atomic.abandoned(mine)
     gone = mine.replace(f"@{os.getpid()}-", "@4194304-")
     assert atomic.abandoned(gone)
-    # The same in a folder that gpu-1 shares: it is that one's to judge.
+    # The folder may be shared with gpu-1, which judges its own names.
     assert not atomic.abandoned(gone.replace("gpu@", "gpu-1@"))
     assert not atomic.abandoned("file")
 
 
 def test_a_machine_that_was_busy_for_a_moment_is_no_slow_link() -> None:
-    """The first stream comes back whole but late, as from a node that waited for its turn; the second at once."""
+    """The first stream comes back whole but late, as from a busy node; the second comes back at once."""
     here, there = socket.socketpair()
     late = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Machines that are not as most are: other systems, other shells, other GPUs, containers."""
+"""Unusual machines: other systems, login shells and GPUs, containers, systemd sessions."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from orchestrator.node.probe import machine
 from orchestrator.node.probe.facts import amd_gpus, gpu_count
 from orchestrator.protocol import facts
 from orchestrator.protocol.facts import Logout, Parts
-from orchestrator.remote.connect.login import command_line
-from orchestrator.remote.connect.ping import options
+from orchestrator.remote.login import command_line
+from orchestrator.remote.ping import options
 from orchestrator.sandbox.server import own_address
 from orchestrator.ui.answers import show_answer
 from orchestrator.ui.display import Display
@@ -35,7 +35,7 @@ from tests.namespaces import Cluster
 
 @pytest.fixture
 def forced(cluster: Cluster) -> Iterator[Cluster]:
-    """The first host goes back to running what it is asked to."""
+    """The cluster; after the test the first host runs any command again."""
     yield cluster
     cluster.hosts[0].restart_sshd({"ForceCommand": "none"})
 
@@ -50,7 +50,7 @@ def forced(cluster: Cluster) -> Iterator[Cluster]:
          "runs Windows, and orch's nodes need Linux → orch plan --offline"),
         ("/usr/sbin/nologin", "its login shell runs no commands (This account is currently not available.)"),
         ("/bin/false", "its login shell runs no commands (it ends without a word)"),
-        ("echo Welcome to the gateway", "its server runs another command than orch asks for; it said 'Welcome to the"),
+        ("echo Welcome to the gateway", "its SSH server runs another command, which printed 'Welcome to the"),
     ],
 )  # fmt: skip
 def test_a_node_that_cannot_run_anything_is_told_in_one_line(
@@ -103,7 +103,7 @@ def test_a_backend_without_a_launcher_is_refused(local_orch: Orch) -> None:
 
 
 def examined(**systems: dict[str, str]) -> Examined:
-    """Hosts whose systems differ in these facts."""
+    """Return what doctor sees of hosts whose systems differ in these facts."""
     seen = {}
     for name, changes in systems.items():
         known = Facts.from_answer(name, facts.NodeFacts.from_wire(FACTS))
@@ -130,7 +130,7 @@ def test_containers_of_one_machine_are_machines_of_their_own() -> None:
 
 def test_mtus_that_differ_are_mentioned() -> None:
     (line,) = said(examined(a={"mtu": "1500"}, b={"mtu": "9000"}, c={"mtu": "9000"}), "equal mtu")
-    assert line.startswith("a: its MTU is 1500, most have 9000")
+    assert line.startswith("a: the MTU is 1500; most hosts have 9000")
     assert said(examined(a={}, b={}), "equal mtu") == []
 
 
@@ -180,8 +180,8 @@ def test_before_a_run_is_left_alone_its_end_is_foretold() -> None:
     parts = seen.facts["a"].parts.replace(logout=Logout(kills=True, moves=False))
     seen = replace(seen, facts={**seen.facts, "a": replace(seen.facts["a"], parts=parts)})
     (line,) = said(seen, "logout")
-    assert line.startswith("a: its systemd ends a session's processes at logout")
-    assert "there: sudo loginctl enable-linger u; orch then leaves the session" in line
+    assert line.startswith("a: systemd ends a session's processes at logout")
+    assert "run there: sudo loginctl enable-linger u; orch then leaves the session" in line
 
 
 def test_a_control_machine_with_windows_is_told_of_wsl(monkeypatch: pytest.MonkeyPatch) -> None:

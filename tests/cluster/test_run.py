@@ -40,14 +40,14 @@ HOSTILE = [
     "*",
     "-x",
     "\\",
-    # Masked where it is shown or recorded.
+    # This option's value is masked where it is shown or recorded.
     "--api-key",
     "hush-word",
 ]
 
 
 def facts_of(orch: Orch) -> dict[int, dict[str, Any]]:
-    """What each rank of the newest run wrote, by rank."""
+    """Return what each rank of the newest run wrote, by rank."""
     files = orch.run_folder().glob("*/facts*.json")
     found = [json.loads(file.read_text()) for file in files]
     return {each["RANK"]: each for each in found}
@@ -153,7 +153,7 @@ def test_a_busy_host_refuses(orch: Orch, marked: Callable[[], list[Any]], tmp_pa
     assert second.returncode == 3
     (line,) = (line for line in second.stderr.splitlines() if "node1" in line)
     assert re.match(
-        rf"error: node1, node2, node3: is busy with run {run_id} \(idle\.py\) of \S+@\S+, for \d+ s → .*"
+        rf"error: node1, node2, node3: run {run_id} \(idle\.py\) of \S+@\S+ has held the lock for \d+ s → .*"
         rf"orch attach {run_id}.*orch stop {run_id}$",
         line,
     )

@@ -1,4 +1,4 @@
-"""The embedded cluster, and the verbs on it as a user without any machine calls them."""
+"""The embedded cluster, and the verbs as a user without any other machine calls them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SANDBOX = "cluster: box\nsandbox: true\nhosts: {node1: {}, node2: {}}\n"
 
 
 def connected(sandbox: Sandbox) -> list[Connection]:
-    """A connection to each host of a sandbox that runs."""
+    """Start a sandbox and connect to each of its hosts."""
     hosts = [
         Host(each.name, each.address, each.user, each.port, each.identity_file, host_key=each.host_key)
         for each in sandbox.start(keep=False)

@@ -1,4 +1,4 @@
-"""Connecting: what a user sees when it fails, on real sshds, and that no foreign exception gets past the door."""
+"""Connecting to real sshds: what a user sees when it fails, and that no foreign exception gets out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.namespaces import Cluster
 
 
 def hosts_file(cluster: Cluster, **bad: str) -> str:
-    """node2 and node3 as they are, and a host ``bad`` with these keys in the place of node1."""
+    """Return an inventory of node2, node3 and, in the place of node1, a host ``bad`` with these keys."""
     body = ", ".join(f"{key}: {value}" for key, value in {"address": cluster.hosts[0].address, **bad}.items())
     return (
         f"defaults: {{user: root, identity_file: {cluster.identity_file}}}\n"
@@ -99,9 +99,9 @@ def test_host_keys_are_verified(orch: Orch, cluster: Cluster, tmp_path: Path) ->
 
 
 def foreign_exceptions() -> list[Exception]:
-    """One of each exception class of paramiko, and those of sockets.
+    """Return one exception of each class of paramiko, and those of sockets.
 
-    Fabric's and invoke's own belong to their runners and groups, which orch does not use.
+    Fabric's and invoke's exceptions belong to their runners and groups, which orch does not use.
     """
     key = paramiko.RSAKey.generate(1024)
     known = {

@@ -1,4 +1,4 @@
-"""Streaming: lines of a rank arrive whole, in order, once, whatever they hold."""
+"""Streaming: the lines of a rank arrive whole, in order and once, whatever bytes they hold."""
 
 from __future__ import annotations
 

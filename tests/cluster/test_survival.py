@@ -1,4 +1,4 @@
-"""What a run survives: a control process that dies, links that break, hosts that are lost, and how it fails."""
+"""What a run survives (a dead control process, broken links, lost hosts), and how a run fails."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ for number in range(int(os.environ.get("TICKS", "60"))):
     print("tick", number, flush=True)
     time.sleep(0.1)
 """
-# The rest of benchmarks/faults.py takes as long again; what is here covers each way that differs.
+# The rest of benchmarks/faults.py takes as long again; these cells cover each way that differs.
 QUICK = (
     "SIGHUP to orch",
     "SIGKILL to one torchrun",
@@ -74,7 +74,7 @@ def test_attach_goes_on_where_the_killed_process_stopped(orch: Orch, ticks: str,
     assert attached.returncode == 0, attached.stderr
     both = (orch.folder / "first").read_text() + attached.stdout
     for rank in range(3):
-        # The dying process may have recorded a piece that it did not live to print; the record decides.
+        # The killed process may have recorded a piece that it did not get to print; the record decides.
         record = (orch.run_folder() / "logs" / f"node{rank + 1}" / f"rank{rank}.stdout.log").read_text()
         assert record == "up\n" + "".join(f"tick {number}\n" for number in range(60))
         printed = [line for line in both.splitlines() if line.startswith(f"[node{rank + 1}:{rank}] tick")]
@@ -103,7 +103,7 @@ def test_a_detached_run_is_listed_read_and_stopped(orch: Orch, ticks: str, marke
     assert "tick" in listed[1]
     assert orch("stop", run_id).stdout == f"stopped {run_id} on node1, node2, node3\n"
     assert marked() == []
-    assert orch("ps").stdout.startswith("nothing runs")
+    assert orch("ps").stdout.startswith("no run is active")
     ended = orch("ps", "--all").stdout
     assert run_id in ended and "stopped" in ended
     attached = orch("attach", run_id)
@@ -123,7 +123,7 @@ def test_sigquit_leaves_the_run_going(orch: Orch, ticks: str, marked: Any) -> No
 
 def test_a_run_may_end_with_its_control_machine(orch: Orch, ticks: str, marked: Any) -> None:
     process = orch.popen("run", "--on-disconnect", "stop:10", "--env", "TICKS=6000", ticks)
-    # Longer than it may be away, as it would be if nobody noticed it.
+    # The run outlives the ten seconds as long as its control machine is there.
     heard(process, "tick 130\n")
     assert len(marked()) == 6
     process.kill()
@@ -167,7 +167,7 @@ def four() -> Iterator[Cluster]:
 
 
 def test_a_spare_takes_a_lost_hosts_place(four: Cluster, tmp_path: Path) -> None:
-    """The master's host is cut off for good; nothing of it lives on once it is back."""
+    """Cut the master's host off for good; once it is back, nothing of the lost attempt lives on."""
     victim, nodes = "node1", ["node1", "node2", "node3"]
     (tmp_path / "hosts.yaml").write_text(four.hosts_yaml(spares=["node4"]))
     orch = Orch(tmp_path, {**four.control_env(), "PYTHONPATH": str(ROOT)})
@@ -198,13 +198,13 @@ def _of_attempt(host: NodeHost, attempt: str) -> list[Any]:
 
 
 def test_leftovers_are_listed_refused_and_ended(orch: Orch, cluster: Cluster, ticks: str, marked: Any) -> None:
-    """Supervisor, torchrun and control process killed at once: only the mark tells whose the worker is."""
+    """With supervisor, torchrun and control process killed at once, only the mark tells whose the worker is."""
     case = Case(cluster, orch.folder)
     case.start("--nodes", "node2", "--env", "TICKS=6000", ticks, ranks=1)
     assert case.process
     run_id = orch.run_folder().name
     pids = [case.process.pid, case.supervisor("node2"), case.torchrun("node2").pid_outside]
-    # Stopped first, so that none has time to react to the end of another.
+    # All are stopped first, so that none has time to react to the end of another.
     for number in (signal.SIGSTOP, signal.SIGKILL):
         for pid in pids:
             os.kill(pid, number)
@@ -214,7 +214,7 @@ def test_leftovers_are_listed_refused_and_ended(orch: Orch, cluster: Cluster, ti
     assert run_id in listed and "left over (1 processes)" in listed
     refused = orch("run", "--nodes", "node2", ticks)
     assert refused.returncode == 3
-    assert f"node2: has processes of run {run_id} left over" in refused.stderr
+    assert f"node2: processes of run {run_id} are left over" in refused.stderr
     assert f"orch stop {run_id}" in refused.stderr
     stopped = orch("stop", run_id)
     assert stopped.stdout == f"stopped {run_id} on node2\n"
@@ -223,7 +223,7 @@ def test_leftovers_are_listed_refused_and_ended(orch: Orch, cluster: Cluster, ti
 
 
 def test_a_cut_control_network_leaves_the_run_going(orch: Orch, cluster: Cluster, ticks: str, marked: Any) -> None:
-    """With every host silent the fault is this machine's: none is lost, and nothing is stopped."""
+    """If every host is silent, the fault is this machine's: no node counts as lost, and nothing is stopped."""
     process = orch.popen("run", "--node-timeout", "10", "--env", "TICKS=220", ticks)
     output = heard(process, "tick 5\n")
     cluster.cut_control()

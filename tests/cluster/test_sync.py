@@ -1,4 +1,4 @@
-"""Code on every node: what is sent, what is refused, what a break leaves, and who uses which tree meanwhile."""
+"""Code on every node: what is sent or refused, what an interruption leaves, and which tree a run uses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture
 def project(orch: Orch) -> Path:
-    """A project folder; its name, which is its folder's on the hosts, is another in each test."""
+    """A project folder with a name of its own in each test, which is also its folder's name on the hosts."""
     folder = orch.folder / orch.folder.name
     folder.mkdir()
     (folder / "pyproject.toml").write_text("")
@@ -37,7 +37,7 @@ def sync(orch: Orch, project: Path, *words: str) -> subprocess.CompletedProcess[
 
 
 def sent(done: subprocess.CompletedProcess[str]) -> int:
-    """How many bytes a sync says that it sent."""
+    """Return how many bytes a sync says that it sent."""
     assert done.returncode == 0, done.stderr
     if "every host has it" in done.stderr:
         return 0
@@ -51,12 +51,12 @@ def tree(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def tree_of(host: NodeHost, project: Path, done: subprocess.CompletedProcess[str]) -> Path:
-    """The folder that a sync made on a host."""
+    """Return the folder that a sync made on a host."""
     return host.home / "orch-work" / project.name / tree(done)
 
 
 def partials(host: NodeHost) -> list[str]:
-    """What is not complete, on a host."""
+    """Return the incomplete files and folders on a host."""
     return [str(path) for path in (host.home / "orch-work").rglob(".part-*")]
 
 
@@ -72,7 +72,7 @@ def test_only_what_changed_is_sent(orch: Orch, project: Path, cluster: Cluster) 
     edited = sync(orch, project)
     assert 20_000 * 3 < sent(edited) < 22_000 * 3
     for host in cluster.hosts:
-        # The old tree is as it was, and shares what is the same with the new one.
+        # The old tree is unchanged and shares its equal files with the new one.
         assert tree_of(host, project, first).joinpath("d3/f3").read_bytes() != (project / "d3" / "f3").read_bytes()
         assert (
             tree_of(host, project, edited).joinpath("d3/f3").read_bytes() == (project / "d3" / "f3").read_bytes()
@@ -121,7 +121,7 @@ def test_what_cannot_be_carried_is_refused_by_name(
         os.mknod(project / "odd", 0o600 | 0o020000, os.makedev(1, 3))
     else:
         with socket.socket(socket.AF_UNIX) as server:
-            # By a short name: that of a socket may have a hundred bytes.
+            # Bind by a short name, because a socket's path may have only a hundred bytes.
             monkeypatch.chdir(project)
             server.bind("odd")
             monkeypatch.undo()
@@ -149,7 +149,7 @@ def test_differences_are_named_and_nothing_is_written(orch: Orch, project: Path,
         tree(before) + ".json"
     ]
     after = sync(orch, project)
-    # Somebody writes into a tree: it is found, and the next tree that needs those bytes gets them anew.
+    # A file changed within a tree is found, and the next tree that needs its bytes gets them anew.
     (tree_of(cluster["node2"], project, after) / "same").write_text("evil")
     done = sync(orch, project, "--check")
     assert done.returncode == 5 and "node2: 1 difference\n  ! same was changed there\n" in done.stdout
@@ -173,7 +173,7 @@ def test_old_trees_go_and_their_blobs_with_them(orch: Orch, project: Path, clust
 
 
 def test_a_run_keeps_its_tree(orch: Orch, project: Path, cluster: Cluster) -> None:
-    """Its files do not change while the folder is pushed again, and pruning leaves them; the next run has the new."""
+    """Neither another push nor pruning changes a run's files; the next run has the new ones."""
     script = (
         "import pathlib, time\nprint('began with', pathlib.Path('which').read_text(), flush=True)\n"
         "while not pathlib.Path('/dev/shm/go').exists(): time.sleep(0.1)\n"
@@ -244,7 +244,7 @@ def test_a_save_is_pushed(orch: Orch, project: Path, cluster: Cluster) -> None:
 
 @pytest.fixture(scope="module")
 def one_home() -> Iterator[Cluster]:
-    """Three hosts that share a home folder, as those of an institute with NFS do."""
+    """Three hosts that share a home folder, as with NFS."""
     require()
     with Cluster(3, python=sys.executable, visible=[ROOT], shared_home=True) as made:
         yield made
@@ -263,12 +263,12 @@ def test_hosts_that_share_a_home_are_written_to_once(one_home: Cluster, tmp_path
     (received,) = (one_home.hosts[0].home / "orch-work" / "data").iterdir()
     assert received.read_bytes() == (project / "data").read_bytes()
     assert sent(sync(orch, project)) == 0
-    # Beyond the workdir nobody knows that it is one disk: each writes, none spoils what another wrote.
+    # Outside the workdir orch does not know that it is one disk: each host writes, none spoils another's file.
     elsewhere = orch("sync", "--project", str(project), "--data", f"{project / 'data'}:~/elsewhere/data")
     assert elsewhere.returncode == 0, elsewhere.stderr
     (copy,) = (one_home.hosts[0].home / "elsewhere").iterdir()
     assert copy.read_bytes() == (project / "data").read_bytes()
-    # Runs, one on each, at the same time, and one on all: their state is apart.
+    # A run on each host at the same time, then one on all: their states are kept apart.
     runs = [orch.popen("run", "--nodes", f"node{n}", str(project / "job.py")) for n in (1, 2, 3)]
     for number, process in enumerate(runs, 1):
         output, _ = process.communicate(timeout=60)
@@ -282,7 +282,7 @@ def test_hosts_that_share_a_home_are_written_to_once(one_home: Cluster, tmp_path
 
 
 def test_cloned_machines_are_not_taken_for_one(orch: Orch, project: Path, cluster: Cluster) -> None:
-    """Their disks have one id, but what one writes the other does not see."""
+    """The disks have one id, but no host sees what another writes."""
     (project / "file").write_text("x")
     for host in cluster.hosts:
         (host.home / "orch-work" / ".orch").mkdir(parents=True, exist_ok=True)
@@ -294,7 +294,7 @@ def test_cloned_machines_are_not_taken_for_one(orch: Orch, project: Path, cluste
 
 
 def test_what_breaks_off_is_mended_by_the_next_sync(tmp_path: Path) -> None:
-    """Each way to break it once, at a moment of chance; ``python -m benchmarks.breaks`` does it fifty times."""
+    """Break a sync once in each way, at a random moment; ``python -m benchmarks.breaks`` does so fifty times."""
     require()
     numbers = random.Random(5)
     with Cluster(3) as made:

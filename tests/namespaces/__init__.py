@@ -10,12 +10,12 @@ __all__ = ["Cluster", "ClusterError", "NodeHost", "Process", "missing", "require
 
 
 def require() -> None:
-    """For fixtures: skips the test where no cluster can be made, and fails it where ``CI`` is set."""
-    import pytest  # benchmarks use this package without it
+    """Skip the test where no cluster can be made, or fail it if ``CI`` is set. For fixtures."""
+    import pytest  # benchmarks use this package without pytest
 
     reason = missing()
     if reason is None:
         return
     if os.environ.get("CI"):
-        pytest.fail(f"CI has to make the cluster: {reason}")
+        pytest.fail(f"CI must run the cluster tests: {reason}")
     pytest.skip(reason)

@@ -1,4 +1,4 @@
-"""A cluster by hand: ``python -m tests.namespaces up 3`` holds three hosts until Ctrl-C and says how to use them."""
+"""Start a cluster by hand: ``python -m tests.namespaces up 3`` runs three hosts until Ctrl-C."""
 
 import argparse
 import contextlib
@@ -13,10 +13,12 @@ from tests.namespaces.switch import ClusterError
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.namespaces", description=__doc__)
-    up = parser.add_subparsers(dest="verb", required=True).add_parser("up", help="start hosts, end them on Ctrl-C")
-    up.add_argument("n", type=int, metavar="N", help=f"hosts, 1 to {MOST_HOSTS}")
-    up.add_argument("--python", help="interpreter the inventory names (default: the nodes' own python3)")
-    up.add_argument("--mbit", type=float, help="limit every link to so many megabits a second")
+    up = parser.add_subparsers(dest="verb", required=True).add_parser(
+        "up", help="start N hosts, stop them on Ctrl-C"
+    )
+    up.add_argument("n", type=int, metavar="N", help=f"number of hosts, 1 to {MOST_HOSTS}")
+    up.add_argument("--python", help="interpreter named in the inventory (default: the hosts' own python3)")
+    up.add_argument("--mbit", type=float, help="limit every link to MBIT megabits a second")
     return parser.parse_args()
 
 
@@ -26,7 +28,7 @@ def _instructions(cluster: Cluster) -> str:
     ssh = shlex.join(cluster.ssh(cluster.hosts[0]))
     return "\n".join(
         [
-            f"{len(cluster.hosts)} hosts from {cluster.hosts[0].address} on; Ctrl-C ends them.",
+            f"{len(cluster.hosts)} hosts, addresses from {cluster.hosts[0].address}; Ctrl-C stops them.",
             "In another shell:",
             f"  export HOME={shlex.quote(str(cluster.control_home))}",
             f"  export ORCH_HOSTS={shlex.quote(str(inventory))}",

@@ -1,4 +1,4 @@
-"""The files that make one folder a host: its identity, its sshd's configuration, its table of mounts."""
+"""Write the files that make a folder a host: its identity, sshd configuration and table of mounts."""
 
 import re
 import subprocess
@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 NODE_HOME = "/run/node-home"
-"""Root's home folder as a host sees it: the same path on all hosts, another folder on each."""
+"""Root's home folder as a host sees it: the same path on all hosts, a different folder behind it on each."""
 
-# A host has these to itself. They may hold the cluster's own folder or an interpreter, so they are prepared
-# aside, with what has to stay visible bound into them, and put in place last.
+# Each host has these folders to itself. They may hold the cluster's folder or an interpreter, so each is prepared
+# aside, with the paths that must stay visible bound into it, and mounted in place last.
 _COVERED = {"/run": "mode=755", "/tmp": "mode=1777", "/dev/shm": "mode=1777"}
 
 _SSHD = {
@@ -34,10 +34,10 @@ _SSHD = {
 
 
 def sshd_config(address: str, options: Mapping[str, str]) -> str:
-    """The text of ``sshd_config``. ``options`` win over the defaults; their names are as sshd writes them."""
+    """Return the text of ``sshd_config``. ``options`` override the defaults; upper and lower case are the same."""
     values = {**_SSHD, "ListenAddress": address}
     if _sshd_has_penalties():
-        # From 9.8 on sshd locks an address out for failed logins; every test comes from the same one.
+        # From 9.8 on, sshd locks an address out after failed logins, and all tests connect from one address.
         values["PerSourcePenalties"] = "no"
     by_folded = {name.lower(): name for name in values}
     for name, value in options.items():
@@ -53,7 +53,7 @@ def _sshd_has_penalties() -> bool:
 
 
 def passwd(machine: str) -> str:
-    """This machine's ``/etc/passwd`` with the hosts' home folder for root."""
+    """Return this machine's ``/etc/passwd``, given as text, with root's home set to ``NODE_HOME``."""
     lines = [line.split(":") for line in machine.splitlines() if line.count(":") == 6]
     return "".join(
         ":".join([*line[:5], NODE_HOME, line[6]] if line[0] == "root" else line) + "\n" for line in lines
@@ -61,7 +61,11 @@ def passwd(machine: str) -> str:
 
 
 def fstab(node: Path, home: Path, covers: Iterable[Path]) -> str:
-    """The mounts of one host, in order. ``home`` is the folder behind root's, ``covers`` are paths that stay visible though a folder above is hidden."""
+    """Return the mounts of one host, in order.
+
+    ``home`` is the folder behind root's home. ``covers`` are paths that stay visible although a folder above them
+    is hidden.
+    """
     lines: list[str] = []
 
     def mount(source: str | Path, target: str | Path, kind: str, options: str) -> None:
@@ -87,7 +91,7 @@ def fstab(node: Path, home: Path, covers: Iterable[Path]) -> str:
     mount("node-sys", "/sys", "sysfs", "defaults")
     if cgroups.is_mount():
         mount(node / "stage" / "cgroup", cgroups, "none", "rbind")
-    # The one that hides `node`, and the other stages with it, comes last.
+    # The mount that hides `node`, and with it the other stages, comes last.
     for covered in sorted(stages, key=node.is_relative_to):
         mount(stages[covered], covered, "none", "rbind")
     return "".join(lines)
@@ -108,11 +112,11 @@ def write_node(
     sshd: str,
     visible: Iterable[Path],
 ) -> str:
-    """Fills the folder ``node`` and returns the public host key (type and key, no comment)."""
+    """Fill the folder ``node`` and return the public host key (type and key, no comment)."""
     ssh = node / "etc" / "ssh"
     ssh.mkdir(parents=True, exist_ok=True)
     (node / "stage").mkdir()
-    # Another host may have it, too.
+    # Hosts may share a home, so it may exist.
     home.mkdir(parents=True, exist_ok=True)
     home.chmod(0o700)
     etc = {
@@ -132,9 +136,9 @@ def write_node(
 
 
 def write_boot(node: Path, address: str, *, port: str, bridge: str, neighbours: Iterable[str]) -> None:
-    """What differs at every power-on: the boot id; and the orders for ``ip`` that plug the host in.
+    """Write the boot id, which differs at every power-on, and the ``ip`` commands that connect the host.
 
-    ``neighbours`` are addresses whose link address the host is told, so that it need not ask for them.
+    ``neighbours`` are addresses whose link addresses the host is given, so that it need not ask for them.
     """
     (node / "boot_id").write_text(f"{uuid.uuid4()}\n")
     (node / "port.ip").write_text(
@@ -151,7 +155,7 @@ def _mac(address: str) -> str:
 
 
 def keygen(path: Path, comment: str) -> str:
-    """Makes an ed25519 key pair; the public half (type and key, no comment)."""
+    """Make an ed25519 key pair and return the public half (type and key, no comment)."""
     subprocess.run(
         ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)],
         check=True,

@@ -1,4 +1,4 @@
-"""One host of the cluster: what a test can do to it, and the faults it can plant there."""
+"""A host of the test cluster: the commands that run on it and the faults that tests plant on it."""
 
 import contextlib
 import os
@@ -30,8 +30,8 @@ class Process:
 
 
 def limited_to(mbit: float) -> tuple[str, ...]:
-    """tc's words for a link that carries so many megabits a second."""
-    # A hundredth of a second may pass at once, and never less than a few full segments.
+    """Return tc's words for a link that carries ``mbit`` megabits a second."""
+    # A burst may hold a hundredth of a second of traffic, and never less than a few full segments.
     burst = max(32_000, int(mbit * 1e6 / 8 / 100))
     return ("tbf", "rate", f"{int(mbit * 1e6)}bit", "burst", f"{burst}b", "latency", "200ms")
 
@@ -40,8 +40,8 @@ class NodeHost:
     """A host with its own network, mounts, processes, hostname and home, and a real sshd as process 1.
 
     ``home`` is the folder behind root's home (``files.NODE_HOME`` on the host), ``port`` the switch's interface
-    that leads to the host, ``log`` what its start and its sshd wrote. Faults last until they are taken back or
-    the host is killed. All of it raises ``ClusterError`` when the system refuses.
+    that leads to the host, ``log`` the output of its start and its sshd. Faults last until they are undone or
+    the host is killed. All methods raise ``ClusterError`` when the system refuses.
     """
 
     def __init__(self, switch: Switch, name: str, address: str, port: str) -> None:
@@ -65,7 +65,7 @@ class NodeHost:
         visible: list[Path],
         neighbours: list[str],
     ) -> str:
-        """Writes the host's files and makes its key; returns the public half."""
+        """Write the host's files, make its key and return the public half."""
         self._neighbours = neighbours
         self._sshd_options = dict(sshd_options)
         return files.write_node(
@@ -88,17 +88,17 @@ class NodeHost:
 
     @property
     def root(self) -> Path:
-        """The host's file system as it sees it, for reading and writing from outside."""
+        """The file system as the host sees it, for reading and writing from outside."""
         return Path("/proc", str(self.pid), "root")
 
     def start(self) -> None:
-        """Powers the host on, with the name, key and home it had before, and waits until sshd greets."""
+        """Power the host on, with the name, key and home it had before, and wait until sshd greets."""
         self.power_on()
         self.await_sshd()
 
     def power_on(self) -> None:
         if self._init is not None:
-            raise ClusterError(f"{self.name}: is on already")
+            raise ClusterError(f"{self.name}: already on")
         files.write_boot(self.folder, self.address, port=self.port, bridge=BRIDGE, neighbours=self._neighbours)
         self._init = self._switch.power_on(self.name)
 
@@ -108,9 +108,9 @@ class NodeHost:
         self._await(self._greets, "its sshd does not answer")
 
     def kill(self) -> None:
-        """Machine off: the link goes down first, so peers hear nothing, then every process gets SIGKILL.
+        """Switch the machine off: take the link down, so that peers hear nothing, then SIGKILL every process.
 
-        Nothing happens to a host that is off.
+        Does nothing if the host is off.
         """
         if self._init is None:
             return
@@ -118,7 +118,7 @@ class NodeHost:
             self.cut()
         self._init = None
         self._switch.power_off(self.name)
-        # Dying, the host's network takes the port along, in its own time; a new one is not to collide with it.
+        # The kernel deletes the port with the host's network, but later, and a new port must not collide with it.
         with contextlib.suppress(ClusterError):
             self._switch.ip(f"link delete {self.port}")
 
@@ -129,10 +129,10 @@ class NodeHost:
         env: Mapping[str, str] | None = None,
         timeout: float = 30,
     ) -> subprocess.CompletedProcess[str]:
-        """Runs a command on the host as root's login would: own environment, home as working folder.
+        """Run a command on the host as root's login would: own environment, home as working folder.
 
-        The exit code is the caller's to check. At ``timeout`` seconds the command is killed and
-        ``subprocess.TimeoutExpired`` raised.
+        The caller checks the exit code. After ``timeout`` seconds the command is killed and
+        ``subprocess.TimeoutExpired`` is raised.
         """
         return subprocess.run(
             self.enter(*argv),
@@ -145,9 +145,9 @@ class NodeHost:
         )
 
     def enter(self, *argv: str | Path) -> list[str]:
-        """The command line, for this machine, that runs ``argv`` on the host; for ``subprocess.Popen``.
+        """Return the command line, for this machine, that runs ``argv`` on the host; for ``subprocess.Popen``.
 
-        Give it ``login()`` as environment. What it runs dies with it.
+        Pass ``login()`` as its environment. The command on the host dies with the process started here.
         """
         nsenter = shutil.which("nsenter") or "nsenter"
         spaces = ("--mount", "--uts", "--ipc", "--net", "--pid")
@@ -155,12 +155,12 @@ class NodeHost:
         return [nsenter, "--target", str(self.pid), *spaces, *inside, *map(str, argv)]
 
     def login(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
-        """The environment root's login has on the host, and ``env``."""
+        """Return the environment of root's login on the host, extended by ``env``."""
         base = {"HOME": files.NODE_HOME, "USER": "root", "LOGNAME": "root", "SHELL": "/bin/sh", "PATH": _PATH}
         return {**base, "LANG": "C.UTF-8", **(env or {})}
 
     def processes(self) -> list[Process]:
-        """Every live process of the host but process 1, which is the listening sshd."""
+        """Return every live process of the host except process 1, the listening sshd."""
         if self._init is None:
             return []
         space = _pid_space(self._init)
@@ -173,21 +173,21 @@ class NodeHost:
         return [process for process in found if process is not None]
 
     def cut(self) -> None:
-        """Pulls the cable: packets vanish both ways and connections go silent, none is reset."""
+        """Pull the cable: packets vanish both ways and connections go silent; none is reset."""
         self._switch.ip(f"link set {self.port} down")
 
     def restore(self) -> None:
-        """Puts the cable back."""
+        """Put the cable back."""
         self._switch.ip(f"link set {self.port} up")
 
     def slow(self, mbit: float) -> None:
-        """Limits the link to ``mbit`` megabits a second each way; a later call replaces an earlier one."""
+        """Limit the link to ``mbit`` megabits a second each way, replacing an earlier limit."""
         limit = limited_to(mbit)
         self._inside("tc", "qdisc", "replace", "dev", "eth0", "root", *limit)
         self._switch.run("tc", "qdisc", "replace", "dev", self.port, "root", *limit)
 
     def unslow(self) -> None:
-        """Takes the limit away; nothing if there is none."""
+        """Remove the limit, if there is one."""
         for delete in (
             lambda: self._inside("tc", "qdisc", "delete", "dev", "eth0", "root"),
             lambda: self._switch.run("tc", "qdisc", "delete", "dev", self.port, "root"),
@@ -196,7 +196,7 @@ class NodeHost:
                 delete()
 
     def drop(self, nft_rule_body: str) -> None:
-        """Adds a rule to the host's input chain, e.g. ``tcp dport 29500 drop`` or ``… reject``."""
+        """Add a rule to the host's input chain, e.g. ``tcp dport 29500 drop`` or ``… reject``."""
         self._inside(
             *("nft", "-f", "-"),
             text=f"table inet {_DROPS} {{ chain input {{ type filter hook input priority 0; }}; }}\n"
@@ -204,11 +204,11 @@ class NodeHost:
         )
 
     def clear_drops(self) -> None:
-        """Takes every rule of ``drop`` away."""
+        """Remove every rule that ``drop`` added."""
         self._inside("nft", "-f", "-", text=f"table inet {_DROPS}\ndelete table inet {_DROPS}\n")
 
     def kill_sshd_sessions(self) -> list[int]:
-        """SIGKILL for the sshd process of every open connection, not for what they started; their pids here."""
+        """Kill the sshd process of every open connection, not what it started; return the pids killed."""
         killed = []
         for process in self.processes():
             with contextlib.suppress(OSError):
@@ -218,9 +218,9 @@ class NodeHost:
         return killed
 
     def restart_sshd(self, options: Mapping[str, str] | None = None) -> None:
-        """Lets the listening sshd start anew, with ``options`` changed in its configuration; sessions go on.
+        """Restart the listening sshd, with ``options`` changed in its configuration; sessions go on.
 
-        Options stay changed, through ``kill`` and ``start`` too.
+        The options stay changed, also through ``kill`` and ``start``.
         """
         self._sshd_options.update(options or {})
         (self.folder / "etc/ssh/sshd_config").write_text(files.sshd_config(self.address, self._sshd_options))
@@ -237,7 +237,7 @@ class NodeHost:
             )
 
     def _listener(self) -> str | None:
-        """The socket that listens on the host's port 22, by inode."""
+        """Return the inode of the socket that listens on the host's port 22, or None."""
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{self.pid}/net/tcp").read_text().splitlines()[1:]:
                 fields = line.split()

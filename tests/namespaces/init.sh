@@ -1,5 +1,5 @@
 #!/bin/sh
-# Process 1 of a host: joins it to the switch, mounts what is the host's own, becomes its sshd.
+# Process 1 of a host: connect the host to the switch, mount its own folders, become its sshd.
 # $1 is the host's folder, $2 the path of sshd; standard input is the switch's network namespace, as a file.
 set -eu
 node=$1

@@ -1,11 +1,11 @@
-"""The process that holds a cluster up: its network namespace is the switch, its children are the hosts.
+"""The process that keeps a cluster up: its network namespace is the switch, its children are the hosts.
 
-It is run as a script of its own, ``keeper.py FOLDER SSHD 0|1``, by whoever makes the cluster, and takes one
-order a line on standard input: ``ready``, ``on NAME`` or ``off NAME``. It answers each with one line: the verb,
-for ``on`` the pid of the host's process 1 (as seen here), or ``error`` and a reason. When standard input ends,
-be it because the maker asked or because the maker died, it ends every host, deletes FOLDER if the last argument
-is 1, and ends. Hosts get a parent-death signal, so not even SIGKILL of the keeper leaves one behind. That signal
-follows the *thread* that made the child; it is why a process with one thread makes them, not the test process.
+``Switch`` runs it as a script, ``keeper.py FOLDER SSHD 0|1``. The keeper reads one order a line on standard input,
+``ready``, ``on NAME`` or ``off NAME``, and answers each with one line: the verb, for ``on`` the pid of the host's
+process 1 (as seen here), or ``error`` and a reason. When standard input ends, because the maker closed it or died,
+the keeper ends every host, deletes FOLDER if the last argument is 1, and exits. Hosts get a parent-death signal, so
+not even SIGKILL of the keeper leaves one behind. That signal follows the *thread* that made the child, so this
+single-threaded process makes them, not the test process.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-# `unshare` stays as the parent of process 1 and ends when that does.
+# `unshare` stays as the parent of process 1 and ends with it.
 _HOLD = (
     *("setpriv", "--pdeathsig", "KILL"),
     *("unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"),
@@ -55,7 +55,7 @@ def _init_of(holder: subprocess.Popen[bytes]) -> int:
 
 
 def _kill(holder: subprocess.Popen[bytes]) -> None:
-    """Ends the host's process 1, and with it all its processes; the holder then ends by itself."""
+    """Kill the host's process 1, and with it all its processes; the holder then ends by itself."""
     if holder.poll() is None:
         init = _child_of(holder.pid)
         os.kill(init if init is not None else holder.pid, signal.SIGKILL)
@@ -82,14 +82,14 @@ def _obey(folder: Path, sshd: str, holders: dict[str, subprocess.Popen[bytes]]) 
 
 def main() -> None:
     folder, sshd, owned = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "1"
-    with contextlib.suppress(OSError):  # it only spares the switch the ports' chatter
+    with contextlib.suppress(OSError):  # this only spares the switch the ports' IPv6 traffic
         Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
     holders: dict[str, subprocess.Popen[bytes]] = {}
     try:
         _obey(folder, sshd, holders)
     except BrokenPipeError:
         # The maker died while an answer was on its way.
-        sys.stdout = None  # or the interpreter complains when it flushes at exit
+        sys.stdout = None  # otherwise the interpreter complains when it flushes at exit
     finally:
         for holder in holders.values():
             _kill(holder)

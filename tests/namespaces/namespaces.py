@@ -21,7 +21,7 @@ from tests.namespaces.switch import PATH, UPLINK, ClusterError, Switch, command
 
 MOST_HOSTS = 200
 # The kernel keeps one table of neighbours, of 1024 entries by default, for all network namespaces together. A full
-# mesh of more hosts than this overflows it, so these are told each other's link addresses: such entries are free.
+# mesh of more hosts than this overflows it, so larger clusters get permanent entries, which do not count.
 _MOST_ASKING = 20
 _FOLDER = "orch-cluster-"
 _TOOLS = {
@@ -44,7 +44,7 @@ mount -t sysfs trial /sys
 
 @functools.lru_cache(maxsize=1)
 def missing() -> str | None:
-    """Why a cluster cannot be made on this machine, in a line; None if it can."""
+    """Return in one line why a cluster cannot be made on this machine, or None if it can."""
     if os.geteuid() != 0:
         return "the cluster of namespaces needs root"
     absent = sorted({package for tool, package in _TOOLS.items() if shutil.which(tool, path=PATH) is None})
@@ -65,15 +65,15 @@ def missing() -> str | None:
 
 
 class Cluster:
-    """``n`` hosts on a network of their own; a context manager, or ``start`` and ``stop``.
+    """``n`` hosts on a network of their own: a context manager, or use ``start`` and ``stop``.
 
-    ``names`` are the first hosts' names, the rest are ``node1``, ``node2`` … by position. ``python`` is an
+    ``names`` are the first hosts' names; the rest are ``node1``, ``node2`` … by position. ``python`` is an
     interpreter for the inventory; it and the folders of ``visible`` stay readable on the hosts even under
-    ``/run``, ``/tmp`` or ``/dev/shm``. ``sshd_options`` change every host's sshd. ``folder`` is where homes, keys
-    and logs go; a given one is left as it is, else one is made and deleted. With ``shared_home`` all hosts have one.
+    ``/run``, ``/tmp`` or ``/dev/shm``. ``sshd_options`` change every host's sshd. ``folder`` holds homes, keys
+    and logs; a given one is kept, otherwise one is made and deleted. With ``shared_home`` all hosts share one home.
 
-    Among up to 20 hosts, whoever dials one that is off gets "No route to host" after some seconds, as on any LAN;
-    among more, silence for good. The hosts end with this process, however it ends. ``ClusterError`` says what
+    Among up to 20 hosts, dialling one that is off fails with "No route to host" after some seconds, as on any LAN;
+    among more, it is never answered. The hosts end with this process, however it ends. ``ClusterError`` says what
     could not be made.
     """
 
@@ -114,7 +114,7 @@ class Cluster:
 
     @property
     def switch(self) -> Switch:
-        """For faults on the network itself: ``switch.run("nft", …)`` runs where the bridge is."""
+        """The switch, for faults on the network itself: ``switch.run("nft", …)`` runs where the bridge is."""
         if self._switch is None:
             raise ClusterError("the cluster is not started")
         return self._switch
@@ -131,11 +131,11 @@ class Cluster:
 
     @property
     def identity_file(self) -> Path:
-        """The private key every host's root accepts."""
+        """The private key that root of every host accepts."""
         return self.control_home / ".ssh" / "id_ed25519"
 
     def start(self) -> None:
-        """Makes and powers on everything and returns when every sshd answers; undoes all of it on failure."""
+        """Make the cluster, power it on and wait until every sshd answers; on failure, undo everything."""
         if self._switch is not None:
             raise ClusterError("the cluster is started already")
         reason = missing()
@@ -149,13 +149,13 @@ class Cluster:
             raise
 
     def stop(self) -> None:
-        """Ends every process and takes every interface, namespace and file away. Safe at any time and twice."""
+        """End every process and remove every interface, namespace and file. Safe at any time, also twice."""
         switch, self._switch = self._switch, None
         folder, self._folder = self._folder, None
         self.hosts = []
         if switch is not None:
             switch.stop()
-        # The keeper has deleted it, unless it never ran or could not.
+        # The keeper deletes the folder, unless the keeper never ran or could not.
         if folder is not None and self._given_folder is None:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -169,20 +169,20 @@ class Cluster:
         self.stop()
 
     def __getitem__(self, name: str) -> NodeHost:
-        """The host of this name."""
+        """Return the host of this name."""
         return next(host for host in self.hosts if host.name == name)
 
     def hosts_yaml(
         self, *, per_host: Mapping[str, Mapping[str, object]] | None = None, **top_level: object
     ) -> str:
-        """The inventory's text: ``cluster``, ``defaults`` with user and key, ``hosts`` in order.
+        """Return the inventory's text: ``cluster``, ``defaults`` with user and key, ``hosts`` in order.
 
-        ``per_host`` adds keys to hosts by name, ``top_level`` adds to the whole; a ``defaults`` there is merged.
+        ``per_host`` adds keys to hosts by name, ``top_level`` adds to the whole; its ``defaults`` are merged.
         """
         defaults: dict[str, object] = {
             "user": "root",
             "identity_file": str(self.identity_file),
-            # All hosts share this machine's cores; threads of torch that wait for each other are what costs.
+            # All hosts share this machine's cores, and torch threads that wait for each other would waste them.
             "env": {"OMP_NUM_THREADS": "1"},
         }
         if self.python is not None:
@@ -199,12 +199,12 @@ class Cluster:
         return "\n".join([*lines, "hosts:", *hosts]) + "\n"
 
     def control_env(self) -> dict[str, str]:
-        """This process's environment for a control process: another HOME, with key and known hosts; no agent."""
+        """Return this process's environment, but with a HOME that has key and known hosts, and no SSH agent."""
         env = {name: value for name, value in os.environ.items() if name != "SSH_AUTH_SOCK"}
         return {**env, "HOME": str(self.control_home)}
 
     def ssh(self, host: NodeHost, *argv: str) -> list[str]:
-        """The command line of the plain ``ssh`` client, which looks for its files in no ``$HOME``."""
+        """Return the command line of plain ``ssh``, with all files named because ``ssh`` ignores ``$HOME``."""
         options = (
             f'UserKnownHostsFile="{self.known_hosts}"',
             "GlobalKnownHostsFile=none",
@@ -216,14 +216,14 @@ class Cluster:
         return ["ssh", "-F", "none", "-i", str(self.identity_file), *words, f"root@{host.address}", *argv]
 
     def cut_control(self) -> None:
-        """Cuts this machine off from all hosts, silently; they go on reaching each other."""
+        """Cut this machine off from all hosts, silently; the hosts still reach each other."""
         self.switch.ip(f"link set {UPLINK} down")
 
     def restore_control(self) -> None:
         self.switch.ip(f"link set {UPLINK} up")
 
     def slow_control(self, mbit: float) -> None:
-        """Limits this machine's link to the hosts to ``mbit`` megabits a second each way."""
+        """Limit this machine's link to the hosts to ``mbit`` megabits a second each way."""
         limit = limited_to(mbit)
         self.switch.run("tc", "qdisc", "replace", "dev", UPLINK, "root", *limit)
         command(["tc", "qdisc", "replace", "dev", self.switch.uplink, "root", *limit])
@@ -264,14 +264,14 @@ class Cluster:
 
 
 def _interpreter_folders(python: str | None) -> list[Path]:
-    """The folders an interpreter is made of: those of its virtual environment and of the one behind that."""
+    """Return the folders of an interpreter: its virtual environment and the installation behind it."""
     if python is None or not Path(python).is_absolute():
         return []
     return sorted({Path(python).parent.parent, Path(python).resolve().parent.parent})
 
 
 def _sweep() -> None:
-    """Deletes the folders of makers that are no more. Their hosts and networks ended with them."""
+    """Delete the folders of makers that have died. Their hosts and networks ended with them."""
     for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*-*"):
         pid = left.name.removeprefix(_FOLDER).partition("-")[0]
         if pid.isdigit() and not Path(f"/proc/{pid}").exists():

@@ -1,4 +1,4 @@
-"""The network between the hosts and the machine they are made on, and the process that holds it up."""
+"""The network between the hosts and this machine, and the keeper process that holds it up."""
 
 import contextlib
 import ipaddress
@@ -16,17 +16,17 @@ from pathlib import Path
 BRIDGE = "switch"
 UPLINK = "uplink"
 PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
-"""Where this machine's tools are; a plain user's ``su`` leaves the second half out."""
+"""Where this machine's tools are; the PATH of a plain user's ``su`` lacks the second half."""
 _LIMIT_S = 60.0
 _serial = itertools.count()
 
 
 class ClusterError(Exception):
-    """The cluster, or a fault asked of it, could not be made; says which host and what the tool answered."""
+    """The cluster or a fault could not be made; the message names the host and what the tool answered."""
 
 
 def command(argv: Iterable[str], text: str | None = None, limit_s: float = _LIMIT_S) -> str:
-    """Standard output of a command that has to succeed; ``ClusterError`` with what it complained of if not."""
+    """Run a command and return its standard output. Raises ``ClusterError`` with its complaint if it fails."""
     argv = list(argv)
     env = {**os.environ, "PATH": PATH}
     done = subprocess.run(argv, input=text, env=env, capture_output=True, text=True, timeout=limit_s, check=False)
@@ -38,7 +38,7 @@ def command(argv: Iterable[str], text: str | None = None, limit_s: float = _LIMI
 
 
 class Network:
-    """A /16 of 10.0.0.0/8 that nothing on this machine uses, reserved for as long as it is not closed."""
+    """A /16 of 10.0.0.0/8 that nothing on this machine uses, reserved until ``close``."""
 
     def __init__(self) -> None:
         taken = list(_networks_in_use())
@@ -76,8 +76,8 @@ def _networks_in_use() -> Iterator[ipaddress.IPv4Network]:
 class Switch:
     """A bridge in a network namespace of its own, with one uplink to the namespace of this process.
 
-    Being apart keeps the traffic between hosts out of reach of this machine's own firewall rules and leaves a
-    single interface to be seen here. The namespace belongs to a keeper process (see ``keeper.py``).
+    The namespace keeps the traffic between hosts away from this machine's firewall rules and leaves a single
+    interface visible here. It belongs to a keeper process (see ``keeper.py``).
     """
 
     def __init__(self, folder: Path, *, delete_folder: bool) -> None:
@@ -132,13 +132,13 @@ class Switch:
         self.ip(f"link set {UPLINK} master {BRIDGE} up", f"link set {BRIDGE} up")
 
     def stop(self) -> None:
-        """Ends every host and the keeper, and takes the uplink away. Safe at any time and twice."""
+        """End every host and the keeper, and remove the uplink. Safe at any time, also twice."""
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
-            with contextlib.suppress(ClusterError):  # it is not there if the start failed early
+            with contextlib.suppress(ClusterError):  # there is no uplink if the start failed early
                 command(["ip", "link", "delete", self.uplink])
             assert keeper.stdin is not None and keeper.stdout is not None
-            with contextlib.suppress(OSError):  # if it has been killed
+            with contextlib.suppress(OSError):  # the keeper may have been killed
                 keeper.stdin.close()
             try:
                 keeper.wait(_LIMIT_S)
@@ -151,19 +151,19 @@ class Switch:
             self._network = None
 
     def power_on(self, name: str) -> int:
-        """Starts the host whose folder has this name; the process id of its process 1."""
+        """Start the host whose folder has this name and return the pid of its process 1."""
         return int(self._order(f"on {name}"))
 
     def power_off(self, name: str) -> None:
-        """Kills every process of a host and waits until the last is gone."""
+        """Kill every process of a host and wait until the last is gone."""
         self._order(f"off {name}")
 
     def run(self, *argv: str, text: str | None = None) -> str:
-        """Standard output of a command run in the switch's network namespace (``nft``, ``tc``, ``bridge`` …)."""
+        """Run ``nft``, ``tc``, ``bridge`` … in the switch's network namespace and return the standard output."""
         return command(["nsenter", f"--net=/proc/{self.pid}/ns/net", *argv], text)
 
     def ip(self, *lines: str) -> None:
-        """Commands for ``ip -batch`` in the switch's network namespace."""
+        """Run commands of ``ip -batch`` in the switch's network namespace."""
         self.run("ip", "-batch", "-", text="\n".join(lines) + "\n")
 
     def _order(self, line: str) -> str:

@@ -1,4 +1,4 @@
-"""Checks of recorded facts, of faults that were planted on real hosts; and the documentation made of them."""
+"""Doctor's checks on facts recorded from planted faults and on edited facts, and the pages made from them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from docs import make
 from docs.examples import GPU, healthy, with_part
 from orchestrator.core.checks.catalogue import CHECKS, check
 from orchestrator.core.checks.facts import Address
-from orchestrator.core.checks.findings import UNKNOWN, Examined, Finding, merged
+from orchestrator.core.checks.findings import UNKNOWN_SYSTEM, Examined, Finding, merged
 from orchestrator.core.checks.pairs import culprits
 from orchestrator.core.checks.remedies import let_in
 from orchestrator.core.checks.report import as_json, from_json
@@ -72,8 +72,8 @@ def test_other_gpus_and_drivers_are_named() -> None:
         seen = with_part(seen, node, "gpus", [GPU])
     seen = with_part(seen, "node3", "gpus", [{**GPU, "driver_version": "535.2", "name": "NVIDIA A100"}])
     assert [found.what for found in check(seen)] == [
-        "has driver 535.2, most have 570.1",
-        "has GPUs NVIDIA A100, most have NVIDIA H100",
+        "the GPU driver is 535.2; most hosts have 570.1",
+        "the GPU model is NVIDIA A100; most hosts have NVIDIA H100",
     ]
 
 
@@ -85,7 +85,7 @@ def test_who_holds_a_gpus_memory() -> None:
 
 def test_a_backend_that_torch_lacks() -> None:
     (found,) = {each.what for each in check(replace(healthy(), backend="mpi"))}
-    assert found == "its torch has no backend mpi, only gloo"
+    assert found == "torch has no backend mpi, only gloo"
 
 
 def test_a_master_port_that_the_kernel_gives_away() -> None:
@@ -100,7 +100,7 @@ def test_a_node_without_ipv4() -> None:
     facts = dict(seen.facts)
     facts["node3"] = replace(facts["node3"], addresses=(Address("eth0", "fd00::3", 64),))
     (found,) = check(replace(seen, facts=facts))
-    assert found.nodes == ("node3",) and "no IPv4" in found.what
+    assert found.nodes == ("node3",) and "IPv4 is missing" in found.what
 
 
 def test_infiniband_needs_locked_memory() -> None:
@@ -115,7 +115,7 @@ def test_a_container_with_little_memory() -> None:
     seen = healthy()
     memory = {**seen.facts["node2"].parts.to_wire()["memory"], "limit": 2 << 30}
     (found,) = check(with_part(seen, "node2", "memory", memory))
-    assert found.what == "its container or slice is limited to 2.0 GiB of memory"
+    assert found.what == "the container or slice is limited to 2.0 GiB of memory"
 
 
 @pytest.mark.parametrize(
@@ -140,17 +140,21 @@ HDR = {"state": "ACTIVE", "rate": "200 Gb/sec (4X HDR)", "link": "InfiniBand"}
 @pytest.mark.parametrize(
     ("part", "value", "said"),
     [
-        ("rdma", {"mlx5_0/1": {**HDR, "rate": "100 Gb/sec (4X EDR)"}}, "has RDMA adapters InfiniBand 100 Gb/sec"),
-        ("rdma", {"mlx5_0/1": HDR, "mlx5_1/1": {**HDR, "state": "DOWN"}}, "RDMA ports mlx5_1/1 is not active"),
+        (
+            "rdma",
+            {"mlx5_0/1": {**HDR, "rate": "100 Gb/sec (4X EDR)"}},
+            "the RDMA adapters differ: InfiniBand 100 Gb/sec",
+        ),
+        ("rdma", {"mlx5_0/1": HDR, "mlx5_1/1": {**HDR, "state": "DOWN"}}, "RDMA ports, mlx5_1/1 is not active"),
         (
             "gpu_peers",
             [[0, 1, "NS"], [0, 2, "CNS"], [1, 2, "CNS"]],
-            "GPU 0 and GPU 2 and 1 more pairs have no peer",
+            "GPU 0, GPU 2 (and 1 more) has no peer",
         ),
         ("gpu_errors", [["0000:3b:00", 31, "MMU Fault"], ["0000:3b:00", 63, "Row Remapper"]], "Xid 63"),
-        ("timekeeping", {"synchronised": False}, "nothing keeps its clock right"),
+        ("timekeeping", {"synchronised": False}, "the clock is not synchronised by NTP"),
         ("logout", {"kills": True}, "ends a session's processes at logout"),
-        ("locks", [["/cache/a b/lock", 4000.0]], "/cache/a b/lock is left of a build that ended 67 min ago"),
+        ("locks", [["/cache/a b/lock", 4000.0]], "/cache/a b/lock is the lock of a build that began 67 min ago"),
         (
             "kept",
             {"path": "/w", "trees": 3, "runs": 301, "newest": "ab" * 16},
@@ -159,10 +163,14 @@ HDR = {"state": "ACTIVE", "rate": "200 Gb/sec (4X HDR)", "link": "InfiniBand"}
         (
             "kept",
             {"path": "/w", "trees": 3, "runs": 1, "newest": None},
-            "was synced tree none of this project last",
+            "the last synced tree of this project is none",
         ),
-        ("home", {"path": "/root", "kind": "ext4", "host": "node2"}, "on most nodes it is on nfs4"),
-        ("names", {"gpu1": ["10.0.0.1"], "node3": []}, "cannot resolve node3, which leads to 10.0.0.3"),
+        ("home", {"path": "/root", "kind": "ext4", "host": "node2"}, "on most hosts on nfs4"),
+        (
+            "names",
+            {"gpu1": ["10.0.0.1"], "node3": []},
+            "node3 does not resolve; on most hosts it resolves to 10.0.0.3",
+        ),
     ],
 )
 def test_what_one_node_says(part: str, value: object, said: str) -> None:
@@ -193,15 +201,15 @@ def test_torch_that_cannot_use_its_gpus() -> None:
     facts = {**seen.facts, "node2": replace(seen.facts["node2"], gpus=1)}
     torch = {"cuda": "13.0", "devices": 0, "backends": ["gloo", "nccl"]}
     found = check(with_part(replace(seen, facts=facts), "node2", "torch", torch))
-    assert "torch (CUDA 13.0) can use 0 of its 1 GPUs" in [each.what for each in found]
-    assert found[0].remedy.startswith("is driver 570.1 new enough")
+    assert "torch (CUDA 13.0) can use 0 of the 1 GPUs" in [each.what for each in found]
+    assert found[0].remedy.startswith("check that driver 570.1 is new enough")
 
 
 def test_memory_that_is_swapped_out() -> None:
     seen = healthy()
     memory = {**seen.facts["node2"].parts.to_wire()["memory"], "swap": 8 << 30, "swap_free": 1 << 30}
     (found,) = check(with_part(seen, "node2", "memory", {**memory, "total": 16 << 30}))
-    assert found.what.startswith("7.0 GiB of it are swapped out")
+    assert found.what.startswith("7.0 GiB of memory are swapped out")
 
 
 def test_a_kernel_that_pytorch_hangs_on() -> None:
@@ -214,8 +222,7 @@ def test_a_kernel_that_pytorch_hangs_on() -> None:
 def test_requirements_are_compared_as_pip_would() -> None:
     lines = ("-r other.txt", "torch>=3", "numpy ; python_version < '3'", "torchvision", "./wheels/x.whl", "# end")
     assert [(found.nodes, found.what) for found in check(replace(healthy(), requirements=lines))] == [
-        ((node,), "lacks what requirements.txt asks for: torch>=3 (2.15.0)")
-        for node in ("node1", "node2", "node3")
+        ((node,), "requirements.txt is not satisfied: torch>=3 (2.15.0)") for node in ("node1", "node2", "node3")
     ]
 
 
@@ -231,7 +238,10 @@ def test_processors_that_differ() -> None:
     seen = healthy()
     system = {**seen.facts["node3"].parts.to_wire()["system"], "machine": "aarch64"}
     (found,) = check(with_part(seen, "node3", "system", system))
-    assert (found.severity, found.nodes) == ("fail", ("node3",)) and "aarch64, most have x86_64" in found.what
+    assert (found.severity, found.nodes) == (
+        "fail",
+        ("node3",),
+    ) and "aarch64; most hosts have x86_64" in found.what
 
 
 def test_quick_checks_are_those_of_orch_run_and_no_others() -> None:
@@ -249,7 +259,7 @@ def test_quick_checks_are_those_of_orch_run_and_no_others() -> None:
     assert list(quick) == [found for found in everything if found.check in names]
     assert {found.check for found in everything} - {found.check for found in quick} == {"ping"}
     (line,) = merged(quick)
-    assert str(line).startswith("node1, node2, node3: interpreter '/x': no such program → ")
+    assert str(line).startswith("node1, node2, node3: interpreter '/x' cannot be used: no such program → ")
 
 
 @pytest.mark.parametrize(
@@ -266,11 +276,11 @@ def test_who_is_to_blame(bad: set[tuple[str, str]], nodes: list[str], pairs: lis
 
 
 def test_remedies_are_spelled_as_the_system_does() -> None:
-    assert let_in(UNKNOWN.replace(firewall="ufw"), ["10.0.0.2", "10.0.0.1"]) == (
-        "there: sudo ufw allow from 10.0.0.1 && sudo ufw allow from 10.0.0.2"
+    assert let_in(UNKNOWN_SYSTEM.replace(firewall="ufw"), ["10.0.0.2", "10.0.0.1"]) == (
+        "open the receiving host's firewall: sudo ufw allow from 10.0.0.1 && sudo ufw allow from 10.0.0.2"
     )
     assert "firewall-cmd --permanent --zone=trusted --add-source=10.0.0.1" in let_in(
-        UNKNOWN.replace(firewall="firewall-cmd", root=True), ["10.0.0.1"]
+        UNKNOWN_SYSTEM.replace(firewall="firewall-cmd", root=True), ["10.0.0.1"]
     )
 
 

@@ -1,4 +1,4 @@
-"""Recorded events -> cause, culprit, remedy; and the table of all of them in the documentation."""
+"""Diagnosis: the cause, the culprit and the remedy that follow from recorded events and logs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def failed(node: str, rank: int | None, time: float, code: int | None = 1, signa
 
 
 def said(node: str, rank: int | None, text: str) -> list[Event]:
-    """The evidence in the end of a log, as a run records it."""
+    """Return the evidence in the end of a log, as a run records it."""
     return [
         happened(90, "evidence", node, {"rank": rank, "signature": signature, "line": line})
         for signature, line in scan(text)
@@ -156,7 +156,7 @@ def test_a_user_who_stops_a_run_is_told_of_no_failure() -> None:
 
 @pytest.mark.parametrize("file", sorted(RECORDED.glob("*.jsonl")), ids=lambda file: file.stem)
 def test_recorded_runs(file: Path) -> None:
-    """Runs that really failed this way; the last event is what was made of them when they were recorded."""
+    """Diagnose runs that really failed this way as they were diagnosed when they were recorded."""
     events = [from_line(line) for line in file.read_text().splitlines()]
     (expected,) = (event for event in events if event.KIND == "diagnosed")
     found = diagnose(fold(event for event in events if event.KIND != "diagnosed"))

@@ -1,4 +1,4 @@
-"""The paths of a run that need a network to go wrong, on fake nodes: milliseconds each, and no root."""
+"""The engine on fake nodes: what needs a failing network otherwise, in milliseconds and without root."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from orchestrator.core.run.policy import Grace, Policy
 from orchestrator.core.run.state import Link
 from orchestrator.errors import CannotRecord, ConnectionLost, NodeBusy
 from orchestrator.protocol.events import Event, NodeLost, Planned, StopRequested
-from tests.engines import Chores, FakeNode, Heard, fake_run
+from orchestrator.protocol.run import Follow
+from orchestrator.remote import node_client
+from orchestrator.remote.node_client import SshNodeClient
+from tests.engines import FakeErrands, FakeNode, MemoryRecorder, fake_run
+from tests.hostile import framed, node_that_says
+
+STARTED = {"event": "torchrun_started", "time": 1.0, "pid": 3}
 
 
 def nodes_named(*names: str) -> list[FakeNode]:
@@ -27,7 +33,7 @@ def test_a_run_whose_nodes_all_end_well() -> None:
     both = nodes_named("a", "b")
     for node in both:
         node.ends()
-    heard = Heard()
+    heard = MemoryRecorder()
     _, run = fake_run(Policy(), both, heard=heard)
     assert run().exit_code == 0 and heard.kinds[-1] == "run_finished"
     assert [node.asked for node in both] == [["start"], ["start"]]
@@ -48,7 +54,7 @@ def test_two_failures_at_once_stop_the_rest_once() -> None:
     a, b, c = nodes_named("a", "b", "c")
     a.fails()
     b.fails()
-    heard = Heard()
+    heard = MemoryRecorder()
     _, run = fake_run(Policy(grace=Grace(30.0, 3.0)), [a, b, c], heard=heard)
     assert run().exit_code == 1
     assert heard.kinds.count("stop_requested") == 1 and heard.kinds.count("rank_failed") == 2
@@ -66,7 +72,7 @@ def test_a_spare_that_is_lost_too_gives_way_to_the_next() -> None:
             a.ends()
             second.ends()
 
-    heard, chores = Heard(when=when), Chores({"first": first, "second": second})
+    heard, chores = MemoryRecorder(when=when), FakeErrands({"first": first, "second": second})
 
     def forget_the_lost_one() -> None:
         if len(chores.prepared) == 2:
@@ -86,7 +92,7 @@ def test_a_spare_that_is_lost_too_gives_way_to_the_next() -> None:
 def test_a_stop_during_a_restart_starts_nothing_more() -> None:
     a, b = nodes_named("a", "b")
     a.fails()
-    chores = Chores()
+    chores = FakeErrands()
     engine, run = fake_run(Policy(max_restarts=3), [a, b], chores)
     chores.when_preparing = lambda: engine.stop("interrupted", 30.0)
     assert run().exit_code == 1
@@ -95,14 +101,14 @@ def test_a_stop_during_a_restart_starts_nothing_more() -> None:
 
 def test_a_stop_while_nodes_start_reaches_each_as_soon_as_it_has_begun() -> None:
     a, b = nodes_named("a", "b")
-    heard = Heard()
+    heard = MemoryRecorder()
     engine, run = fake_run(Policy(), [a, b], heard=heard)
     engine.stop("interrupted", 7.0)
     assert run().exit_code == 130 and a.asked == b.asked == ["start", "stop 7"]
 
 
 def test_who_is_in_more_of_a_hurry_is_obeyed() -> None:
-    heard, (a,) = Heard(), nodes_named("a")
+    heard, (a,) = MemoryRecorder(), nodes_named("a")
     engine, run = fake_run(Policy(), [a], heard=heard)
     for grace in (7.0, 0.0, 5.0):
         engine.stop("interrupted", grace)
@@ -113,14 +119,14 @@ def test_who_is_in_more_of_a_hurry_is_obeyed() -> None:
 
 def test_a_run_is_left_going() -> None:
     a, b = nodes_named("a", "b")
-    heard = Heard()
+    heard = MemoryRecorder()
     _, run = fake_run(Policy(detach=True), [a, b], heard=heard)
     assert run().left and heard.kinds == ["planned", "detached"]
     assert a.asked == b.asked == ["start"]
 
 
 def test_no_room_to_record_leaves_the_run_going() -> None:
-    class Full(Heard):
+    class Full(MemoryRecorder):
         def output(self, output: Output) -> None:
             raise CannotRecord("no room")
 
@@ -135,7 +141,7 @@ def test_a_slow_reader_holds_output_back_and_no_stop() -> None:
     a = FakeNode("a", *(Output("a", 0, 0, "stdout", b"x\n") for _ in range(1000)))
     most = 0
 
-    class Slow(Heard):
+    class Slow(MemoryRecorder):
         def output(self, output: Output) -> None:
             nonlocal most
             most = max(most, engine._inbox.qsize())
@@ -152,7 +158,7 @@ def test_a_slow_reader_holds_output_back_and_no_stop() -> None:
 @pytest.mark.parametrize(
     ("others", "silent", "given_up"),
     [
-        # Alone, or with everybody silent, it is more likely this machine's own network.
+        # If the node is alone, or all are silent, this machine's own network is the likelier cause.
         ([], 31.0, False),
         ([], 301.0, True),
         ([Link.DOWN], 31.0, False),
@@ -175,3 +181,20 @@ def test_when_a_silent_node_is_given_up(others: list[Link], silent: float, given
     state, done = step(state, StillDown("a", 1, "no route", silent), 0.0)
     recorded = [each.event for each in done if isinstance(each, actions.Record)]
     assert any(isinstance(event, NodeLost) for event in recorded) is given_up
+
+
+def test_a_paused_reader_is_no_silence_of_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node is lost after ``node_timeout`` seconds of silence, and while output waits nobody listens to it."""
+    now = 1000.0
+    monkeypatch.setattr(node_client.time, "monotonic", lambda: now)
+    said = framed({"type": "following", "time": 1.0}) + framed({"type": "event", "event": STARTED})
+    client = SshNodeClient(node_that_says(said), Follow(run_id="run", attempt=1), 30.0)
+    client.follow()
+
+    def wait_an_hour(_: object) -> None:
+        nonlocal now
+        now += 3600.0
+
+    with pytest.raises(ConnectionLost):
+        client.hear(wait_an_hour)
+    assert client.silent == node_client.SILENCE

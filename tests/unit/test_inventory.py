@@ -1,4 +1,4 @@
-"""hosts.yaml: what is right is read whole, what is wrong is one line each, and nothing makes a traceback."""
+"""hosts.yaml: a good file is read whole, each mistake is one line, and no input makes a traceback."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ BROKEN = [
     ("hosts: {a: {gpus: -1}}", "hosts.a.gpus: -1: expected a whole number from 0"),
     ("hosts: {a: {nproc: 0}}", "hosts.a.nproc: 0: expected a whole number from 1"),
     ("hosts: {}", "hosts: {}: expected a mapping with at least one host"),
-    ("cluster: x", "hosts: None: expected this key"),
+    ("cluster: x", "hosts: None: expected the key to be present"),
     ("hosts: 3", "hosts: 3: expected a mapping with at least one host"),
     ("hosts: {'a[5-3]': {}}", "hosts.a[5-3]: 'a[5-3]': expected a name or range; [5-3] runs backwards"),
     ("hosts: {'a[x-y]': {}}", "is not a range"),
     ("hosts: {'a[1-': {}}", "its brackets do not match"),
-    ("hosts: {'a[1-999999999]': {}}", "means more than 4096 names"),
+    ("hosts: {'a[1-999999999]': {}}", "expands to more than 4096 names"),
     ("hosts: {'a[1-3]': {address: '10.0.0.[1-2]'}}", "hosts.a[1-3].address: '10.0.0.[1-2]': expected 3 addresses"),
     ("{hosts: {a: {}}, master: b}", "master: 'b': expected the name of a host"),
     (
@@ -57,13 +57,13 @@ BROKEN = [
     ),
     ("{hosts: {a: {}}, spares: [a]}", "every host is a spare"),
     ("{hosts: {a: {}, b: {}}, master: b, spares: [b]}", "master: 'b': expected a host that is not a spare"),
-    ("hosts: {a: {address: '-oProxyCommand=x'}}", "hosts.a.address: '-oProxyCommand=x': expected a host's name"),
-    ("hosts: {a: {address: ''}}", "hosts.a.address: '': expected a host's name"),
-    ("hosts: {a: {address: 10}}", "hosts.a.address: 10: expected a host's name or address (quote it)"),
+    ("hosts: {a: {address: '-oProxyCommand=x'}}", "hosts.a.address: '-oProxyCommand=x': expected a host name"),
+    ("hosts: {a: {address: ''}}", "hosts.a.address: '': expected a host name"),
+    ("hosts: {a: {address: 10}}", "hosts.a.address: 10: expected a host name or address (quote it)"),
     ("hosts: {a: {env: [A, B]}}", "hosts.a.env: ['A', 'B']: expected a mapping of variables"),
-    ("hosts: {a: {env: r.txt, environment: s.txt}}", "hosts.a.env: names 'r.txt' beside environment"),
+    ("hosts: {a: {env: r.txt, environment: s.txt}}", "hosts.a.env: names 'r.txt', but environment is set"),
     ("hosts: {a: {}}\ndata: x", "data: 'x': expected a list of paths"),
-    ("hosts: {a: {}}\ndata: [{to: y}]", "data[0].path: None: expected a path of this machine"),
+    ("hosts: {a: {}}\ndata: [{to: y}]", "data[0].path: None: expected a path on this machine"),
     ("hosts: {a: {env: {RANK: 1}}}", "hosts.a.env.RANK: torchrun and orch set this variable"),
     ("hosts: {a: {env: {X: null}}}", "hosts.a.env.X: None: expected text or a number"),
     ("hosts: {a: {fabric_address: node1}}", "hosts.a.fabric_address: 'node1': expected a numeric address"),

@@ -1,4 +1,4 @@
-"""The folder says what code may touch: see "Layers" in docs/architecture.md."""
+"""The folder says what code may touch and import; see docs/architecture.md."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MAY = {
     "__main__": {"cli"},
     "__init__": {"api", "errors"},
 }
-# What a pure function has no use for.
+# Modules that a pure function has no use for.
 WORLD = {
     "os",
     "socket",
@@ -56,8 +56,8 @@ WORLD = {
     "fabric",
     "paramiko",
 }
-# It reads a project's files: that is what it is for.
-READS_FILES = PACKAGE / "core" / "transfer" / "snapshot.py"
+# The purpose of this module is to read a project's files.
+READS_FILES = PACKAGE / "core" / "transfer" / "local_tree.py"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -66,7 +66,7 @@ def layer_of(file: Path) -> str:
 
 
 def imports(file: Path) -> Iterator[str]:
-    """The absolute names of all that a file imports."""
+    """Yield the absolute names of everything that a file imports."""
     package = ["orchestrator", *file.relative_to(PACKAGE).parts[:-1]]
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -96,7 +96,7 @@ def test_what_goes_to_nodes_needs_the_standard_library_alone(layer: str) -> None
     for file in (PACKAGE / layer).rglob("*.py"):
         for name in imports(file):
             first = name.partition(".")[0]
-            # For the type checker only: no node executes that line.
+            # typing_extensions is for the type checker only: no node executes that line.
             if first != "orchestrator" and not name.startswith("typing_extensions."):
                 assert first in sys.stdlib_module_names, f"{file} imports {name}"
 

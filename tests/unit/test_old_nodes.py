@@ -1,4 +1,4 @@
-"""Nodes as they are found: an old Python, disks that lack what others have, files that a power cut damaged."""
+"""Nodes with an old Python, file systems without locks or links, and files that a power cut damaged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from orchestrator.core.diagnosis.diagnosis import diagnose
 from orchestrator.core.inventory.hosts import Host, Outputs
 from orchestrator.core.inventory.target import Settings
 from orchestrator.core.run.result import fold
-from orchestrator.core.transfer.snapshot import take
+from orchestrator.core.transfer.local_tree import hash_tree
 from orchestrator.errors import OrchError
 from orchestrator.local.run_folder import read_events
 from orchestrator.node.host import paths, shared_disk
@@ -43,7 +43,7 @@ VERSIONS = ("3.7", "3.8")
 
 
 def old_python(version: str) -> str | None:
-    """An interpreter of an old version, on the PATH or where pyenv keeps them."""
+    """Return an interpreter of an old version from the system or from pyenv, or None."""
     kept = sorted((Path.home() / ".pyenv" / "versions").glob(f"{version}.*/bin/python{version}"))
     return shutil.which(f"python{version}", path="/usr/bin:/usr/local/bin") or (str(kept[0]) if kept else None)
 
@@ -88,7 +88,7 @@ def test_a_whole_life_on_an_old_python(
     assert facts.answer(NodeFacts.from_wire, 30).parts.system is not None
     tree = Verify(workdir="~/orch-work", project=bare.PROJECT, tree=asked.tree)
     assert boxed.ask(tree, Verified.from_wire, 20) == Verified(changed=(), missing=(), added=())
-    relay = RelayCall(boxed, "~/orch-work", "~/orch-work/data/x", take(project).entries)
+    relay = RelayCall(boxed, "~/orch-work", "~/orch-work/data/x", hash_tree(project).entries)
     relay.listen(["127.0.0.1"])
     relay.order("token", None, [(0, 0)])
     relay.feed(iter([b"text"]))
@@ -115,7 +115,7 @@ def test_an_installation_that_fails_leaves_nothing(
 
 
 class OddDisk:
-    """``flock`` and ``link`` as some disks answer them."""
+    """Let ``flock`` and ``link`` fail as they do on some file systems."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
         self.kind = kind
@@ -145,7 +145,7 @@ def test_a_workdir_on_an_odd_disk(kind: str, tmp_path: Path, monkeypatch: pytest
     workdir = str(tmp_path / "workdir")
     assert shared_disk.of(workdir) == shared_disk.of(workdir)
     store = blobs.Blobs(workdir)
-    with store.held(), pytest.raises(Exception, match="something is being synced"), store.held(alone=True):
+    with store.held(), pytest.raises(Exception, match="another sync or prune of this"), store.held(alone=True):
         pass
     with store.held(alone=True):
         pass
@@ -204,19 +204,22 @@ def test_a_machine_that_was_started_anew_is_said_to_be(tmp_path: Path, monkeypat
     assert paths.rebooted("run", 1)
     planned = happened(0.0, "planned", None, {"nodes": ["gpu1"], "attempt": 1})
     result = fold([planned, happened(1.0, "orphaned", "gpu1", {"rebooted": True})])
-    assert result.failures[0].describe() == "gpu1 was rebooted while the run was on"
+    assert result.failures[0].describe() == "gpu1 was rebooted during the run"
     found = diagnose(result)
     assert found is not None and found.signature == "rebooted"
 
 
-@pytest.mark.parametrize(("folder", "version"), [("orchestrator/node", (3, 7)), ("workloads", (3, 9))])
+@pytest.mark.parametrize(
+    ("folder", "version"),
+    [("orchestrator/node", (3, 7)), ("orchestrator/protocol", (3, 7)), ("workloads", (3, 9))],
+)
 def test_what_runs_on_nodes_is_written_for_old_pythons(folder: str, version: tuple[int, int]) -> None:
-    for file in (ROOT / folder).glob("*.py"):
+    for file in (ROOT / folder).rglob("*.py"):
         tree = ast.parse(file.read_text(), feature_version=version)
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "zip":
                 assert not [word for word in node.keywords if word.arg == "strict"], file.name
             if isinstance(node, ast.With) and version < (3, 9):
-                # ast takes parentheses around several items from 3.9's grammar on, whatever it is told.
+                # ast accepts parentheses around several items, new in 3.9's grammar, for any version.
                 line = file.read_text().splitlines()[node.lineno - 1]
                 assert not line.rstrip().endswith("with ("), f"{file.name}:{node.lineno}"

@@ -1,4 +1,4 @@
-"""Plans: golden commands, and addresses worked out from facts."""
+"""Plans: golden commands and addresses chosen from facts; also folded events, snapshots and host ranges."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from orchestrator.core.inventory.hosts import Host, Rendezvous
 from orchestrator.core.launch.plan import LaunchPlan, RunSpec, Workload, plan
 from orchestrator.core.launch.torchrun import as_json, as_ps1, as_sh, commands
 from orchestrator.core.run.result import fold
-from orchestrator.core.transfer.snapshot import take
+from orchestrator.core.transfer.local_tree import hash_tree
 from orchestrator.errors import PreflightError, SyncError, UsageError
 from orchestrator.protocol.events import from_line, to_line
 from orchestrator.protocol.facts import Interface, Interpreter, Parts, Running
@@ -106,11 +106,11 @@ def test_accelerate_gets_a_config_of_each_node(tmp_path: Path) -> None:
     assert {"machine_rank: 0", "num_processes: 2"} <= set("".join(first.files.values()).splitlines())
     assert first.env["PET_REDIRECTS"] == "3" and first.env["ACCELERATE_USE_CPU"] == "true"
     assert json.loads(as_json(made))["nodes"][1]["files"] == second.files
-    # What the shell writes is what the node would.
+    # The shell script writes the same file as the node does.
     block = as_sh(made).split("\n\n")[1].replace("/home/u", str(tmp_path)).partition("\ncd ")[0]
     subprocess.run(["sh", "-c", block], check=True)
     assert (tmp_path / ".orch/b/runs/run1/attempt1/accelerate.yaml").read_text() == "".join(second.files.values())
-    with pytest.raises(UsageError, match="not by c10d"):
+    with pytest.raises(UsageError, match="not with c10d"):
         planned(launcher="accelerate", rdzv_id="job7")
 
 
@@ -137,7 +137,7 @@ def test_an_elastic_run_is_well_while_enough_nodes_are() -> None:
     ]
     result = fold([*began, restarted, *ended])
     assert result.ok and result.failures == () and result.lost == ("c",)
-    # The first node holds the rendezvous; and one node is too few.
+    # The first node holds the rendezvous, and one node is too few.
     for lost in ("a", "b"):
         worse = fold([*began, happened(5, "node_lost", lost, {"reason": "silence"})])
         assert not worse.bearable and not worse.ok
@@ -191,7 +191,7 @@ def test_the_fastest_network_of_all_nodes_is_preferred(speeds: dict[str, int], m
     made = plan(HOSTS, Rendezvous(), RunSpec(Workload("t.py", "script", "t.py")), fast, "run1")
     assert made.master_addr == master
     assert {node.interface for node in made.nodes} == {"ib0" if master == "10.9.0.1" else "eth0"}
-    # One node that is not on it: all take the network that they share.
+    # If one node is not on the fast network, all take the network that they share.
     one = {"a": fast["a"], "b": known["b"]}
     made = plan(HOSTS, Rendezvous(), RunSpec(Workload("t.py", "script", "t.py")), one, "run1")
     assert made.master_addr == "10.0.0.1"
@@ -217,9 +217,9 @@ def test_findings() -> None:
     }
     found = {str(finding) for finding in check(Examined(HOSTS, known, own_run="r7"), quick=True)}
     beginnings = (
-        "a: interpreter '/x': no such program → set python:",
-        "a: is busy with run r9 (t) of ann@pc, for 2 h 0 min",
-        "a: has processes of run r8 left over, and no supervisor for them → end them: orch stop r8",
+        "a: interpreter '/x' cannot be used: no such program → set python:",
+        "a: run r9 (t) of ann@pc has held the lock for 2 h 0 min",
+        "a: processes of run r8 are left over without a supervisor → end them: orch stop r8",
         "b: /usr/bin/python3 (Python 3.11.2) has no torch",
     )
     for beginning in beginnings:
@@ -248,19 +248,18 @@ def test_a_snapshot_obeys_ignore_files_and_refuses_pipes(tmp_path: Path) -> None
     (tmp_path / ".orchignore").write_text("skip/\n")
     (tmp_path / "sub" / ".gitignore").write_text("!keep.log\n")
     (tmp_path / "link").symlink_to("a.py")
-    before = take(tmp_path)
+    before = hash_tree(tmp_path)
     paths = [entry.path for entry in before.entries]
     assert paths == [".gitignore", ".orchignore", "a.py", "link", "sub/.gitignore", "sub/keep.log"]
     (tmp_path / "a.py").chmod(0o755)
-    assert take(tmp_path).tree_id != before.tree_id
+    assert hash_tree(tmp_path).tree_id != before.tree_id
     subprocess.run(["mkfifo", tmp_path / "pipe"], check=True)
     with pytest.raises(SyncError, match="'pipe' is not a file"):
-        take(tmp_path)
+        hash_tree(tmp_path)
 
 
-# Who may import whom within the package; node stands alone, and remote shares its frames.
 def test_an_unreadable_file_is_refused_by_name() -> None:
-    """Root reads everything, so a child that is nobody looks."""
+    """Root can read everything, so a child process takes the snapshot as nobody."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -273,7 +272,7 @@ def test_an_unreadable_file_is_refused_by_name() -> None:
             try:
                 if os.getuid() == 0:
                     os.setuid(65534)
-                take(folder)
+                hash_tree(folder)
             except SyncError as error:
                 said = str(error)
             finally:

@@ -1,4 +1,4 @@
-"""What is written in one version of the protocol is read by another; messages check what they are made of."""
+"""The protocol: each version reads what another wrote, and messages check their fields."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RUN = "20261124-134030-fa31"
 
 @pytest.fixture
 def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A node's folder of an attempt that a version before this one supervised."""
+    """A node's folder of an attempt that an earlier version supervised."""
     monkeypatch.setenv("HOME", str(tmp_path))
     folder = Path(paths.attempt_dir(RUN, 1))
     shutil.copytree(BEFORE, folder)
@@ -53,7 +53,7 @@ def test_an_earlier_supervisor_is_understood_at_its_door() -> None:
     status, other, gone = (Holder.from_wire(json.loads(line)) for line in (BEFORE / "door.jsonl").open())
     assert (status.run_id, status.attempt, status.stopping, status.version) == (RUN, 1, False, 0)
     assert other.other and gone.gone and not gone.foreign
-    # It looks for these three.
+    # An earlier supervisor looks for these three keys.
     assert AskStop(run_id=RUN, grace=3.0).to_wire() == {"op": "stop", "run_id": RUN, "grace": 3.0}
 
 

@@ -1,4 +1,4 @@
-"""The state machine of a run, driven through histories that a cluster could have, without any cluster."""
+"""The state machine of a run, driven without a cluster through random histories that a cluster could have."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from orchestrator.errors import NodeBusy
 from orchestrator.protocol import events
 from orchestrator.protocol.events import Event
 
-# ORCH_HISTORIES=100000 runs as many as were shown once.
+# ORCH_HISTORIES=100000 runs as many histories as were once shown to pass.
 HISTORIES = int(os.environ.get("ORCH_HISTORIES", "400"))
-# A world that is asked this often for one run goes round in circles.
+# A run that takes this many turns goes round in circles.
 MOST_TURNS = 3000
 Chooser = Callable[[int], int]
 
 
 class World:
-    """Nodes that answer whatever is asked of them in one of the ways they could, and the history of it.
+    """Nodes that answer each action in one of the ways they could, and the history of a run on them.
 
-    ``choose(n)`` picks one of n ways. Once ``kind`` is set, nothing goes wrong any more.
+    ``choose(n)`` picks one of n ways. Once ``calm`` is set, nothing goes wrong any more.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class World:
     ):
         self.choose = choose
         self.policy = policy
-        self.kind = False
+        self.calm = False
         self.now = 1000.0
         self.spares = [f"spare{n}" for n in range(spares)]
         self.pending: list[Action] = []
@@ -54,7 +54,7 @@ class World:
         self.do(first)
 
     def tell(self, told: Input) -> None:
-        """Put something to the machine, and check what it does about it."""
+        """Pass an input to the machine and take the actions that follow."""
         self.now += 0.1
         before = self.state
         self.state, done = step(self.state, told, self.now)
@@ -63,7 +63,7 @@ class World:
         self.do(done)
 
     def do(self, done: tuple[Action, ...]) -> None:
-        """Take the actions, holding them against what must never happen."""
+        """Take the actions, and check that none is one that must never happen."""
         for action in done:
             assert self.last is None, f"{action} after the end"
             if isinstance(action, actions.OnNode):
@@ -89,14 +89,14 @@ class World:
                     self.pending.append(action)
 
     def attempt_events(self) -> list[Event]:
-        """What has been recorded of the newest attempt."""
+        """Return the events of the newest attempt."""
         begun = max(n for n, event in enumerate(self.events) if isinstance(event, events.Planned))
         return self.events[begun:]
 
     def turn(self) -> None:
-        """One thing happens: an answer, a deadline, or something of a node's own accord."""
+        """Let one thing happen: an answer, a deadline, or something that a node does by itself."""
         ways: list[Callable[[], None]] = [functools.partial(self.answer, action) for action in self.pending]
-        timers = [timer for timer in self.timers if not self.kind or self.urgent(timer)]
+        timers = [timer for timer in self.timers if not self.calm or self.urgent(timer)]
         ways += [functools.partial(self.due, timer) for timer in timers]
         busy = [there for there, how in self.running.items() if how in ("runs", "stopping")]
         ways += [functools.partial(self.happen, name, attempt) for name, attempt in busy]
@@ -104,7 +104,7 @@ class World:
         ways[self.choose(len(ways))]()
 
     def urgent(self, timer: actions.Wait) -> bool:
-        """Whether nothing else can happen without it."""
+        """Return whether nothing else can happen without this timer."""
         return timer.timer.kind in (Deadline.RETRY, Deadline.FENCE)
 
     def due(self, timer: actions.Wait) -> None:
@@ -112,8 +112,8 @@ class World:
         self.tell(inputs.Due(timer.timer))
 
     def odds(self, one_in: int) -> bool:
-        """Whether something unlikely happens."""
-        return not self.kind and self.choose(one_in) == 0
+        """Return whether something unlikely happens."""
+        return not self.calm and self.choose(one_in) == 0
 
     def answer(self, action: Action) -> None:
         """Answer an action in one of the ways that a node could."""
@@ -169,12 +169,12 @@ class World:
         return events.Collected(time=self.now, node=name, files=1, bytes=1)
 
     def answer_start(self, node: str, attempt: int) -> None:
-        way = 0 if self.kind else self.choose(20)
+        way = 0 if self.calm else self.choose(20)
         if way == 4:
             self.running.pop((node, attempt))
             self.tell(inputs.Refused(node, attempt, NodeBusy("busy", host=node)))
         elif way == 5:
-            # Who knows whether it began.
+            # Whether the attempt began is unknown.
             self.tell(inputs.Refused(node, attempt, NodeBusy("reset", host=node), broken=True))
         else:
             self.running[node, attempt] = "runs"
@@ -187,7 +187,7 @@ class World:
             return
         there = {name for name, _ in self.running}
         free = [name for name in self.spares if name not in action.given_up and name not in action.survivors]
-        # Whoever was lost and is not being fenced at this moment is fenced in the course of it.
+        # A lost node that is not being fenced yet is fenced during the preparation.
         back = [name for name in self.state.result.lost if name not in action.given_up]
         chosen = [name for name in dict.fromkeys((*free, *back)) if name not in there][: action.missing]
         if len(chosen) < action.missing:
@@ -196,13 +196,13 @@ class World:
         self.tell(inputs.Prepared(action.attempt, (*action.survivors, *chosen), self.state.result.min_nodes))
 
     def happen(self, name: str, attempt: int) -> None:
-        """Something that a running node does of its own accord, or that becomes of its connection."""
+        """Let a running node do something by itself, or let its connection break."""
         how = self.running[name, attempt]
         heard = attempt == self.state.attempt and name in self.state.nodes
         up = heard and self.state.nodes[name].link.value == "up"
-        way = 0 if self.kind else self.choose(8)
+        way = 0 if self.calm else self.choose(8)
         if not up:
-            # It ends without anybody hearing it.
+            # The node's part ends without being heard.
             if way == 0:
                 self.running.pop((name, attempt))
             return
@@ -228,7 +228,7 @@ class World:
                 )
                 self.tell(inputs.Happened(name, attempt, failed))
             case _:
-                code = 0 if not stopped and (self.kind or self.choose(4)) else 1
+                code = 0 if not stopped and (self.calm or self.choose(4)) else 1
                 ended = events.Finished(
                     time=self.now, node=name, exit_code=code, signal=None, stopped=stopped, killed=0
                 )
@@ -238,7 +238,7 @@ class World:
                     self.tell(inputs.Ended(name, attempt))
 
     def check_end(self) -> None:
-        """What must be true of a run that is over."""
+        """Check what must be true of a run that is over."""
         assert self.last is not None and self.state.over
         self.check_nodes()
         if self.last.left or self.last.refusals:
@@ -254,7 +254,7 @@ class World:
             assert self.last.exit_code in (0, 5, 130)
 
     def check_nodes(self) -> None:
-        """Every node that was told to start finished, was told to stop, was given up, or was left on purpose."""
+        """Check that every node told to start finished, was told to stop, was given up, or was left on purpose."""
         assert self.last is not None
         if self.last.left:
             return
@@ -262,7 +262,7 @@ class World:
         lost = {event.node for event in self.events if isinstance(event, events.NodeLost)}
         told = {each.node for each in self.asked if isinstance(each, actions.StopNode | actions.Undo)}
         for name, attempt in self.running:
-            assert name in ended | lost | told, f"{name} goes on with attempt {attempt} and nobody told it"
+            assert name in ended | lost | told, f"{name} goes on with attempt {attempt} and was not told to stop"
 
 
 POLICIES = st.builds(
@@ -276,17 +276,17 @@ POLICIES = st.builds(
 
 
 def live(policy: Policy, size: int, spares: int, elastic: bool, choose: Chooser) -> World:
-    """One history, from the start to its end."""
+    """Run one history from start to end and return its world."""
     nodes = tuple(f"gpu{n}" for n in range(size))
     world = World(policy, nodes, spares, 1 + choose(size) if elastic else None, choose)
     for turn in range(MOST_TURNS):
         if world.state.over:
             break
-        # From some moment on nothing goes wrong any more: then it has to end.
-        world.kind = world.kind or turn > 60
-        if not world.kind and choose(40) == 0:
+        # After 60 turns nothing goes wrong any more, so the run must end.
+        world.calm = world.calm or turn > 60
+        if not world.calm and choose(40) == 0:
             world.tell(inputs.StopAsked("interrupted", float(choose(2) * 30)))
-        elif not world.kind and choose(80) == 0:
+        elif not world.calm and choose(80) == 0:
             world.tell(inputs.LeaveAsked())
         else:
             world.turn()

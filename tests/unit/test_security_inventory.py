@@ -1,4 +1,4 @@
-"""A hosts file and what nodes say are somebody else's: edges of what is taken from them."""
+"""Hosts files and nodes are not trusted: the limits of what orch takes from them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from docs.examples import healthy
 from orchestrator.commands.sync import sync
 from orchestrator.core.checks.catalogue import check
 from orchestrator.core.checks.facts import Address
-from orchestrator.core.inventory.edit import set_host_key
+from orchestrator.core.inventory.edit import set_host_value
 from orchestrator.core.inventory.hosts import parse_inventory
 from orchestrator.core.inventory.target import Target
 from orchestrator.errors import InventoryError, UsageError
@@ -25,7 +25,7 @@ NOBODY = "hosts: {a: {address: 127.0.0.1, port: 1}}\n"
 
 
 def refused(body: str) -> str:
-    """What is said about a host with these keys."""
+    """Return the problem that is reported for a host with these keys."""
     with pytest.raises(InventoryError) as caught:
         parse_inventory(f"hosts: {{a: {{{body}}}}}", environ={"HF_TOKEN": "hf_secret"})
     (problem,) = caught.value.problems
@@ -91,7 +91,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("way", ["key", "link.txt", "including.txt"])
 def test_an_environment_is_read_from_no_other_kind_of_file(project: Path, way: str) -> None:
-    """Its lines go to the hosts: a token on a line of its own looks like a package."""
+    """The file's lines go to the hosts, and a token on a line of its own looks like a package."""
     key = project.parent / "key"
     key.write_text("hf_token\n")
     (project / "link.txt").symlink_to(key)
@@ -106,7 +106,10 @@ HOSTS = "hosts:\n  node1: {address: a}\n  node2: {address: b, interface: eth7}\n
 
 
 def mended(hosts: Path, interface: str, address: str = "10.0.0.9") -> tuple[list[str], int]:
-    """``orch doctor --fix --yes`` of a node2 that claims to have one interface, of this name; what was asked."""
+    """Mend as ``orch doctor --fix --yes`` does, where node2 claims to have one interface, of this name.
+
+    Returns the questions asked and the number of mends made.
+    """
     seen = healthy()
     chosen = tuple(replace(each, interface="eth7") if each.name == "node2" else each for each in seen.hosts)
     known = replace(seen.facts["node2"], addresses=(Address(interface, address, 24),), ssh_address=address)
@@ -146,7 +149,7 @@ def test_a_node_writes_nothing_but_an_interfaces_name_into_the_hosts_file(
     assert mended(hosts, name) == ([], 0)
     assert hosts.read_text() == HOSTS
     said = capsys.readouterr().err
-    assert said.startswith("error: hosts.node2.interface: ") and "is no interface" in said
+    assert said.startswith("error: hosts.node2.interface: ") and "is not a valid interface" in said
     assert said.count("\n") == 1 and said.strip().isprintable()
     assert list(tmp_path.iterdir()) == [hosts]
 
@@ -160,7 +163,7 @@ def test_an_interface_is_written_as_text_through_a_link(tmp_path: Path, name: st
     real.write_bytes(HOSTS.replace("\n", "\r\n").encode())
     real.chmod(0o640)
     hosts.symlink_to(real)
-    # What another left there is not written through.
+    # A link that another user left there is not written through.
     (tmp_path / "hosts.yaml.partial").symlink_to(tmp_path / "elsewhere")
     asked, made = mended(hosts, name)
     assert asked == [f"{hosts}: set hosts.node2.interface to {name}?"]
@@ -182,10 +185,10 @@ def test_an_interface_is_written_as_text_through_a_link(tmp_path: Path, name: st
 )
 def test_what_would_change_another_host_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"cannot be set without|no keys of its own"):
-        set_host_key(text, "a", "interface", "eth0")
+        set_host_value(text, "a", "interface", "eth0")
 
 
 def test_an_address_is_written_only_if_it_is_one() -> None:
-    with pytest.raises(UsageError, match="is no fabric address"):
-        set_host_key(HOSTS, "node1", "fabric_address", "10.0.0.1, jump: evil")
-    assert "{fabric_address: 10.0.0.1, address: a}" in set_host_key(HOSTS, "node1", "fabric_address", "10.0.0.1")
+    with pytest.raises(UsageError, match="is not a valid fabric address"):
+        set_host_value(HOSTS, "node1", "fabric_address", "10.0.0.1, jump: evil")
+    assert "{fabric_address: 10.0.0.1, address: a}" in set_host_value(HOSTS, "node1", "fabric_address", "10.0.0.1")

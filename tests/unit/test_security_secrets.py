@@ -1,4 +1,4 @@
-"""What is shown and recorded holds no secret, and what runs gets it as it is."""
+"""Secrets: nothing that is shown or recorded holds one, and the launched command gets it unchanged."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_no_form_of_a_plan_shows_a_secret(form: str, capsys: pytest.CaptureFixtu
     shown = "".join(capsys.readouterr())
     assert "hush" not in shown
     assert "--lr" in shown and "PLAIN" in shown
-    # What runs has them all.
+    # The launched command has them all.
     launch = command(made, made.nodes[0])
     assert launch.argv[-8:] == ARGS
     assert {name: launch.env[name] for name in ENV} == ENV

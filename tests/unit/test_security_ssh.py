@@ -1,4 +1,4 @@
-"""Whom orch believes: every machine on the way is verified, with what the user's own ssh would read."""
+"""Host keys: every machine on the way is verified, with the files that the user's own ssh would read."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Server:
         self.forwarded: list[int] = []
 
     async def listen(self) -> None:
-        """Open the port, the same one again."""
+        """Listen, after a restart on the same port again."""
         seen = self
 
-        class OpenCluster(asyncssh.SSHServer):
+        class RecordingServer(asyncssh.SSHServer):
             def begin_auth(self, username: str) -> bool:
                 seen.logins += 1
                 return True
@@ -53,7 +53,7 @@ class Server:
         self.listener = await asyncssh.listen(
             "127.0.0.1",
             self.port,
-            server_factory=OpenCluster,
+            server_factory=RecordingServer,
             server_host_keys=[self.key],
             authorized_client_keys=asyncssh.import_authorized_keys(self.client.export_public_key().decode()),
             process_factory=answer,
@@ -61,14 +61,14 @@ class Server:
         self.port = self.listener.get_port()
 
     async def replaced(self) -> None:
-        """Somebody else answers at the same place."""
+        """Answer at the same port with another key, as an impostor would."""
         self.listener.close()
         await self.listener.wait_closed()
         self.key = asyncssh.generate_private_key("ssh-ed25519")
         await self.listen()
 
     def line(self, marker: str = "", name: str = "") -> str:
-        """What known_hosts has of it."""
+        """Return the server's line for known_hosts."""
         key = " ".join(self.key.export_public_key().decode().split()[:2])
         return f"{marker}{name or f'[127.0.0.1]:{self.port}'} {key}\n"
 
@@ -91,7 +91,7 @@ class Network:
         return self.servers[name]
 
     def config(self, more: str = "", **settings: str) -> None:
-        """``~/.ssh/config`` with all three by name, and further settings of each."""
+        """Write ``~/.ssh/config`` with all three servers by name, and further settings of each."""
         (self.ssh / "config").write_text(
             more + "".join(self.block(name, settings.get(name, "")) for name in NAMES)
         )
@@ -114,7 +114,7 @@ class Network:
         return link
 
     def answer(self, settings: Settings | None = None, **more: object) -> str:
-        """Who answers a command on the host."""
+        """Return the name of the server that answers a command on the host."""
         link = self.link(settings, **more)
         try:
             link.open()
@@ -151,7 +151,7 @@ def network(
 
 @pytest.mark.parametrize("way", ["jump", "ProxyJump", "chain"])
 def test_the_outermost_of_a_chain_is_verified_before_any_login(network: Network, way: str) -> None:
-    """The hop's own ProxyJump: somebody else answers there, and would see the login and all that follows."""
+    """The hop has a ProxyJump of its own, where an impostor would see the login and all that follows."""
     config = {"inner": "ProxyJump outer"}
     jump = ("inner",) if way == "jump" else ()
     if way == "ProxyJump":
@@ -168,7 +168,7 @@ def test_the_outermost_of_a_chain_is_verified_before_any_login(network: Network,
     assert network["outer"].logins == 0
     network.known(*network.everybody())
     assert network.answer(jump=jump) == "target"
-    # In the order that ssh takes them in.
+    # The hops are taken in ssh's order.
     assert network["outer"].forwarded == [network["inner"].port]
     assert network["inner"].forwarded == [network["target"].port]
 
@@ -183,7 +183,7 @@ def test_a_proxy_jump_may_be_none_or_round(network: Network) -> None:
     network.known(*network.everybody())
     assert network.answer() == "target"
     assert network["outer"].logins == 0
-    with pytest.raises(UsageError, match="round in circles"):
+    with pytest.raises(UsageError, match="leads back to the same host"):
         network.answer(jump=("outer",))
     network.config("Host *\n ProxyJump outer\n")
     assert network.answer() == "target"
@@ -203,7 +203,7 @@ def test_a_revoked_key_is_never_believed(network: Network, accept: bool, listed:
             network.answer(Settings(5.0, accept_new_host_keys=accept), host_key=host_key)
     assert target.logins == 0
     assert (network.ssh / "known_hosts").read_text() == before
-    # Another's revoked key is none of its own.
+    # Another server's revoked key does not count for this one.
     network.known(target.line(), network["inner"].line("@revoked\t", "*"))
     assert network.answer() == "target"
 
@@ -219,7 +219,7 @@ def test_markers_and_blanks_of_known_hosts() -> None:
 
 
 def test_doctor_records_only_the_key_that_it_showed(network: Network, capsys: pytest.CaptureFixture[str]) -> None:
-    """Somebody takes the host's place between the question and the answer."""
+    """An impostor takes the host's place between the question and the answer."""
     network.config()
     network.known()
     link = network.link()

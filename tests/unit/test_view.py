@@ -14,7 +14,7 @@ from tests.history import happened
 
 
 def drawn(nodes: int, width: int, height: int) -> list[str]:
-    """The lines of a view in which node2 is lost and the others run."""
+    """Return the lines of a view in which node2 is lost and the others run."""
     console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)
     names = [f"node{number}" for number in range(1, nodes + 1)]
     view = View("20261121-120000-abcd", "train", 2, names, console)

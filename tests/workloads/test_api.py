@@ -1,4 +1,4 @@
-"""The Python API on the embedded cluster: the page's examples, a notebook, and what goes wrong."""
+"""The Python API on the embedded cluster: the examples of docs/api.md, the notebook, and errors."""
 
 from __future__ import annotations
 

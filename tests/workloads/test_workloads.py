@@ -20,12 +20,12 @@ from typing import Any
 import pytest
 
 from benchmarks.workloads import CASES, TEXTS, made_csv
-from tests.forked import Done, Job, Zygote
+from tests.forked import Done, ForkServer, Job
 from tests.waiting import heard, rest
 
 pytestmark = pytest.mark.torch
 
-# Name of a job -> workload and options. Jobs of one folder follow each other.
+# Name of a job -> workload and options.
 ALONE: dict[str, tuple[str, tuple[str, ...]]] = {
     "train": ("train", ("--dataset", "digits", "--epochs", "12")),
     "parts": (
@@ -61,15 +61,15 @@ ALONE: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 @pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    """What the processes of this file are forked from."""
-    with Zygote() as made:
+def fork_server() -> Iterator[ForkServer]:
+    """The process that the jobs of this file are forked from."""
+    with ForkServer() as made:
         yield made
 
 
 @pytest.fixture
-def alone(zygote: Zygote, tmp_path: Path) -> Callable[[str], Done]:
-    """Runs a job of ALONE as one process, in a folder of its own."""
+def alone(fork_server: ForkServer, tmp_path: Path) -> Callable[[str], Done]:
+    """A function that runs a job of ALONE as one process, in a folder of its own."""
 
     def run(name: str) -> Done:
         workload, args = ALONE[name]
@@ -79,13 +79,13 @@ def alone(zygote: Zygote, tmp_path: Path) -> Callable[[str], Done]:
         (folder / "no-label.csv").write_text("text,kind\nx,y\n")
         if name == "not-a-snapshot":
             (folder / "snapshot.pt").write_bytes(b"not a snapshot")
-        return zygote.run(Job(name, str(CASES[workload].script), args, str(folder)))
+        return fork_server.run(Job(name, str(CASES[workload].script), args, str(folder)))
 
     return run
 
 
 def torchrun(folder: Path, ranks: int, *words: str | Path) -> str:
-    """What a script prints under plain torchrun, which has to end well."""
+    """Run a script under plain torchrun, which must succeed, and return what it prints."""
     env = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     result = subprocess.run([*start, *words], cwd=folder, env=env, capture_output=True, text=True, timeout=200)
@@ -94,7 +94,7 @@ def torchrun(folder: Path, ranks: int, *words: str | Path) -> str:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """What it measured."""
+    """Return the measurements that a workload recorded."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -129,14 +129,14 @@ def test_train_in_parts_in_half_precision_and_compiled(alone: Callable[[str], Do
 
 @pytest.mark.parametrize(("name", "more"), [("train", ("--dataset", "digits")), ("hello-ddp", ())])
 def test_one_two_and_four_ranks_learn_the_same(
-    zygote: Zygote, tmp_path: Path, name: str, more: tuple[str, ...]
+    fork_server: ForkServer, tmp_path: Path, name: str, more: tuple[str, ...]
 ) -> None:
-    """The same steps on the same batches of 64: parameters agree within 1e-5, and are equal on all ranks."""
+    """With equal batches of 64, parameters agree within 1e-5 between world sizes and are equal on all ranks."""
     torch = pytest.importorskip("torch")
     states = {}
     for ranks in (1, 2, 4):
         args = ("--epochs", "2", "--batch-size", str(64 // ranks), "--snapshot", f"{ranks}.pt", *more)
-        done = zygote.run(Job(f"on-{ranks}", str(CASES[name].script), args, str(tmp_path), ranks))
+        done = fork_server.run(Job(f"on-{ranks}", str(CASES[name].script), args, str(tmp_path), ranks))
         assert f"Parameters are the same on all {ranks} ranks" in done.well()
         states[ranks] = torch.load(tmp_path / f"{ranks}.pt")
     for ranks in (2, 4):
@@ -175,7 +175,7 @@ def test_message_passing_alone_and_by_three_ranks(alone: Callable[[str], Done], 
 
 def test_multinode_is_stopped_at_epoch_5_and_resumed_there_by_two_ranks(tmp_path: Path) -> None:
     script = CASES["multinode"].script
-    # Small batches, so that an epoch takes its time; saving is due only at the end.
+    # Small batches make an epoch slow enough to stop in; a save is due only at the end.
     words = [sys.executable, str(script), "12", "100", "--batch-size", "4"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
@@ -201,7 +201,9 @@ def test_gpt_alone_then_resumed_by_two_ranks(alone: Callable[[str], Done]) -> No
     case.learnt(more)
 
 
-def test_finetune_alone_and_by_two_ranks(alone: Callable[[str], Done], zygote: Zygote, tmp_path: Path) -> None:
+def test_finetune_alone_and_by_two_ranks(
+    alone: Callable[[str], Done], fork_server: ForkServer, tmp_path: Path
+) -> None:
     case, done = CASES["finetune"], alone("finetune")
     folder = done.folder
     case.learnt(done.well())
@@ -216,18 +218,18 @@ def test_finetune_alone_and_by_two_ranks(alone: Callable[[str], Done], zygote: Z
     for name, line in lines.items():
         refused = alone(name)
         assert refused.codes == [2] and refused.output.startswith(f"finetune: {line}"), refused.output
-    goes_on_from_a_whole_checkpoint(zygote, folder)
+    goes_on_from_a_whole_checkpoint(fork_server, folder)
 
 
-def goes_on_from_a_whole_checkpoint(zygote: Zygote, folder: Path) -> None:
-    """One that lacks its mark was being written; and the Trainer can go on only on as many ranks."""
+def goes_on_from_a_whole_checkpoint(fork_server: ForkServer, folder: Path) -> None:
+    """A checkpoint without its mark is incomplete and skipped; the Trainer resumes only on as many ranks."""
     script = str(CASES["finetune"].script)
     newest = max(folder.glob("checkpoints/*"), key=lambda path: int(path.name.partition("-")[2]))
     (newest / "complete").unlink()
     args = CASES["finetune"].args
-    two = zygote.run(Job("two", script, args, str(folder), 2))
+    two = fork_server.run(Job("two", script, args, str(folder), 2))
     assert two.codes == [2, 2] and "checkpoints are of 1 ranks" in two.output
-    again = zygote.run(Job("again", script, args, str(folder)))
+    again = fork_server.run(Job("again", script, args, str(folder)))
     before = int(newest.name.partition("-")[2]) // 4 * 3
     assert f"Resuming from checkpoint-{before}\n" in again.well()
     assert "Epoch 4/4" in again.output and "Epoch 3/4" not in again.output
@@ -240,7 +242,7 @@ def test_allreduce_bench_alone_and_by_two_ranks(alone: Callable[[str], Done], tm
     found = rows(tmp_path)
     assert [row["collective"] for row in found[::2]] == ["all-reduce", "broadcast", "all-gather", "pair"]
     for row in found[:6]:
-        # NCCL's tests: of two ranks 2 (n - 1) / n is 1, and (n - 1) / n a half.
+        # The factors of NCCL's tests: with two ranks 2 (n - 1) / n is 1, and (n - 1) / n is a half.
         factor = 0.5 if row["collective"] == "all-gather" else 1.0
         assert row["bus_mbit_s"] == pytest.approx(factor * row["bytes"] * 8e-6 / row["seconds"])
     assert {(row["from"], row["to"]) for row in found[6:]} == {(0, 1), (1, 0)}
@@ -257,7 +259,7 @@ def test_elastic_alone_then_resumed_by_two_ranks(alone: Callable[[str], Done]) -
     refused = alone("not-a-snapshot")
     assert refused.codes == [2]
     assert refused.output.splitlines()[1:] == [
-        "elastic: snapshot.pt is no snapshot of this program, or damaged: delete it or pass --no-resume"
+        "elastic: snapshot.pt is damaged or not a snapshot of this script: delete it or pass --no-resume"
     ]
 
 
@@ -291,7 +293,7 @@ def test_idx_files_are_read_packed_and_plain(tmp_path: Path) -> None:
 
 
 class Fetched:
-    """In the place of torchvision's MNIST: a fetch takes a while, and does not bear a second one beside it."""
+    """A stand-in for torchvision's MNIST, whose fetch takes a while and breaks if a second one runs beside it."""
 
     fetches = 0
 

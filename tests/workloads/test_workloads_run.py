@@ -1,4 +1,4 @@
-"""The workloads under ``orch run`` on three hosts; and that a stop signal costs nothing."""
+"""The workloads under ``orch run`` on three hosts, and that a stop signal leaves a whole snapshot."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.waiting import heard, rest
 pytestmark = [pytest.mark.cluster, pytest.mark.torch]
 
 
-# Three hosts learn sooner than one; train is on MNIST in test_run.py.
+# Three hosts learn in fewer steps than one. test_run.py runs train, on MNIST.
 @pytest.mark.parametrize(
     ("name", "sooner"), [("hello", ()), ("hello-ddp", ("--epochs", "8")), ("gpt", ("--steps", "150"))]
 )
@@ -38,7 +38,7 @@ def test_a_data_set_that_is_nowhere_is_named_with_the_ways_out(orch: Orch, clust
     (orch.folder / "hosts.yaml").write_text(cluster.hosts_yaml(per_host={"node1": {"workdir": "~/elsewhere"}}))
     result = orch("run", "--nodes", "node1", "finetune", "--", "--csv", "reviews.csv")
     assert result.returncode == 1
-    assert "cause: reviews.csv, which the script reads, is not on this node" in result.stderr
+    assert "cause: the script's input reviews.csv is not on this node" in result.stderr
     assert (
         "seen: finetune: --csv reviews.csv is not here: send it with orch sync --data reviews.csv" in result.stderr
     )
@@ -110,7 +110,7 @@ def test_one_host_is_a_cluster_too(orch: Orch, cluster: Cluster) -> None:
 
 
 def test_a_stop_signal_leaves_a_whole_snapshot(tmp_path: Path) -> None:
-    """``python -m benchmarks.stops`` does it thirty times."""
+    """Stop twice; ``python -m benchmarks.stops`` does so thirty times."""
     numbers = random.Random(1)
     for ranks, moment in ((1, "in a save"), (2, "by chance")):
         stops.once(tmp_path, ranks, moment, numbers)

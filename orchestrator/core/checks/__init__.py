@@ -1,1 +1,1 @@
-"""What the preflight looks at, and what it says."""
+"""Checks of hosts and of pairs of hosts, and the findings that ``orch doctor`` and the preflight report."""

@@ -1,4 +1,4 @@
-"""Checks of what all nodes must agree on."""
+"""Checks of what must agree across nodes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from orchestrator.core.checks.findings import Examined, Finding, fail, usual, warn
+from orchestrator.core.checks.findings import Examined, Finding, fail, most_common, warn
 
 CLOCK_WARN, CLOCK_FAIL = 1.0, 10.0
 BUSY_LOAD = 2.0
@@ -17,9 +17,9 @@ OLD_KERNEL = [5, 5]
 def _differing(
     examined: Examined, values: Mapping[str, Any], tell: Callable[[str, Any, Any], tuple[str, str]], severity: str
 ) -> Iterator[Finding]:
-    """A finding for each node whose value is not the usual one."""
+    """Yield a finding for each node whose value differs from the most frequent one, unless the value is None."""
     known = {node: value for node, value in values.items() if value is not None}
-    most = usual(known)
+    most = most_common(known)
     for node, value in known.items():
         if value != most:
             what, remedy = tell(node, value, most)
@@ -27,7 +27,10 @@ def _differing(
 
 
 def versions(examined: Examined) -> Iterator[Finding]:
-    """torch checks nothing itself when versions differ (pytorch#24273); the failures look like anything."""
+    """Check versions of torch, NCCL, cuDNN, torchvision, CUDA and Python.
+
+    torch does not check them itself (pytorch#24273), and a difference fails with misleading errors.
+    """
     facts = examined.facts
 
     def package(name: str) -> dict[str, str | None]:
@@ -43,20 +46,20 @@ def versions(examined: Examined) -> Iterator[Finding]:
         examined,
         torch,
         lambda node, mine, most: (
-            f"has torch {mine}, most have {most}",
-            f"there: {facts[node].python.path} -m pip install torch=={most}",
+            f"torch is {mine}; most hosts have {most}",
+            f"run there: {facts[node].python.path} -m pip install torch=={most}",
         ),
         "warn",
     )
-    agreeing = {node for node, value in torch.items() if value == usual(torch)}
+    agreeing = {node for node, value in torch.items() if value == most_common(torch)}
     for name, title in (("nvidia-nccl", "NCCL"), ("nvidia-cudnn", "cuDNN"), ("torchvision", "torchvision")):
         same_torch = {node: value for node, value in package(name).items() if node in agreeing}
         yield from _differing(
             examined,
             same_torch,
             lambda node, mine, most, title=title: (  # type: ignore[misc]
-                f"has {title} {mine}, most have {most}",
-                f"install the same there: {facts[node].python.path} -m pip install",
+                f"{title} is {mine}; most hosts have {most}",
+                f"install that version there with {facts[node].python.path} -m pip install",
             ),
             "fail" if name == "nvidia-nccl" else "warn",
         )
@@ -65,8 +68,8 @@ def versions(examined: Examined) -> Iterator[Finding]:
         examined,
         {node: value for node, value in cuda.items() if node in agreeing},
         lambda node, mine, most: (
-            f"has torch for CUDA {mine}, most have it for CUDA {most}",
-            f"install the same there: {facts[node].python.path} -m pip install",
+            f"torch is built for CUDA {mine}; on most hosts for CUDA {most}",
+            f"install that version there with {facts[node].python.path} -m pip install",
         ),
         "warn",
     )
@@ -78,16 +81,16 @@ def versions(examined: Examined) -> Iterator[Finding]:
         examined,
         pythons,
         lambda node, mine, most: (
-            f"has Python {mine}, most have {most}: what one pickles another may not read",
-            "set python: for this host to the same version",
+            f"Python is {mine}; most hosts have {most}: one may not be able to read the pickles of another",
+            "set python: for this host to an interpreter of that version",
         ),
         "warn",
     )
 
 
 def drivers(examined: Examined) -> Iterator[Finding]:
-    """GPUs and their drivers are alike."""
-    for field, title in (("driver_version", "driver"), ("name", "GPUs")):
+    """Check that GPU models and driver versions agree."""
+    for field, title in (("driver_version", "the GPU driver"), ("name", "the GPU model")):
         values = {}
         for host in examined.hosts:
             found = examined.parts(host.name).gpus or ()
@@ -96,23 +99,23 @@ def drivers(examined: Examined) -> Iterator[Finding]:
             examined,
             values,
             lambda node, mine, most, title=title: (  # type: ignore[misc]
-                f"has {title} {mine}, most have {most}",
-                "the slowest GPU sets the pace; drivers should be the same",
+                f"{title} is {mine}; most hosts have {most}",
+                "install the same driver on all hosts; of different GPUs, leave the slowest out: it sets the pace",
             ),
             "warn",
         )
 
 
 def systems(examined: Examined) -> Iterator[Finding]:
-    """Processors and C libraries are alike."""
+    """Check that processors and C libraries agree, and that no kernel is too old for PyTorch."""
     for field, title, severity in (("machine", "processor", "fail"), ("libc", "C library", "warn")):
         values = {host.name: getattr(examined.system(host.name), field) or None for host in examined.hosts}
         yield from _differing(
             examined,
             values,
             lambda node, mine, most, title=title: (  # type: ignore[misc]
-                f"has the {title} {mine}, most have {most}: one environment may not fit all",
-                "leave it out with --nodes, or give it an environment of its own (python:)",
+                f"the {title} is {mine}; most hosts have {most}: one environment may not fit all",
+                "leave the host out with --nodes, or give it an environment of its own (python:)",
             ),
             severity,
         )
@@ -121,37 +124,37 @@ def systems(examined: Examined) -> Iterator[Finding]:
         kernel = examined.system(host.name).kernel
         numbers = [int(word) for word in re.findall(r"\d+", kernel)[:2]]
         if len(numbers) == 2 and numbers < OLD_KERNEL:
-            what = f"has Linux {kernel}: processes of PyTorch hang on kernels before 5.5"
-            yield warn(host.name, what, "update its system, or keep an eye on its ranks")
+            what = f"the kernel is Linux {kernel}: PyTorch processes hang on kernels before 5.5"
+            yield warn(host.name, what, "update the system, or watch for ranks that hang")
 
 
 def names(examined: Examined) -> Iterator[Finding]:
-    """A host's name leads to one address, whichever node asks (pytorch#150532)."""
+    """Check that a host's name resolves to the same address on every node (pytorch#150532)."""
     asked = {host.name: examined.parts(host.name).names or {} for host in examined.hosts}
     for name in dict.fromkeys(name for known in asked.values() for name in known):
-        # On itself a host's own name is another matter.
+        # A host may resolve its own name differently; the check ``hostname`` covers that.
         values = {
             host.name: tuple(asked[host.name][name])
             for host in examined.hosts
             if name in asked[host.name] and name not in (host.name, host.address)
         }
-        if len(values) < 2 or not usual(values):
+        if len(values) < 2 or not most_common(values):
             continue
         yield from _differing(
             examined,
             values,
             lambda node, mine, most, name=name: (  # type: ignore[misc]
-                f"{name} leads to {', '.join(mine)} there, on most nodes to {', '.join(most)}"
+                f"{name} resolves to {', '.join(mine)}; on most hosts to {', '.join(most)}"
                 if mine
-                else f"cannot resolve {name}, which leads to {', '.join(most)} on most nodes",
-                "orch passes addresses to its runs; for others, correct /etc/hosts or the name server there",
+                else f"{name} does not resolve; on most hosts it resolves to {', '.join(most)}",
+                "orch uses addresses, not names; for other launchers, correct /etc/hosts or the name server there",
             ),
             "warn",
         )
 
 
 def timekeeping(examined: Examined) -> Iterator[Finding]:
-    """What keeps the other clocks right keeps this one."""
+    """Check that the clock is synchronised on every node if it is on any."""
     known = {host.name: examined.parts(host.name).timekeeping for host in examined.hosts}
     states = {node: state and state.synchronised for node, state in known.items()}
     if not any(states.values()):
@@ -161,13 +164,13 @@ def timekeeping(examined: Examined) -> Iterator[Finding]:
             sudo = "" if examined.system(node).root else "sudo "
             yield warn(
                 node,
-                "nothing keeps its clock right (NTP), as it does on others",
-                f"there: {sudo}timedatectl set-ntp true",
+                "the clock is not synchronised by NTP; on other hosts it is",
+                f"run there: {sudo}timedatectl set-ntp true",
             )
 
 
 def variables(examined: Examined) -> Iterator[Finding]:
-    """Variables that change what torch and NCCL do are the same everywhere (nccl#1328)."""
+    """Check that environment variables that affect torch and NCCL are the same on all nodes (nccl#1328)."""
     seen = {host.name: examined.parts(host.name).variables for host in examined.hosts}
     known = {node: value.drift for node, value in seen.items() if value is not None}
     for name in sorted({name for drift in known.values() for name in drift}):
@@ -176,15 +179,15 @@ def variables(examined: Examined) -> Iterator[Finding]:
             examined,
             values,
             lambda node, mine, most, name=name: (  # type: ignore[misc]
-                f"has {name}={mine}, most have {most}",
-                f"take it out of the files that its login shell reads, or set it for all: --env {name}=...",
+                f"the environment has {name}={mine}; most hosts have {most}",
+                f"remove it from the login shell's files there, or set it on all hosts: --env {name}=...",
             ),
             "warn",
         )
 
 
 def clocks(examined: Examined) -> Iterator[Finding]:
-    """c10d compares wall clocks; sixty seconds of difference made a finished run exit with 1."""
+    """Check that clocks agree: c10d compares wall clocks, and a difference of 60 s made a good run exit with 1."""
     known = {node: facts.clock_offset for node, facts in examined.facts.items()}
     if len(known) < 2:
         return
@@ -193,13 +196,13 @@ def clocks(examined: Examined) -> Iterator[Finding]:
         off = value - middle
         if abs(off) > CLOCK_WARN:
             severity = fail if abs(off) > CLOCK_FAIL else warn
-            what = f"its clock is {abs(off):.1f} s {'ahead of' if off > 0 else 'behind'} the others"
+            what = f"the clock is {abs(off):.1f} s {'ahead of' if off > 0 else 'behind'} the others"
             sudo = "" if examined.system(node).root else "sudo "
-            yield severity(node, what, f"there: {sudo}chronyc makestep, or {sudo}timedatectl set-ntp true")
+            yield severity(node, what, f"run there: {sudo}chronyc makestep, or {sudo}timedatectl set-ntp true")
 
 
 def identities(examined: Examined) -> Iterator[Finding]:
-    """Each host is a machine of its own, with a name of its own (NCCL tells nodes by host name and boot id)."""
+    """Check that each host is a machine with its own name: NCCL identifies nodes by host name and boot id."""
     if examined.one_machine:
         return
     machines: dict[tuple[str, str], list[str]] = {}
@@ -207,35 +210,39 @@ def identities(examined: Examined) -> Iterator[Finding]:
     for host in examined.hosts:
         system = examined.system(host.name)
         if system.boot_id:
-            # Containers share a kernel, and so its boot id; with a network of their own they are machines of
-            # their own.
+            # Containers share a kernel and so its boot id. Those with separate network namespaces count as
+            # separate machines.
             machines.setdefault((system.boot_id, system.network), []).append(host.name)
         names.setdefault(examined.facts[host.name].hostname, []).append(host.name)
     doubled = [nodes for nodes in machines.values() if len(nodes) > 1]
     for nodes in doubled:
-        what = "are one machine: two torchruns would fight for its lock and its GPUs"
-        yield Finding(tuple(nodes), "fail", what, "take all but one of them out of the inventory")
+        what = "are one machine: two torchruns would compete for its lock and its GPUs"
+        yield Finding(tuple(nodes), "fail", what, "remove all but one of them from the inventory")
     for name, nodes in names.items():
         if len(nodes) > 1 and nodes not in doubled:
-            what = f"call themselves {name!r}, all of them: NCCL takes nodes of one name for one"
-            yield Finding(tuple(nodes), "warn", what, "there: sudo hostnamectl set-hostname NAME")
+            what = f"all have the host name {name!r}: NCCL takes them for one node"
+            yield Finding(tuple(nodes), "warn", what, "give each its own name: sudo hostnamectl set-hostname NAME")
 
 
 def families(examined: Examined) -> Iterator[Finding]:
-    """All nodes have IPv4, or none has: torch and NCCL choose one family each by themselves."""
+    """Check that all nodes have IPv4 or none has: torch and NCCL each choose an address family by themselves."""
     lacking = []
     for host in examined.hosts:
         own = [entry.address for entry in examined.facts[host.name].addresses]
         if not any(":" not in address and not address.startswith("127.") for address in own):
             lacking.append(host.name)
     if lacking and len(lacking) < len(examined.hosts) and not examined.one_machine:
-        what = "has no IPv4 address, others have one: the two sides of a connection may not meet"
+        what = "IPv4 is missing, unlike on other hosts: the ends of a connection may use different families"
         for name in lacking:
-            yield warn(name, what, "give it one, or set NCCL_SOCKET_FAMILY=AF_INET6 and fabric_address: on all")
+            yield warn(
+                name,
+                what,
+                "add an IPv4 address, or set NCCL_SOCKET_FAMILY=AF_INET6 and fabric_address: on all hosts",
+            )
 
 
 def addresses(examined: Examined) -> Iterator[Finding]:
-    """An address that stands on several nodes leads each of them to itself."""
+    """Check that no two nodes have the same address on the same interface: it leads each of them to itself."""
     holders: dict[tuple[str, str], list[str]] = {}
     for host in examined.hosts:
         for entry in examined.facts[host.name].addresses:
@@ -244,12 +251,12 @@ def addresses(examined: Examined) -> Iterator[Finding]:
     for (name, address), nodes in holders.items():
         if len(nodes) > 1 and not examined.one_machine:
             what = f"all have {address} on {name}, which leads each of them to itself"
-            remedy = "nothing to do: orch leaves it out; other launchers need GLOO_SOCKET_IFNAME"
+            remedy = "for other launchers, set GLOO_SOCKET_IFNAME; orch leaves the address out by itself"
             yield Finding(tuple(nodes), "warn", what, remedy)
 
 
 def load(examined: Examined) -> Iterator[Finding]:
-    """No node has much more to do already than the others."""
+    """Check that no node is much busier than the others."""
     loads = {}
     for host in examined.hosts:
         known = examined.parts(host.name).memory
@@ -260,11 +267,11 @@ def load(examined: Examined) -> Iterator[Finding]:
     median = statistics.median(loads.values())
     for node, value in loads.items():
         if value > BUSY_LOAD and value > 3 * median + 1:
-            yield warn(node, f"{value:.1f} processes wait for each of its cores", "see what runs there: top")
+            yield warn(node, f"{value:.1f} processes wait for each core", "see which processes run there: top")
 
 
 def trees(examined: Examined) -> Iterator[Finding]:
-    """The project's code that was synced last is the same everywhere."""
+    """Check that the last tree synced of the project is the same on all nodes."""
     kept = {host.name: examined.parts(host.name).kept for host in examined.hosts}
     values = {node: known.newest for node, known in kept.items() if known is not None}
     if any(values.values()):
@@ -272,15 +279,18 @@ def trees(examined: Examined) -> Iterator[Finding]:
             examined,
             {node: value or "none" for node, value in values.items()},
             lambda node, mine, most: (
-                f"was synced tree {mine[:8]} of this project last, most were {most[:8]}",
-                "orch sync; orch run does it by itself",
+                f"the last synced tree of this project is {mine[:8]}; on most hosts {most[:8]}",
+                "run orch sync; orch run syncs by itself",
             ),
             "warn",
         )
 
 
 def shared_homes(examined: Examined) -> Iterator[Finding]:
-    """A home on the network is shared: orch keeps its state in it by host name, and its lock not at all."""
+    """Check that shared home folders are mounted and that workdirs are on local disks.
+
+    A shared home is no fault: orch keeps its state there under the host name and its lock elsewhere.
+    """
     homes = {host.name: examined.parts(host.name).home for host in examined.hosts}
     kinds = {node: home.kind if home is not None else "" for node, home in homes.items()}
     shared = tuple(
@@ -288,8 +298,10 @@ def shared_homes(examined: Examined) -> Iterator[Finding]:
     )
     if len(shared) > len(kinds) / 2:
         for node in [name for name in kinds if name not in shared]:
-            what = f"its home is on {kinds[node]}, on most nodes it is on {kinds[shared[0]]}: is it not mounted?"
-            yield warn(node, what, "there: mount -a, and see why it failed")
+            what = (
+                f"the home folder is on {kinds[node]}; on most hosts on {kinds[shared[0]]}: it may not be mounted"
+            )
+            yield warn(node, what, "mount the home folder there (mount -a), and see why that failed before")
     disks = {node: (examined.parts(node).disks or {}).get("workdir") for node in shared}
     slow = tuple(node for node, disk in disks.items() if disk is not None and disk.kind == kinds[node])
     if slow:

@@ -1,4 +1,4 @@
-"""What is known of a node before a run, as the node program's ``facts`` verb answers it."""
+"""The facts about a node before a run, from the answer to the node program's verb ``facts``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from orchestrator.protocol.facts import Interpreter, Parts, Running
 
 @dataclass(frozen=True)
 class Address:
-    """An address of a node's interface that is up."""
+    """An address on an interface that is up, or the network that a route leads to."""
 
     interface: str
     address: str
@@ -19,10 +19,11 @@ class Address:
 
 @dataclass(frozen=True)
 class Facts:
-    """One node. ``trees``: which of those asked for are there; ``free_port``: asked of the master only.
+    """Facts about one node. ``trees`` tells which of the requested trees the node has.
 
-    ``leftovers`` are the runs that have processes there but no supervisor any more. ``clock_offset``: its clock
-    minus this machine's, in seconds. ``noise``: what its login shell printed.
+    ``free_port`` is requested from the master only. ``leftovers`` are the runs that have processes on the node
+    but no supervisor. ``clock_offset`` is the node's clock minus this machine's, in seconds. ``noise`` is the
+    output of the login shell.
     """
 
     node: str
@@ -46,7 +47,7 @@ class Facts:
 
     @classmethod
     def from_answer(cls, node: str, answer: facts.NodeFacts, clock_offset: float = 0.0, noise: str = "") -> Facts:
-        """Facts from what the node answered."""
+        """Return the facts in the node's answer."""
         return cls(
             node=node,
             hostname=answer.hostname,
@@ -69,12 +70,12 @@ class Facts:
         )
 
     def expand(self, path: str) -> str:
-        """A path of this node with its leading ``~`` replaced."""
+        """Return a path on this node with a leading ``~`` replaced by the home folder."""
         if path == "~":
             return self.home
         return f"{self.home}/{path[2:]}" if path.startswith("~/") else path
 
 
 def _plain(address: str | None) -> str | None:
-    """An IPv4 address that sshd writes in its IPv6 form, as IPv4."""
+    """Return an address without the IPv6 prefix that sshd puts before IPv4 addresses."""
     return address.removeprefix("::ffff:") if address and "." in address else address

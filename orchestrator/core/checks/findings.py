@@ -1,4 +1,4 @@
-"""What a check looks at and what it says."""
+"""The input of a check, ``Examined``, and its output, ``Finding``."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from orchestrator.core.inventory.hosts import Host
 from orchestrator.protocol.facts import Parts, System
 from orchestrator.protocol.probe import Probe
 
-# The worst first.
+# The most severe first.
 SEVERITIES = ("fail", "warn", "skipped", "ok")
 
-UNKNOWN = System(os="", kernel="", machine="", libc="", firewall=None, boot_id="", root=False)
+UNKNOWN_SYSTEM = System(os="", kernel="", machine="", libc="", firewall=None, boot_id="", root=False)
 
 
 @dataclass(frozen=True)
 class EndLeftovers:
-    """End the processes that a run left over on the node."""
+    """End the leftover processes of a run on the node."""
 
     run_id: str
 
@@ -44,10 +44,10 @@ Mend = EndLeftovers | MakeFolder | SetKey
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that was seen. ``nodes`` are one host, a pair (from, to), or all that it is about.
+    """A result of a check. ``nodes`` holds one host, a pair (from, to) if ``pair``, or all hosts concerned.
 
-    ``severity`` is ``fail`` (a run would hang or fail), ``warn``, or ``skipped`` (it could not be looked at).
-    ``mend``: what ``orch doctor --fix`` can do about it, if anything.
+    ``severity`` is ``fail`` (a run would hang or fail), ``warn``, or ``skipped`` (the check was not possible).
+    ``mend`` is the change with which ``orch doctor --fix`` can resolve the finding, if there is one.
     """
 
     nodes: tuple[str, ...]
@@ -60,15 +60,15 @@ class Finding:
 
     @property
     def where(self) -> str:
-        """``gpu1``, ``gpu1 -> gpu2``."""
+        """The hosts concerned, as text: ``gpu1``, ``gpu1, gpu2``, or ``gpu1 -> gpu2`` for a pair."""
         return (" -> " if self.pair else ", ").join(self.nodes)
 
     def as_fields(self) -> dict[str, object]:
-        """What a report says of it; how it is mended is for ``orch doctor --fix`` alone."""
+        """Return the fields for a report: all but ``mend``, which only ``orch doctor --fix`` uses."""
         return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "mend"}
 
     def __str__(self) -> str:
-        """One line."""
+        """Return the finding and its remedy as one line."""
         return f"{self.where}: {self.what}" + (f" → {self.remedy}" if self.remedy else "")
 
 
@@ -76,11 +76,11 @@ class Finding:
 class Examined:
     """Everything that is known of a cluster before a run.
 
-    ``probes``: what node a found out about node b, as ``protocol/probe.py`` has it; ``pings`` how each host
-    answered this machine's. ``addresses`` are those that a plan would use; ``port`` is the master port where it is
-    fixed; ``own_run`` a run that is to be started again; ``requirements`` the lines of the project's
-    requirements.txt; ``logins`` how each node's SSH logins to others ended, where they were tried.
-    ``one_machine``: the hosts are a sandbox.
+    ``probes[a][b]`` is what node a found out about node b; ``pings`` holds each host's answers to pings from this
+    machine (``loss`` from 0 to 1). ``addresses`` are those that a plan would use; ``port`` is the master port, if
+    fixed. ``own_run`` is the run that is about to be restarted, if any. ``requirements`` are the lines of the
+    project's requirements.txt. ``logins[a][b]`` tells how node a's SSH login to node b ended, if it was tried.
+    ``one_machine``: the hosts are those of a sandbox.
     """
 
     hosts: Sequence[Host]
@@ -96,19 +96,19 @@ class Examined:
     one_machine: bool = False
 
     def parts(self, node: str) -> Parts:
-        """Further facts of a node; those that were not asked for, or gave no answer, are None."""
+        """Return further facts of the node; those that were not requested or gave no answer are None."""
         return self.facts[node].parts
 
     def system(self, node: str) -> System:
-        """The node's system, for the spelling of remedies; empty if unknown."""
-        return self.parts(node).system or UNKNOWN
+        """Return the node's operating system, on which remedies depend, or ``UNKNOWN_SYSTEM``."""
+        return self.parts(node).system or UNKNOWN_SYSTEM
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing to look at. ``why``: what breaks without it. ``look`` yields findings, none where all is well.
+    """An entry of the catalogue. ``why`` tells what breaks if the check fails; ``look`` yields the findings.
 
-    ``quick`` ones are part of ``orch run``.
+    ``quick`` checks run before every ``orch run``, too.
     """
 
     name: str
@@ -118,28 +118,28 @@ class Check:
     quick: bool = True
 
     def findings(self, examined: Examined) -> list[Finding]:
-        """What it finds, each under its name."""
+        """Run the check and return its findings, labelled with its name."""
         return [replace(found, check=self.name) for found in self.look(examined)]
 
 
 def fail(node: str, what: str, remedy: str, mend: Mend | None = None) -> Finding:
-    """A run would hang or fail because of this node."""
+    """Return the finding that a run would hang or fail because of this node."""
     return Finding((node,), "fail", what, remedy, mend=mend)
 
 
 def warn(node: str, what: str, remedy: str, mend: Mend | None = None) -> Finding:
-    """A run may suffer from this node."""
+    """Return the finding that a run may suffer from this node."""
     return Finding((node,), "warn", what, remedy, mend=mend)
 
 
-def usual(values: Mapping[str, Any]) -> Any:
-    """The value that most have; of equals, the first."""
+def most_common(values: Mapping[str, Any]) -> Any:
+    """Return the most frequent value, the first of several equally frequent ones; None if there are no values."""
     known = list(values.values())
     return max(known, key=known.count) if known else None
 
 
 def merged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Equal findings of several nodes as one."""
+    """Merge findings that differ only in their node; findings of different pairs stay separate."""
     alike: dict[tuple[str, str, str], list[Finding]] = {}
     for finding in findings:
         key = finding.where if finding.pair else ""

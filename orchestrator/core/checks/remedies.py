@@ -1,4 +1,4 @@
-"""Remedies as a node's own system spells them."""
+"""Remedies in the commands of a node's own system."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from orchestrator.protocol.facts import System
 
 
 def as_root(system: System, command: str) -> str:
-    """A command with ``sudo`` where the user is not root."""
+    """Return the command, with ``sudo`` if the user is not root."""
     return command if system.root else f"sudo {command}"
 
 
 def let_in(system: System, sources: Iterable[str]) -> str:
-    """How this system's firewall lets machines in: all TCP, for the ranks' own ports are chosen by the kernel."""
+    """Return the remedy that opens this system's firewall to ``sources``.
+
+    It opens all TCP ports that ranks may use, because the kernel chooses the ranks' own ports.
+    """
     addresses = sorted(set(sources))
     tool = system.firewall
     if tool == "ufw":
@@ -26,4 +29,4 @@ def let_in(system: System, sources: Iterable[str]) -> str:
     else:
         listed = ", ".join(addresses)
         commands = [f"nft insert rule inet filter input ip saddr {{ {listed} }} tcp dport 1024-65535 accept"]
-    return "there: " + " && ".join(as_root(system, command) for command in commands)
+    return "open the receiving host's firewall: " + " && ".join(as_root(system, command) for command in commands)

@@ -1,4 +1,4 @@
-"""What doctor saw, as JSON that can be read back."""
+"""The JSON report of ``orch doctor``, and the way back from it to ``Examined``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from orchestrator.errors import OrchError
 from orchestrator.protocol.facts import Interpreter, Parts, Running
 from orchestrator.protocol.probe import Probe
 
-# What of a host's inventory the checks look at; nothing of keys and users.
+# The inventory fields that checks use. Keys and users stay out of a report.
 OF_HOST = ("name", "address", "interface", "fabric_address", "gpus", "nproc", "workdir", "python", "environment")
 
 
 def as_json(examined: Examined, findings: Sequence[Finding], errors: Sequence[OrchError]) -> str:
-    """One JSON object: hosts with their facts, findings, and what each node found out about the others."""
+    """Return a JSON object with hosts, their facts, findings and the probes between nodes. Secrets are masked."""
     hosts = {
         host.name: {
             "inventory": {**{name: getattr(host, name) for name in OF_HOST}, "env": redacted(host.env)},
@@ -48,7 +48,7 @@ def as_json(examined: Examined, findings: Sequence[Finding], errors: Sequence[Or
 
 
 def _facts(known: Facts) -> dict[str, Any]:
-    """All of them; the command lines of others' launchers may hold their secrets."""
+    """Return all facts as JSON values. Command lines of foreign launchers may hold secrets and are masked."""
     launchers = known.parts.torchruns or ()
     hidden = tuple((pid, uid, masked_line(command)) for pid, uid, command in launchers)
     parts = known.parts.replace(torchruns=hidden) if launchers else known.parts
@@ -64,7 +64,7 @@ def _facts(known: Facts) -> dict[str, Any]:
 
 
 def from_json(text: str) -> Examined:
-    """What was examined, of the output of ``as_json``; raises ValueError or KeyError if it is none."""
+    """Read the output of ``as_json``. Raises ValueError or KeyError if ``text`` is anything else."""
     whole = json.loads(text)
     facts = {}
     for name, host in whole["hosts"].items():

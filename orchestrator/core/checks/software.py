@@ -1,4 +1,4 @@
-"""Checks of each node's training interpreter and of what is installed for it."""
+"""Checks of each node's training interpreter and of its packages."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from orchestrator.core.checks.findings import Examined, Finding, fail, warn
 
 
 def interpreter(examined: Examined) -> Iterator[Finding]:
-    """The interpreter is there and has torch."""
+    """Check that the interpreter works and has torch."""
     for host in examined.hosts:
         python = examined.facts[host.name].python
         if python.error and host.environment is not None:
-            what = f"its environment ({host.environment}) is not built yet"
-            yield warn(host.name, what, "orch sync builds it, and so does orch run")
+            what = f"the environment ({host.environment}) is not built yet"
+            yield warn(host.name, what, "build it with orch sync; orch run builds it, too")
         elif python.error:
-            what = f"interpreter {python.path!r}: {python.error}"
-            yield fail(host.name, what, "set python: for this host to one that exists there")
+            what = f"interpreter {python.path!r} cannot be used: {python.error}"
+            yield fail(host.name, what, "set python: for this host to an interpreter that works there")
         elif python.torch is None:
             what = f"{python.path} (Python {python.version}) has no torch"
-            remedy = f"{python.path} -m pip install torch, or set python: for this host"
+            remedy = f"run there: {python.path} -m pip install torch; or set python: to another interpreter"
             yield fail(host.name, what, remedy)
 
 
 def torch_imports(examined: Examined) -> Iterator[Finding]:
-    """torch can be imported."""
+    """Check that torch can be imported."""
     for host in examined.hosts:
         why = examined.parts(host.name).unanswered.get("torch")
         python = examined.facts[host.name].python
         if why is not None and not python.error and python.torch is not None:
             what = f"{python.path} cannot import torch: {why}"
-            yield fail(host.name, what, f"try it there: {python.path} -c 'import torch'")
+            yield fail(host.name, what, f"see the whole error there: {python.path} -c 'import torch'")
 
 
 def torchvision(examined: Examined) -> Iterator[Finding]:
-    """torchvision is built for one version of torch and does not import with another."""
+    """Check that torchvision is built for the installed torch: it cannot be imported with any other version."""
     for host in examined.hosts:
         versions = examined.parts(host.name).versions
         if versions is None:
@@ -44,14 +44,14 @@ def torchvision(examined: Examined) -> Iterator[Finding]:
         wants, has = versions.torchvision_wants, versions.packages.get("torch")
         if wants and has and has.partition("+")[0] != wants.partition("+")[0]:
             mine = versions.packages["torchvision"]
-            what = f"torchvision {mine} belongs to torch {wants}, and torch {has} is installed: it will not import"
-            remedy = f"there: {examined.facts[host.name].python.path} -m pip install torchvision torch=={has}"
-            # Only a warning: not every script imports it.
+            what = f"torchvision {mine} needs torch {wants}, but torch {has} is installed: its import will fail"
+            remedy = f"run there: {examined.facts[host.name].python.path} -m pip install torchvision torch=={has}"
+            # This is only a warning, because not every script imports torchvision.
             yield warn(host.name, what, remedy)
 
 
 def requirements(examined: Examined) -> Iterator[Finding]:
-    """What the project's requirements.txt asks for is installed."""
+    """Check that the packages in the project's requirements.txt are installed."""
     wanted = parsed(examined.requirements)
     for host in examined.hosts:
         versions = examined.parts(host.name).versions
@@ -69,12 +69,12 @@ def requirements(examined: Examined) -> Iterator[Finding]:
                 lacking.append(f"{each.name}{each.specifier} ({has or 'not installed'})")
         if lacking:
             more = f" and {len(lacking) - 4} more" if len(lacking) > 4 else ""
-            what = f"lacks what requirements.txt asks for: {', '.join(lacking[:4])}{more}"
-            yield warn(host.name, what, f"there: {python.path} -m pip install -r requirements.txt")
+            what = f"requirements.txt is not satisfied: {', '.join(lacking[:4])}{more}"
+            yield warn(host.name, what, f"run there: {python.path} -m pip install -r requirements.txt")
 
 
 def parsed(lines: tuple[str, ...]) -> list[Requirement]:
-    """The requirements of lines of a requirements.txt; options, files and links are passed over."""
+    """Return the requirements in the lines of a requirements.txt, without options, files and links."""
     found = []
     for line in lines:
         text = line.partition(" #")[0].partition(" --")[0].strip()

@@ -1,1 +1,1 @@
-"""What a failed run amounts to."""
+"""The diagnosis of a failed run: its cause, the node and rank to blame, and a remedy."""

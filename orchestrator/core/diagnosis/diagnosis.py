@@ -1,8 +1,8 @@
-"""RunResult -> what went wrong, where, and what helps.
+"""Diagnosis of a failed run: ``RunResult`` in; the cause, the node and rank to blame and a remedy out.
 
-One fault reads differently on each node, so all of them are looked at together. What names a cause beats a
-signal or an exception, that beats a network error, that a timeout, and that what merely follows from another
-rank's end; among equals the earlier one counts.
+One fault looks different on each node, so the output of all nodes is examined together. The order of precedence
+is: a line that names a cause, a signal or an exception, a network error, a timeout, a consequence of another
+rank's end. Of several with equal precedence, the earliest counts.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ LONGEST_LINE = 400
 EXCEPTION = re.compile(
     r"^(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit|Failure|Refused|Timeout|Iteration)\w*(?::|$)"
 )
-# torch writes it before each line of a traceback once a process group is there.
+# torch writes this prefix before each line of a traceback once a process group exists.
 RANK_PREFIX = re.compile(r"^\[rank\d+\]: ?")
 TRACEBACK = "Traceback (most recent call last):"
-# The names that torchrun's own failures have; they only repeat what a worker did.
+# torchrun's own failures, which only repeat those of a worker.
 OF_TORCHRUN = re.compile(r"ChildFailedError|SignalException|SIGTERM|signal 15")
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What went wrong first. ``rank`` is None where a node or torchrun is to blame.
+    """The first failure of a run. ``rank`` is None if a node or torchrun is to blame.
 
-    ``evidence`` are the lines it was read from; ``show_log`` tells whether that rank's last lines say more.
+    ``evidence`` holds the lines that support the diagnosis; ``show_log`` tells whether the last lines of that
+    rank's log say more.
     """
 
     signature: str
@@ -43,13 +44,13 @@ class Diagnosis:
     show_log: bool = True
 
     def as_event(self, time: float) -> Diagnosed:
-        """The event that records it."""
+        """Return the event that records the diagnosis."""
         return Diagnosed(time=time, **asdict(self))
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a process ended, where no line of output says more."""
+    """A way in which a run or a process ended, for failures that no line of output explains."""
 
     name: str
     cause: str
@@ -61,13 +62,13 @@ ENDINGS: Mapping[str, Ending] = {
     for ending in (
         Ending(
             "killed-for-memory",
-            "the kernel killed it because the node's memory ran out",
+            "the kernel killed the process because the node's memory ran out",
             "lower the batch size or the number of loader workers, or run fewer processes per node",
         ),
         Ending(
             "killed",
-            "somebody or something sent it SIGKILL; the kernel counts no out-of-memory kill since the run began",
-            "look at the node's kernel log, its container's memory limit, and who else works there",
+            "the process received SIGKILL; the kernel has counted no out-of-memory kill since the run began",
+            "check the node's kernel log, its container's memory limit, and its other users",
         ),
         Ending(
             "segmentation-fault",
@@ -76,46 +77,50 @@ ENDINGS: Mapping[str, Ending] = {
         ),
         Ending(
             "bus-error",
-            "memory that was promised was not there, most often because /dev/shm is full",
-            "give /dev/shm more room there (docker: --shm-size), or use fewer loader workers",
+            "mapped memory could not be provided, most often because /dev/shm is full",
+            "enlarge /dev/shm there (docker: --shm-size), or use fewer loader workers",
         ),
-        Ending("aborted", "a native library gave up", "its last lines say why"),
-        Ending("terminated", "something outside of orch asked it to end", "see who sent SIGTERM on that node"),
-        Ending("signal", "a signal ended it", "see what sent it on that node"),
-        Ending("exception", "the script raised an exception", "its traceback is in the log"),
-        Ending("exit-code", "the script ended with this exit code and no traceback", "its last lines may say why"),
+        Ending("aborted", "a native library aborted the process", "read the last lines of the rank's log"),
+        Ending("terminated", "SIGTERM came from outside orch", "find out what sent SIGTERM on that node"),
+        Ending("signal", "a signal ended the process", "find out what sent the signal on that node"),
+        Ending("exception", "the script raised an exception", "read the traceback in the rank's log"),
+        Ending(
+            "exit-code",
+            "the script ended with this exit code and no traceback",
+            "read the last lines of the rank's log",
+        ),
         Ending(
             "not-found", "the program was not found on the node (exit code 127)", "correct python: for this host"
         ),
         Ending(
             "not-permitted",
             "the program may not be executed on the node (exit code 126)",
-            "mend its mode there, or correct python: for this host",
+            "correct the mode of the program there, or correct python: for this host",
         ),
-        Ending("torchrun-ended", "torchrun itself failed", "its own words are in torchrun.log"),
+        Ending("torchrun-ended", "torchrun itself failed", "read torchrun.log"),
         Ending(
             "supervisor-killed",
             "orch's supervisor on the node was killed, so the run was ended there",
-            "start it again; see who kills processes on that node",
+            "start the run again; find out what kills processes on that node",
         ),
         Ending(
             "rebooted",
-            "the machine was started anew in the middle of the run",
-            "start the run again; last -x reboot and the kernel's log of the boot before say why",
+            "the machine was rebooted during the run",
+            "start the run again; for the reason, see last -x reboot and the kernel log of the previous boot",
         ),
         Ending(
             "node-lost",
             "the machine is off, or its network is down",
-            "when it is back, orch stop RUN ends what may still run there; --max-restarts goes on with a spare",
+            "once the node is back, end leftovers with orch stop RUN; to go on with a spare, use --max-restarts",
         ),
         Ending(
             "uneven-steps",
-            "one rank had finished while another still waited for it: they made different numbers of steps",
+            "one rank finished while another still waited for it: they made different numbers of steps",
             "give all ranks the same number of batches (drop_last=True, or DistributedDataParallel's join())",
         ),
         Ending(
             "code-diverged",
-            "ranks wait in different collectives: their code took different ways",
+            "ranks wait in different collectives: their code took different branches",
             "look for a branch that only some ranks take; the rank that is furthest behind is the suspect",
         ),
     )
@@ -124,9 +129,9 @@ OF_SIGNAL = {6: "aborted", 7: "bus-error", 9: "killed", 11: "segmentation-fault"
 
 
 def scan(text: str) -> list[tuple[str, str]]:
-    """``(signature, line)`` for what the end of a log tells: each signature once, by its first line.
+    """Return ``(signature, line)`` for each signature that the end of a log matches, with its first matching line.
 
-    A traceback that matches none counts as ``exception``, by its last line.
+    A traceback that matches no signature counts as ``exception``, with its last line.
     """
     found: dict[str, str] = {}
     in_traceback = False
@@ -136,7 +141,7 @@ def scan(text: str) -> list[tuple[str, str]]:
             in_traceback = True
             continue
         if in_traceback and line.startswith((" ", "\t")):
-            # Source lines quote messages, of errors that need not be this one.
+            # Source lines in a traceback may quote the messages of other errors.
             continue
         signature = _matching(line)
         if signature is not None:
@@ -157,14 +162,14 @@ def _matching(line: str) -> Signature | None:
 
 @dataclass(frozen=True)
 class _Suspect:
-    """Something that may be the cause, and how it ranks."""
+    """A possible diagnosis and its precedence; the smallest ``order`` wins."""
 
     order: tuple[float, ...]
     found: Diagnosis
 
 
 def diagnose(result: RunResult) -> Diagnosis | None:
-    """The most likely cause of a run's failure; None if nothing failed."""
+    """Return the most likely diagnosis of the run's failure, or None if nothing failed."""
     if not result.failures:
         return None
     suspects = [*_from_failures(result), *_from_logs(result)]
@@ -173,13 +178,13 @@ def diagnose(result: RunResult) -> Diagnosis | None:
 
 
 def _from_failures(result: RunResult) -> Iterator[_Suspect]:
-    """Each failure, as what its rank's output or its ending makes of it."""
+    """Yield a suspect for each failure, from the output of its rank or from the way it ended."""
     for failure in result.failures:
         lines = [each for each in result.evidence if each.node == failure.node]
         own = [each for each in lines if each.rank == failure.rank]
-        # A rank's output says most; where torchrun itself failed, only its own words do.
+        # A rank's failure is explained by its own output, one of torchrun by torchrun's.
         kind, found = _best(failure, own) if failure.reason is None else (Kind.PEER, None)
-        ending_kind, ending = _ended(failure, result)
+        ending_kind, ending = _from_ending(failure, result)
         if found is None or (failure.signal not in (None, 6) and kind > Kind.CAUSE):
             kind, found = ending_kind, ending
         yield _Suspect((kind, failure.time), found)
@@ -192,26 +197,26 @@ def _best(failure: Failure, lines: Sequence[MatchedLine]) -> tuple[Kind, Diagnos
     kind, position = ranked[0]
     chosen = lines[position]
     evidence = tuple(each.line for each in lines if each.signature == chosen.signature)
-    return kind, _told(chosen, failure.describe(), evidence)
+    return kind, _from_line(chosen, failure.describe(), evidence)
 
 
 def _from_logs(result: RunResult) -> Iterator[_Suspect]:
-    """Ranks that were stopped before torchrun could say that they had failed: their output tells."""
+    """Yield suspects whose output shows a failure, but which were stopped before torchrun reported it."""
     failed = {(failure.node, failure.rank) for failure in result.failures}
     latest = max(failure.time for failure in result.failures)
     for each in result.evidence:
         kind = _kind(each.signature)
         if each.rank is not None and (each.node, each.rank) not in failed and kind <= Kind.DEATH:
             what = f"rank {each.rank} on {each.node} failed"
-            yield _Suspect((kind, latest + 1), _told(each, what, (each.line,)))
+            yield _Suspect((kind, latest + 1), _from_line(each, what, (each.line,)))
 
 
 def _kind(signature: str) -> Kind:
     return BY_NAME[signature].kind if signature in BY_NAME else Kind.DEATH
 
 
-def _told(chosen: MatchedLine, what: str, evidence: tuple[str, ...]) -> Diagnosis:
-    """The diagnosis of a line."""
+def _from_line(chosen: MatchedLine, what: str, evidence: tuple[str, ...]) -> Diagnosis:
+    """Return the diagnosis that follows from a matched line."""
     if chosen.signature in ENDINGS:
         ending = ENDINGS[chosen.signature]
         return Diagnosis(ending.name, chosen.node, chosen.rank, what, chosen.line, ending.remedy, evidence)
@@ -222,8 +227,8 @@ def _told(chosen: MatchedLine, what: str, evidence: tuple[str, ...]) -> Diagnosi
     return Diagnosis(signature.name, chosen.node, chosen.rank, what, cause, signature.remedy, evidence)
 
 
-def _ended(failure: Failure, result: RunResult) -> tuple[Kind, Diagnosis]:
-    """The diagnosis of an ending that no line explains."""
+def _from_ending(failure: Failure, result: RunResult) -> tuple[Kind, Diagnosis]:
+    """Return the diagnosis, and its kind, of a failure that no line explains."""
     name, kind = "exit-code", Kind.DEATH
     if failure.full_disks:
         full = BY_NAME["disk-full"]
@@ -250,9 +255,9 @@ def _ended(failure: Failure, result: RunResult) -> tuple[Kind, Diagnosis]:
 
 
 def _seen_together(result: RunResult, best: Diagnosis) -> Diagnosis:
-    """What only a look at all nodes shows."""
+    """Refine the diagnosis with what only the results of all nodes together show."""
     if best.signature == "closed-by-peer" and any(node.state == "ok" for node in result.nodes.values()):
-        return _as(best, "uneven-steps")
+        return _with_ending(best, "uneven-steps")
     if best.signature == "collective-timeout":
         numbers = {
             match.group(1)
@@ -262,17 +267,17 @@ def _seen_together(result: RunResult, best: Diagnosis) -> Diagnosis:
             if match and match.group(1)
         }
         if len(numbers) > 1:
-            return _as(best, "code-diverged")
+            return _with_ending(best, "code-diverged")
     return best
 
 
-def _as(found: Diagnosis, name: str) -> Diagnosis:
+def _with_ending(found: Diagnosis, name: str) -> Diagnosis:
     ending = ENDINGS[name]
     return Diagnosis(name, found.node, found.rank, found.what, ending.cause, ending.remedy, found.evidence)
 
 
 def as_markdown() -> str:
-    """All that can be told, as the table of ``docs/troubleshooting.md``."""
+    """Return all signatures and endings as the table in ``docs/troubleshooting.md``."""
     rows = ["| seen | cause | remedy |", "| --- | --- | --- |"]
     for signature in SIGNATURES:
         seen = signature.example.replace("|", "\\|")

@@ -1,6 +1,6 @@
-"""Lines by which failures are known, each with its cause and its remedy.
+"""A table of output lines that identify a failure, each with its cause and its remedy.
 
-Most were seen with torch 2.15 and Gloo; those of NCCL and GPUs come from the issues named beside them.
+Most lines were seen with torch 2.15 and Gloo; those of NCCL and GPUs come from the issues named beside them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import IntEnum
 
 
 class Kind(IntEnum):
-    """How near a line is to the cause: what names it comes before what merely follows from it."""
+    """How close a kind of line is to the cause of a failure, the closest first."""
 
     CAUSE = 0
     DEATH = 1
@@ -22,7 +22,10 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True)
 class Signature:
-    """A failure that a line of output gives away. ``{0}`` in ``cause`` is the pattern's first group."""
+    """A failure that a line of output identifies. ``{0}`` in ``cause`` stands for the first group that matches.
+
+    ``example`` is a matching line, ``source`` the issue that describes the failure.
+    """
 
     name: str
     kind: Kind
@@ -37,14 +40,14 @@ class Signature:
         object.__setattr__(self, "regex", re.compile(self.pattern))
 
 
-# The first that matches a line counts, so the particular come before the general.
+# The first signature that matches a line counts, so specific ones come before general ones.
 SIGNATURES: tuple[Signature, ...] = (
     Signature(
         "data-not-here",
         Kind.CAUSE,
         r"(\S+) is not (?:in \S+|here): send it with orch sync --data",
-        "{0}, which the script reads, is not on this node",
-        "send it with orch sync --data, or name what is on every node; the line says how",
+        "the script's input {0} is not on this node",
+        "send it with orch sync --data, or name one that is on every node, as the line says",
         "train: MNIST is not in data/MNIST/raw: send it with orch sync --data mnist, or name a folder",
     ),
     Signature(
@@ -60,48 +63,48 @@ SIGNATURES: tuple[Signature, ...] = (
         "loopback-advertised",
         Kind.CAUSE,
         r"Connection refused, remote=\[127\.",
-        "a rank told the others to meet it at a loopback address, which leads each of them to itself",
-        "set rendezvous.interface, or interface: for this host, to the network that all nodes share",
+        "a rank advertised a loopback address, which leads every other node to itself",
+        "set rendezvous.interface, or interface: for this host, to one on the network that all nodes share",
         "SO_ERROR: Connection refused, remote=[127.0.1.1]:41593",
     ),
     Signature(
         "docker-bridge-advertised",
         Kind.CAUSE,
         r"remote=\[172\.17\.",
-        "a rank told the others to meet it at docker's bridge, which no other machine can reach",
-        "set rendezvous.interface, or interface: for this host, to the network that all nodes share",
+        "a rank advertised the address of docker's bridge, which no other machine can reach",
+        "set rendezvous.interface, or interface: for this host, to one on the network that all nodes share",
         "SO_ERROR: Connection refused, remote=[172.17.0.1]:40112",
     ),
     Signature(
         "hostname-not-local",
         Kind.CAUSE,
         r"Unable to resolve hostname to a \(local\) address",
-        "this node's own host name resolves to no address of its own",
-        "give the host a fabric_address: or an interface: in the inventory, or mend its /etc/hosts",
+        "this node's host name resolves to none of its own addresses",
+        "set fabric_address: or interface: for this host in the inventory, or correct its /etc/hosts",
         "Unable to resolve hostname to a (local) address. Using the loopback address as fallback.",
     ),
     Signature(
         "port-taken",
         Kind.CAUSE,
         r"EADDRINUSE|code: -98\b|Address already in use",
-        "the port that the ranks meet at is taken on this node",
-        "leave --port out, so that orch picks a free one, or name another",
+        "the master port is in use on this node",
+        "leave --port out, so that orch picks a free one, or pass another --port",
         "The server socket has failed to bind to [::]:29500 (errno: 98 - Address already in use).",
     ),
     Signature(
         "sizes-differ",
         Kind.CAUSE,
         r"Received data size doesn't match expected size",
-        "ranks disagree about a collective: another shape, another type or another call",
-        "see to it that all ranks call the same collectives in the same order with the same shapes",
+        "ranks disagree about a collective: its shape, its type or the call itself",
+        "make all ranks call the same collectives in the same order with the same shapes",
         "op.preamble.length <= op.nbytes. Received data size doesn't match expected size. Is there a mismatch",
     ),
     Signature(
         "collectives-differ",
         Kind.CAUSE,
         r"Detected mismatch between collectives on ranks",
-        "ranks call different collectives: their code took different ways",
-        "the message names both calls; look for a branch that only some ranks take",
+        "ranks call different collectives: their code took different branches",
+        "look for a branch that only some ranks take; the message names both calls",
         "Detected mismatch between collectives on ranks. Rank 1 is running collective: ALLREDUCE, but Rank 0 is "
         "running collective: BROADCAST",
     ),
@@ -110,7 +113,7 @@ SIGNATURES: tuple[Signature, ...] = (
         Kind.CAUSE,
         r"CUDA out of memory|CUDA error: out of memory",
         "a GPU of this node has too little free memory",
-        "look for leftovers first (orch ps, nvidia-smi), then lower the batch size",
+        "end leftovers first (orch ps, nvidia-smi), then lower the batch size",
         "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of",
     ),
     Signature(
@@ -118,7 +121,7 @@ SIGNATURES: tuple[Signature, ...] = (
         Kind.CAUSE,
         r"unable to allocate shared memory|posix_fallocate failed|Bus error.*(?:shm|shared memory)",
         "/dev/shm is full on this node",
-        "give it more room (mount -o remount,size=16G /dev/shm; docker: --shm-size), or use fewer loader workers",
+        "enlarge it (mount -o remount,size=16G /dev/shm; docker: --shm-size), or use fewer loader workers",
         "RuntimeError: unable to allocate shared memory(shm) for file </torch_123>: No space left on device (28)",
         "nccl#290",
     ),
@@ -127,7 +130,7 @@ SIGNATURES: tuple[Signature, ...] = (
         Kind.CAUSE,
         r"No space left on device|Disk quota exceeded",
         "a disk of this node is full",
-        "make room there (old runs: ~/.orch and the workdir), or set workdir: to a larger disk",
+        "make room there (old runs are in ~/.orch and the workdir), or set workdir: to a larger disk",
         "OSError: [Errno 28] No space left on device: 'snapshot.pt'",
     ),
     Signature(
@@ -135,7 +138,7 @@ SIGNATURES: tuple[Signature, ...] = (
         Kind.CAUSE,
         r"ModuleNotFoundError: No module named '([^']+)'",
         "the Python module {0} is not installed for this node's interpreter",
-        "install it there with the interpreter that orch names under environment, or set python: to another",
+        "install it there with the interpreter shown under environment, or set python: to another",
         "ModuleNotFoundError: No module named 'einops'",
     ),
     Signature(
@@ -143,31 +146,31 @@ SIGNATURES: tuple[Signature, ...] = (
         Kind.CAUSE,
         r"version `(GLIBC\S*|CXXABI\S*)' not found|ImportError: (lib\S+|\S+\.so\S*): cannot open shared object",
         "a compiled package does not fit this node's system libraries",
-        "build the environment on the node itself, or use one made for its distribution",
+        "build the environment on the node itself, or use one built for its distribution",
         "ImportError: /lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.34' not found (required by ext.so)",
     ),
     Signature(
         "arguments-refused",
         Kind.CAUSE,
         r"error: (unrecognized arguments: .*|argument .*|the following arguments are required: .*)",
-        "the script refuses its command line: {0}",
-        "what follows -- goes to the script; try it with -- --help",
+        "the script rejects its command line ({0})",
+        "correct the arguments after --, which go to the script; -- --help lists them",
         "train.py: error: unrecognized arguments: --epoch 3",
     ),
     Signature(
         "file-missing",
         Kind.CAUSE,
         r"FileNotFoundError: \[Errno 2\] No such file or directory: (.+)|can't open file (.+): \[Errno 2\]",
-        "a file that the script needs is not on this node: {0}",
-        "put it into the project folder (is it in .gitignore or .orchignore?), or give a path that all nodes have",
+        "a file that the script needs ({0}) is not on this node",
+        "put it into the project folder, outside .gitignore and .orchignore, or give a path that all nodes have",
         "FileNotFoundError: [Errno 2] No such file or directory: '/data/train.bin'",
     ),
     Signature(
         "permission-denied",
         Kind.CAUSE,
         r"PermissionError: \[Errno 13\] Permission denied: (.+)",
-        "the user that orch logs in as may not use {0} on this node",
-        "change its owner or mode there, or set user: or workdir: for this host",
+        "the login user may not use the path {0} on this node",
+        "change the owner or mode of the path there, or set user: or workdir: for this host",
         "PermissionError: [Errno 13] Permission denied: '/scratch/out'",
     ),
     Signature(
@@ -184,8 +187,8 @@ SIGNATURES: tuple[Signature, ...] = (
         Kind.CAUSE,
         r"ProcessGroupNCCL is only supported with GPUs|requires at least one CUDA device"
         r"|No CUDA GPUs are available|Torch not compiled with CUDA enabled|no CUDA-capable device",
-        "the script wants a GPU and this node offers none",
-        "run with --backend gloo, or look at nvidia-smi and CUDA_VISIBLE_DEVICES there",
+        "the script needs a GPU and none is usable on this node",
+        "run with --backend gloo, or check nvidia-smi and CUDA_VISIBLE_DEVICES there",
         "ValueError: ProcessGroupNCCL is only supported with GPUs, no GPUs found!",
     ),
     Signature(
@@ -208,8 +211,8 @@ SIGNATURES: tuple[Signature, ...] = (
         "fabric-manager",
         Kind.CAUSE,
         r"Error 802|system not yet initialized",
-        "the GPUs of this node are not ready: NVIDIA's fabric manager does not run",
-        "sudo systemctl restart nvidia-fabricmanager there; its version must be the driver's",
+        "the GPUs of this node are not ready: NVIDIA's fabric manager is not running",
+        "run there: sudo systemctl restart nvidia-fabricmanager; its version must match the driver's",
         "RuntimeError: Unexpected error from cudaGetDeviceCount(). Error 802: system not yet initialized",
     ),
     Signature(
@@ -217,7 +220,7 @@ SIGNATURES: tuple[Signature, ...] = (
         Kind.CAUSE,
         r"\bXid\b|fallen off the bus|uncorrectable ECC error",
         "a GPU of this node has failed",
-        "leave the node out (--nodes), look at dmesg and nvidia-smi -q there, reboot it",
+        "leave the node out (--nodes), check dmesg and nvidia-smi -q there, and reboot the node",
         "NVRM: Xid (PCI:0000:41:00): 79, pid=1234, GPU has fallen off the bus.",
     ),
     Signature(
@@ -225,7 +228,7 @@ SIGNATURES: tuple[Signature, ...] = (
         Kind.CAUSE,
         r"device-side assert triggered|an illegal memory access was encountered",
         "a CUDA kernel failed, often because of an index out of range (a label, a token)",
-        "run with --env CUDA_LAUNCH_BLOCKING=1 to see which call it is",
+        "run with --env CUDA_LAUNCH_BLOCKING=1 to see which call fails",
         "RuntimeError: CUDA error: device-side assert triggered",
     ),
     Signature(
@@ -233,7 +236,7 @@ SIGNATURES: tuple[Signature, ...] = (
         Kind.CAUSE,
         r"Mismatched NCCL version detected",
         "nodes have different versions of NCCL",
-        "install the same torch on all nodes (orch doctor names those that differ)",
+        "install the same torch on all nodes (orch doctor names the nodes that differ)",
         "NCCL WARN Mismatched NCCL version detected : rank 0 has 22703, rank 1 has 22602",
     ),
     Signature(
@@ -241,7 +244,7 @@ SIGNATURES: tuple[Signature, ...] = (
         Kind.CAUSE,
         r"Message truncated : received",
         "ranks disagree about NCCL's messages: different versions or different NCCL_* variables",
-        "give all nodes the same torch and the same NCCL_* environment",
+        "give all nodes the same torch and the same NCCL_* variables",
         "NCCL WARN Message truncated : received 2048 bytes instead of 1024",
         "nccl#1176, nccl#1328",
     ),
@@ -250,7 +253,7 @@ SIGNATURES: tuple[Signature, ...] = (
         Kind.CAUSE,
         r"Detected mixed local Net device counts",
         "nodes have different sets of network adapters",
-        "name those that all have: --env NCCL_IB_HCA=mlx5_0, say",
+        "name the adapters that all nodes have, for example --env NCCL_IB_HCA=mlx5_0",
         "NCCL WARN Detected mixed local Net device counts",
         "nccl#2428",
     ),
@@ -275,8 +278,8 @@ SIGNATURES: tuple[Signature, ...] = (
         "roce-path",
         Kind.CAUSE,
         r"vendor err 129",
-        "InfiniBand or RoCE packets do not get through",
-        "look at the GID index (NCCL_IB_GID_INDEX) and the switches, or try --env NCCL_IB_DISABLE=1",
+        "InfiniBand or RoCE packets are lost on the way",
+        "check the GID index (NCCL_IB_GID_INDEX) and the switches, or try --env NCCL_IB_DISABLE=1",
         "NCCL WARN NET/IB : Got completion with status=12 opcode=0 len=0 vendor err 129",
         "nccl#426",
     ),
@@ -284,7 +287,7 @@ SIGNATURES: tuple[Signature, ...] = (
         "open-files",
         Kind.CAUSE,
         r"Too many open files",
-        "a process of this node has as many files open as it may",
+        "a process on this node has reached its limit of open files",
         "raise ulimit -n there (/etc/security/limits.conf), or use fewer loader workers",
         "OSError: [Errno 24] Too many open files",
     ),
@@ -292,7 +295,7 @@ SIGNATURES: tuple[Signature, ...] = (
         "process-limit",
         Kind.CAUSE,
         r"can't start new thread|Resource temporarily unavailable",
-        "this node allows no more processes or threads for this user",
+        "the user has reached the limit of processes and threads on this node",
         "raise ulimit -u or the container's pids limit, or set OMP_NUM_THREADS",
         "RuntimeError: can't start new thread",
     ),
@@ -308,7 +311,7 @@ SIGNATURES: tuple[Signature, ...] = (
         "unused-parameters",
         Kind.CAUSE,
         r"Expected to have finished reduction in the prior iteration",
-        "parameters of the model took no part in the loss on some rank",
+        "on some rank, parameters of the model did not contribute to the loss",
         "pass find_unused_parameters=True to DistributedDataParallel, or use every output in the loss",
         "RuntimeError: Expected to have finished reduction in the prior iteration before starting a new one.",
     ),
@@ -316,7 +319,7 @@ SIGNATURES: tuple[Signature, ...] = (
         "snapshot-mismatch",
         Kind.CAUSE,
         r"Error\(s\) in loading state_dict",
-        "the snapshot does not fit the model: it comes from another version of it",
+        "the snapshot does not fit the model: another version of the model wrote it",
         "start without the old snapshot, or with the code that wrote it",
         "RuntimeError: Error(s) in loading state_dict for Classifier:",
     ),
@@ -324,16 +327,16 @@ SIGNATURES: tuple[Signature, ...] = (
         "dns",
         Kind.NETWORK,
         r"gai error: -\d|Temporary failure in name resolution|Name or service not known",
-        "this node cannot resolve another's name",
-        "give numeric addresses in the inventory (fabric_address:), or mend the node's DNS",
+        "this node cannot resolve the name of another",
+        "give numeric addresses in the inventory (fabric_address:), or correct the node's DNS",
         "The client socket has failed to resolve the address of node1, gai error: -3",
     ),
     Signature(
         "no-route",
         Kind.NETWORK,
         r"No route to host|Network is unreachable",
-        "this node cannot reach another: a firewall rejects it, or no route leads there",
-        "allow all TCP between the nodes, and see that interface: names a network they share",
+        "this node cannot reach another: a firewall rejects the connection, or no route leads there",
+        "allow all TCP between the nodes, and set interface: to one on a network that they share",
         "SO_ERROR: No route to host, remote=[10.0.0.3]:41593",
         "nccl#1105",
     ),
@@ -341,16 +344,16 @@ SIGNATURES: tuple[Signature, ...] = (
         "refused",
         Kind.NETWORK,
         r"SO_ERROR: Connection refused|Connection refused",
-        "another node refused the connection: its rank has ended, or its firewall rejects",
-        "look at that node's log; if it is well, allow all TCP between the nodes",
+        "another node refused the connection: its rank has ended, or its firewall rejects the port",
+        "read that node's log; if its rank was running, allow all TCP between the nodes",
         "SO_ERROR: Connection refused, remote=[10.0.0.2]:41593",
     ),
     Signature(
         "mesh-timeout",
         Kind.TIMEOUT,
         r"(?:connectFullMesh failed.*)?Connect timeout \[none\]|connectFullMesh failed",
-        "ranks cannot connect to each other: a firewall drops what they send",
-        "allow all TCP ports between the nodes: the ranks' own ports are chosen by the system",
+        "ranks cannot connect to each other: a firewall drops their packets",
+        "allow all TCP ports between the nodes: the system chooses the ranks' own ports",
         "Gloo connectFullMesh failed with [pair.cc:144] timed out connecting: SO_ERROR: Connect timeout [none]",
     ),
     Signature(
@@ -358,14 +361,14 @@ SIGNATURES: tuple[Signature, ...] = (
         Kind.TIMEOUT,
         r"Timed out waiting \d+ms for (?:recv|send) operation",
         "a rank waited in vain for another's data",
-        "right after the start: large packets get lost (MTU); later: the network broke, or a peer stalled",
+        "if it happens right after the start, check the MTU; if later, check the network and ranks that stalled",
         "[unbound_buffer.cc:81] Timed out waiting 1800000ms for recv operation to complete",
     ),
     Signature(
         "nodes-missing",
         Kind.TIMEOUT,
         r"waiting for clients\.? ?\(?(\d+/\d+)",
-        "not all ranks came to the master ({0}): a node is missing, or a firewall keeps it away",
+        "not all ranks ({0}) reached the master: a node is missing, or a firewall blocks it",
         "allow TCP to the master port on the master node (orch plan shows it)",
         "DistStoreError: Timed out after 61 seconds waiting for clients. 1/2 clients joined.",
     ),
@@ -373,24 +376,24 @@ SIGNATURES: tuple[Signature, ...] = (
         "master-unreachable",
         Kind.TIMEOUT,
         r"client socket has timed out after \d+\S* while trying to connect to \(([^)]+)\)",
-        "the master does not answer at ({0}): a firewall drops it, or torchrun there did not start",
-        "allow TCP to the master port on the master node, or name another interface:",
+        "the master ({0}) does not answer: a firewall drops the connection, or torchrun did not start there",
+        "allow TCP to the master port on the master node, or set interface: to another",
         "The client socket has timed out after 60000ms while trying to connect to (10.0.0.1, 29500).",
     ),
     Signature(
         "ranks-disagree",
         Kind.TIMEOUT,
         r"assigned_ranks",
-        "the nodes disagree about how many they are, or which rank each has",
-        "start them all with one orch run, and nothing else at the same master port",
+        "the nodes disagree about their number or their ranks",
+        "start all nodes with one orch run, and start nothing else at the same master port",
         "wait timeout after 300000ms, keys: /none/torchelastic/role_info/assigned_ranks/1",
     ),
     Signature(
         "rendezvous-timeout",
         Kind.TIMEOUT,
         r"RendezvousTimeoutError",
-        "too few nodes came to the rendezvous in time",
-        "look at the clocks of the nodes and at the firewall of the endpoint, or use --rdzv-backend static",
+        "too few nodes joined the rendezvous in time",
+        "check the clocks of the nodes and the firewall of the endpoint, or use --rdzv-backend static",
         "torch.distributed.elastic.rendezvous.api.RendezvousTimeoutError",
     ),
     Signature(
@@ -398,7 +401,7 @@ SIGNATURES: tuple[Signature, ...] = (
         Kind.TIMEOUT,
         r"Watchdog caught collective operation timeout(?:.*?SeqNum=(\d+))?",
         "a collective did not end in time",
-        "see which rank is missing: it stalled, or took another way through the code",
+        "find the rank that is missing: it stalled, or took another branch",
         "[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=42, OpType=ALLREDUCE, Timeout",
         "pytorch#118369",
     ),
@@ -407,19 +410,19 @@ SIGNATURES: tuple[Signature, ...] = (
         Kind.PEER,
         r"failed to send a keep-alive heartbeat",
         "the node that hosts the rendezvous has left",
-        "look at its log; see that all clocks agree",
+        "read the log of that node, and check that all clocks agree",
         "The node 'node2_123_0' has failed to send a keep-alive heartbeat to the rendezvous",
     ),
     Signature(
         "closed-by-peer",
         Kind.PEER,
         r"Connection (?:reset|closed) by peer|Broken pipe|Socket closed|recvValue failed|Failed to recv, got 0",
-        "another rank ended while this one was talking to it",
-        "look for the rank that ended first; if none failed, ranks made different numbers of steps",
+        "another rank ended while this one was connected to it",
+        "find the rank that ended first; if none failed, the ranks made different numbers of steps",
         "RuntimeError: [gloo/transport/tcp/pair.cc:547] Connection closed by peer [10.0.0.2]:13471",
     ),
 )
 
 BY_NAME = {signature.name: signature for signature in SIGNATURES}
-# Said by healthy runs too (pytorch#77523): no sign of anything where IPv4 then works.
+# Healthy runs print these lines too (pytorch#77523); they mean nothing if IPv4 works afterwards.
 HARMLESS = re.compile(r"errno: 97|hostname of the client socket cannot be retrieved")

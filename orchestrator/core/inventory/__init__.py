@@ -1,1 +1,1 @@
-"""Hosts files: how they are read, what they may say, and how one value of theirs is changed."""
+"""Read and check hosts files, and change a single value in one."""

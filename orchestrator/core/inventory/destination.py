@@ -1,4 +1,4 @@
-"""What names a machine: host names, addresses, logins and hops, and nothing that a shell would read otherwise."""
+"""Accepted forms of host names, addresses, user names and hops; none can hold quotes, ``$``, ``;`` or blanks."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}\Z")
 _SCOPE = re.compile(r"[A-Za-z0-9_.-]+\Z")
-# Active Directory has DOMAIN\user and user@domain.
+# Active Directory writes users as DOMAIN\user and user@domain.
 _USER = re.compile(r"(?:[A-Za-z0-9_.][A-Za-z0-9._-]{0,127}\\)?[A-Za-z0-9_.+][A-Za-z0-9._@+-]{0,127}\Z")
 _PORT = re.compile(r"[1-9][0-9]{0,4}\Z")
 
 
 @dataclass(frozen=True)
 class Hop:
-    """A machine on the way to another; None: as ``~/.ssh/config`` has it."""
+    """A jump host. None leaves the user or the port to ``~/.ssh/config``."""
 
     host: str
     user: str | None = None
@@ -23,7 +23,7 @@ class Hop:
 
 
 def is_machine(text: str) -> bool:
-    """Whether a text is a host's name or a numeric address, an IPv6 one maybe with its scope."""
+    """Return whether ``text`` is a host name or a numeric address; an IPv6 address may have a scope."""
     address, percent, scope = text.partition("%")
     if ":" not in address:
         return _HOST.match(text) is not None
@@ -36,22 +36,22 @@ def is_machine(text: str) -> bool:
 
 
 def is_user(text: str) -> bool:
-    """Whether a text is a login's name."""
+    """Return whether ``text`` is a user name."""
     return _USER.match(text) is not None
 
 
 def is_endpoint(text: str) -> bool:
-    """Whether a text is ``host``, ``host:port`` or ``[IPv6]:port``."""
+    """Return whether ``text`` is ``host``, ``host:port`` or ``[IPv6]:port``."""
     return is_machine(text) or _with_port(text) is not None
 
 
 def is_hop(text: str) -> bool:
-    """Whether a text is ``[user@]host[:port]``."""
+    """Return whether ``text`` is ``[user@]host[:port]``."""
     return parse_hop(text) is not None
 
 
 def parse_hop(text: str) -> Hop | None:
-    """``[user@]host[:port]``, an IPv6 address with a port in brackets; None if the text is nothing of the kind."""
+    """Parse ``[user@]host[:port]``, with an IPv6 address in brackets before a port; None if it is malformed."""
     user, at, where = text.rpartition("@")
     if at and not is_user(user):
         return None

@@ -1,4 +1,4 @@
-"""Change one value of a hosts file and leave every other character, comments too, as it is."""
+"""Change one value of a hosts file and keep every other character, comments included."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import yaml
 from orchestrator.core.inventory import strictyaml
 from orchestrator.errors import UsageError
 
-# The kernel allows more in a name, but nobody uses it, and "$" has a meaning in hosts files.
+# Stricter than the kernel: other characters are not used in practice, and "$" has a meaning in hosts files.
 _INTERFACE = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@+-]{0,14}\Z")
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 
 
-def set_host_key(text: str, host: str, key: str, value: str) -> str:
-    """The text with ``hosts.<host>.<key>``, ``interface`` or ``fabric_address``, set to ``value``.
+def set_host_value(text: str, host: str, key: str, value: str) -> str:
+    """Return ``text`` with ``hosts.<host>.<key>`` set to ``value``.
 
-    The value may be of a node's making. Raises UsageError if it is not what it should be, if the host has no keys
-    of its own (one of a range has none: a change would be all of the range's), or if anything else would change.
+    ``key`` is ``interface`` or ``fabric_address``. The value may come from a node and is not trusted. Raises
+    UsageError if the value does not fit the key, if the host has no keys of its own (hosts of a range share
+    theirs), or if the edit would change anything else.
     """
     if not (_is_interface(value) if key == "interface" else _is_address(value)):
         raise UsageError(
-            f"hosts.{host}.{key}: {ascii(value)[:60]} is no {key.replace('_', ' ')}",
-            remedy="nothing was changed; look at that host's interfaces: ip address",
+            f"hosts.{host}.{key}: {ascii(value)[:60]} is not a valid {key.replace('_', ' ')}",
+            remedy="the file is unchanged; list the host's interfaces with: ip address",
         )
     changed = _spliced(text, host, key, _scalar(value))
     if not _sets_only(text, changed, host, key, value):
@@ -36,7 +37,7 @@ def set_host_key(text: str, host: str, key: str, value: str) -> str:
 
 
 def _sets_only(text: str, changed: str, host: str, key: str, value: str) -> bool:
-    """Whether two texts mean the same but for one value: read again, since a splice may be read otherwise."""
+    """Parse both texts and return whether they differ in this one value only; a splice may parse otherwise."""
     try:
         before, after = strictyaml.load(text), strictyaml.load(changed)
     except strictyaml.StrictYamlError:
@@ -66,7 +67,7 @@ def _value(node: yaml.Node | None, key: str) -> yaml.Node | None:
 
 
 def _is_interface(value: str) -> bool:
-    """``auto`` means in a hosts file that there is none."""
+    """Return whether ``value`` is an interface name; ``auto`` is none, since hosts files read it as absent."""
     return _INTERFACE.match(value) is not None and value not in (".", "..", "auto")
 
 
@@ -78,5 +79,5 @@ def _is_address(value: str) -> bool:
 
 
 def _scalar(value: str) -> str:
-    """As YAML has it, quoted where it would be a number, a truth value or the like."""
+    """Return ``value`` as a YAML scalar, quoted unless YAML reads the bare word as that same string."""
     return value if _PLAIN.match(value) and yaml.safe_load(value) == value else f"'{value}'"

@@ -1,4 +1,4 @@
-"""Names with ranges: ``gpu[01-04]`` is gpu01 to gpu04, ``rack[1,3-5]`` is rack1, rack3, rack4, rack5."""
+"""Expand and fold host ranges: ``gpu[01-04]`` is gpu01 to gpu04, ``rack[1,3-5]`` is rack1, rack3, rack4, rack5."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class RangeError(ValueError):
 
 
 def expand(text: str) -> list[str]:
-    """Every name that a text with ranges means, leading zeros kept; raises RangeError."""
+    """Return every name that ``text`` stands for, keeping leading zeros; raises RangeError."""
     pieces = _BRACKETS.split(text)
     if any("[" in piece or "]" in piece for piece in pieces):
         raise RangeError("its brackets do not match")
@@ -26,7 +26,7 @@ def expand(text: str) -> list[str]:
     for choice in choices:
         count *= len(choice)
     if count > MOST:
-        raise RangeError(f"it means {count} names, at most {MOST} are possible")
+        raise RangeError(f"it expands to {count} names; at most {MOST} are allowed")
     return ["".join(parts) for parts in itertools.product(*choices)]
 
 
@@ -40,14 +40,14 @@ def _numbers(inside: str) -> list[str]:
         if int(first) > int(last):
             raise RangeError(f"[{inside}] runs backwards")
         if int(last) - int(first) >= MOST:
-            raise RangeError(f"[{inside}] means more than {MOST} names")
+            raise RangeError(f"[{inside}] expands to more than {MOST} names")
         width = len(first) if first.startswith("0") or len(first) == len(last) else 0
         found += [str(number).zfill(width) for number in range(int(first), int(last) + 1)]
     return found
 
 
 def folded(names: Sequence[str]) -> str:
-    """Names written short, in the order of their first: ``gpu01``, ``gpu02``, ``web`` is ``gpu[01-02],web``."""
+    """Return names in short form, ordered by first occurrence: gpu01, gpu02 and web become ``gpu[01-02],web``."""
     groups: dict[tuple[str, int], list[int]] = {}
     for name in names:
         digits = _TRAILING.search(name)

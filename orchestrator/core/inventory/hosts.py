@@ -1,4 +1,4 @@
-"""``hosts.yaml`` text -> Inventory, or every mistake in it at once.
+"""Parse the text of a hosts file into an Inventory, or report all its mistakes at once.
 
 Each mistake is one line: the key's path, the value, what was expected, and the nearest known key.
 """
@@ -17,17 +17,17 @@ from orchestrator.core.inventory.hostrange import RangeError, expand
 from orchestrator.core.inventory.reading import NAME, Reader, listed, nearest
 from orchestrator.errors import InventoryError, UsageError
 
-REACHING = ("address", "user", "port", "identity_file", "jump", "host_key")
-# What lies in a run's folder beside a folder for each node.
-OF_RUNS = re.compile(r"(logs|events\.jsonl|plan(\.attempt\d+)?\.json)\Z", re.IGNORECASE)
+CONNECTION_KEYS = ("address", "user", "port", "identity_file", "jump", "host_key")
+# Names in a run's folder that would collide with a node's folder.
+RESERVED_NAMES = re.compile(r"(logs|events\.jsonl|plan(\.attempt\d+)?\.json)\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Host:
-    """One machine. None means: as ``~/.ssh/config``, the node or the defaults of the tools have it.
+    """One machine. None leaves the value to ``~/.ssh/config``, the node or the tools' defaults.
 
-    ``jump`` is the outermost hop first; ``host_key`` is ``type base64`` or ``SHA256:fingerprint``. ``environment``
-    is a file that says which packages orch installs, with ``python`` as the interpreter to build upon.
+    ``jump`` lists the outermost hop first; ``host_key`` is ``type base64`` or ``SHA256:fingerprint``.
+    ``environment`` is the file that lists the packages orch installs, with ``python`` as the base interpreter.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Rendezvous:
-    """How the torchruns find each other; None means that orch chooses."""
+    """How the torchrun processes find each other; None means that orch chooses."""
 
     backend: str = "static"
     port: int | None = None
@@ -60,9 +60,9 @@ class Rendezvous:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What comes back from a run's working folders: at most ``max_bytes`` a node, by gitignore-style patterns.
+    """What is fetched from a run's working folders: at most ``max_bytes`` per node, by gitignore-style patterns.
 
-    ``max_log``: what a rank's stdout or stderr may take on a node's disk, in bytes; beyond it the middle goes.
+    ``max_log``: most bytes of a rank's stdout or stderr on a node's disk; beyond that, the middle is dropped.
     """
 
     max_bytes: int = 1 << 30
@@ -73,7 +73,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class DataSource:
-    """A file or a folder of this machine, and where it goes on a node; None: ``<workdir>/data/<its name>``."""
+    """A file or folder on this machine and its path on a node; None stands for ``<workdir>/data/<name>``."""
 
     path: str
     to: str | None
@@ -81,9 +81,9 @@ class DataSource:
 
 @dataclass(frozen=True)
 class Inventory:
-    """A cluster. ``hosts`` is in node_rank order, the master first; spares are among them.
+    """A cluster. ``hosts`` is in node_rank order, the master first, and includes the spares.
 
-    ``grace``: how many seconds ranks may take to end when they are stopped; None: as is usual.
+    ``grace``: seconds that ranks have to end when they are stopped; None stands for the defaults.
     """
 
     cluster: str
@@ -105,7 +105,7 @@ class Inventory:
 def parse_inventory(
     text: str, *, source: str = "hosts.yaml", environ: Mapping[str, str] | None = None
 ) -> Inventory:
-    """Parse an inventory; raises InventoryError with all its mistakes. ``environ`` is for ``${VAR}``."""
+    """Parse an inventory, resolving ``${VAR}`` from ``environ``; raises InventoryError with all its mistakes."""
     try:
         document = strictyaml.load(text)
     except strictyaml.StrictYamlError as error:
@@ -113,14 +113,15 @@ def parse_inventory(
     reader = _InventoryReader(environ or {})
     inventory = reader.inventory(document, source)
     if reader.problems or inventory is None:
-        raise InventoryError(reader.problems or ["it is empty"], source=source)
+        raise InventoryError(reader.problems or ["the file is empty"], source=source)
     return inventory
 
 
 def select(inventory: Inventory, expression: str | None) -> tuple[Host, ...]:
-    """The hosts that ``--nodes`` means, in inventory order: a count, or names, globs and ranges with commas.
+    """Return the hosts that ``--nodes`` selects, in inventory order.
 
-    None means all but the spares. Raises UsageError for what matches nothing.
+    ``expression`` is a count, or names, globs and ranges separated by commas; None selects all but the spares.
+    Raises UsageError for a count that is out of range or a pattern that matches no host.
     """
     regular = tuple(host for host in inventory.hosts if host.name not in inventory.spares)
     if expression is None:
@@ -149,7 +150,7 @@ def _matching(pattern: str, names: list[str]) -> list[str]:
 
 
 class _InventoryReader(Reader):
-    """Reads a whole document."""
+    """Reads a whole hosts file."""
 
     def inventory(self, document: Any, source: str) -> Inventory | None:
         if document is None:
@@ -190,9 +191,9 @@ class _InventoryReader(Reader):
         )
 
     def host_keys(self, value: Any, path: str, *, defaults: bool = False) -> dict[str, Any]:
-        """The keys of one host, or of ``defaults``, read; absent ones are absent."""
+        """Read the keys of one host or of ``defaults``; absent and invalid keys are left out of the result."""
         readers: dict[str, Callable[[Any, str], Any]] = {
-            "user": self.dialled(is_user, "a user's name"),
+            "user": self.dialled(is_user, "a user name"),
             "port": self.integer(1, 65535),
             "identity_file": self.text,
             "jump": self.jump,
@@ -206,7 +207,7 @@ class _InventoryReader(Reader):
         }
         if not defaults:
             own = {
-                "address": self.dialled(is_machine, "a host's name or address"),
+                "address": self.dialled(is_machine, "a host name or address"),
                 "host_key": self.host_key,
                 "fabric_address": self.address,
             }
@@ -215,12 +216,12 @@ class _InventoryReader(Reader):
         read = {key: self.take(body, key, path, readers[key]) for key in body}
         if isinstance(read.get("env"), str):
             if "environment" in read:
-                self.say(f"{path}.env: names {read['env']!r} beside environment: expected one of them")
+                self.say(f"{path}.env: names {read['env']!r}, but environment is set: expected one of the two")
             read["environment"] = read.pop("env")
         return {key: item for key, item in read.items() if item is not None}
 
     def variables_or_environment(self, value: Any, path: str) -> dict[str, str] | str | None:
-        """A mapping of variables, or the name of a file that describes an environment."""
+        """Read a mapping of variables, or the name of the file that describes an environment."""
         return self.text(value, path) if isinstance(value, str) else self.environment(value, path)
 
     def hosts(self, value: Any, defaults: Mapping[str, Any], sandbox: bool, given: bool) -> list[Host]:
@@ -230,7 +231,7 @@ class _InventoryReader(Reader):
                 self.say(f"hosts.{item}: the host is given twice: expected different names")
             value = dict.fromkeys(value)
         if not isinstance(value, dict) or not value:
-            self.problem("hosts", value, "a mapping with at least one host" if given else "this key")
+            self.problem("hosts", value, "a mapping with at least one host" if given else "the key to be present")
             return []
         hosts: dict[str, Host] = {}
         for key, body in value.items():
@@ -243,15 +244,15 @@ class _InventoryReader(Reader):
                     self.say(f"{path}: the host {name} is given twice: expected different names")
                     continue
                 if sandbox:
-                    for unused in sorted(set(REACHING) & set(each)):
+                    for unused in sorted(set(CONNECTION_KEYS) & set(each)):
                         self.say(f"{path}.{unused}: a sandbox host has no such key: expected it to be left out")
                 hosts[name] = self.host(name, each, path, defaults)
         if not sandbox:
-            self.same_machine(hosts)
+            self.refuse_same_machine(hosts)
         return list(hosts.values())
 
     def expanded_host(self, key: str, body: Any, path: str) -> list[tuple[str, dict[str, Any]]]:
-        """A host's name and body for each name that its key means; addresses expand along."""
+        """Return a name and a body for each host that ``key`` stands for; ranges of addresses expand in step."""
         try:
             names = expand(key)
         except RangeError as error:
@@ -261,8 +262,8 @@ class _InventoryReader(Reader):
             if not NAME.match(name):
                 self.problem(path, name, "letters, digits, '.', '_' and '-', at most 63")
                 return []
-            if OF_RUNS.match(name):
-                self.problem(path, name, "another name: runs keep a file or folder of their own under this one")
+            if RESERVED_NAMES.match(name):
+                self.problem(path, name, "another name: each run keeps a file or folder of its own under this one")
                 return []
         if body is not None and not isinstance(body, dict):
             self.problem(path, body, "a mapping of keys to values")
@@ -281,7 +282,7 @@ class _InventoryReader(Reader):
                 self.problem(
                     f"{path}.{field_name}",
                     value,
-                    f"{len(names)} addresses, as the name; it means {len(addresses)}",
+                    f"{len(names)} addresses, one for each name; the range has {len(addresses)}",
                 )
                 return []
             for one, address in zip(bodies, addresses, strict=True):
@@ -293,8 +294,8 @@ class _InventoryReader(Reader):
         env = {**defaults.get("env", {}), **own.get("env", {})}
         return Host(**{"name": name, "address": name, **defaults, **own, "env": env})
 
-    def same_machine(self, hosts: Mapping[str, Host]) -> None:
-        """One machine listed twice would have two torchruns fight for its lock and its GPUs."""
+    def refuse_same_machine(self, hosts: Mapping[str, Host]) -> None:
+        """Refuse a machine listed twice: its two torchrun processes would compete for its lock and GPUs."""
         seen: dict[tuple[str, int | None, tuple[str, ...]], str] = {}
         for host in hosts.values():
             where = (host.address, host.port, host.jump)
@@ -305,7 +306,7 @@ class _InventoryReader(Reader):
             seen.setdefault(where, host.name)
 
     def host_names(self, value: Any, path: str, names: list[str]) -> list[str]:
-        """Names, or ranges of names, of hosts that exist."""
+        """Read a list of names, or ranges of names, of hosts in the inventory."""
         if value is None:
             return []
         if not isinstance(value, list):
@@ -349,7 +350,7 @@ class _InventoryReader(Reader):
         return Rendezvous(**{key: item for key, item in read.items() if item is not None})
 
     def data(self, value: Any) -> list[DataSource]:
-        """``- PATH`` or ``- {path: PATH, to: PATH on the nodes}``."""
+        """Read a list of ``PATH`` or ``{path: PATH, to: PATH on the nodes}``."""
         if value is None:
             return []
         if not isinstance(value, list):
@@ -361,7 +362,7 @@ class _InventoryReader(Reader):
             body = {"path": item} if isinstance(item, str) else self.mapping(item, where, ("path", "to"))
             path = self.take(body, "path", where, self.text, None)
             if path is None:
-                self.problem(f"{where}.path", body.get("path"), "a path of this machine")
+                self.problem(f"{where}.path", body.get("path"), "a path on this machine")
             else:
                 found.append(DataSource(path, self.take(body, "to", where, self.text, None)))
         return found

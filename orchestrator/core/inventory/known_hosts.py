@@ -1,4 +1,4 @@
-"""The known_hosts format (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT): which keys are recorded for a host."""
+"""Look up a host's keys in the known_hosts format (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT)."""
 
 from __future__ import annotations
 
@@ -11,29 +11,32 @@ from collections.abc import Iterable
 
 
 class KnownHosts:
-    """The lines of known_hosts files. Parsing keys is left to the caller, for the few lines that match."""
+    """The lines of known_hosts files. Keys stay text: callers parse only the few that match."""
 
     def __init__(self, lines: Iterable[str]) -> None:
-        # By their mark, which most lines do not have.
+        # Keyed by marker; most lines have none.
         self._lines: dict[str, list[tuple[str, str]]] = {"": [], "@revoked": [], "@cert-authority": []}
         for line in lines:
-            # Words are parted by blanks and tabs.
+            # Fields are separated by spaces and tabs.
             words = line.split()
             mark = words.pop(0) if words and words[0].startswith("@") else ""
             if len(words) > 2 and not words[0].startswith("#") and mark in self._lines:
                 self._lines[mark].append((words[0], f"{words[1]} {words[2]}"))
 
     def lookup(self, name: str) -> tuple[str, ...]:
-        """The recorded keys of ``host`` (or ``[host]:port``), each as ``type base64``, less those revoked."""
+        """Return the keys recorded for ``name``, each as ``type base64``, without revoked ones.
+
+        ``name`` is ``host`` or ``[host]:port``, here and in the other methods.
+        """
         revoked = self.revoked(name)
         return tuple(key for key in self._of("", name) if key not in revoked)
 
     def revoked(self, name: str) -> tuple[str, ...]:
-        """The keys that must not be trusted for a host, whatever else is recorded."""
+        """Return the keys that must not be trusted for a host, even if another line records them."""
         return self._of("@revoked", name)
 
     def certified(self, name: str) -> bool:
-        """Whether an authority's signature would make a host's key trusted."""
+        """Return whether a certificate authority is recorded for a host."""
         return bool(self._of("@cert-authority", name))
 
     def _of(self, mark: str, name: str) -> tuple[str, ...]:
@@ -41,7 +44,7 @@ class KnownHosts:
 
 
 def _names(field: str, name: str) -> bool:
-    """Whether the first field of a line means a host: a hash, or patterns with ``*``, ``?`` and ``!``."""
+    """Return whether a line's first field, a hash or patterns with ``*``, ``?`` and ``!``, matches a host."""
     if field.startswith("|1|"):
         return _hash_matches(field, name)
     patterns = field.split(",")
@@ -51,12 +54,12 @@ def _names(field: str, name: str) -> bool:
 
 
 def _fits(name: str, pattern: str) -> bool:
-    # Brackets are literal here, as in "[host]:port".
+    # fnmatch gives brackets a meaning; here they are literal, as in "[host]:port".
     return fnmatch.fnmatchcase(name, pattern.replace("[", "[[]"))
 
 
 def _hash_matches(field: str, name: str) -> bool:
-    """``|1|salt|hash``: HMAC-SHA1 of the name with the salt as key."""
+    """Return whether ``|1|salt|hash`` is the HMAC-SHA1 of ``name`` with the salt as key."""
     try:
         salt, wanted = (base64.b64decode(part) for part in field.split("|")[2:4])
     except (binascii.Error, ValueError):

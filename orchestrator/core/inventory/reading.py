@@ -1,4 +1,4 @@
-"""Values of a hosts file, read with their key's path; what is wrong becomes one line and reads as absent."""
+"""Read the values of a hosts file; an invalid value is reported as one line with its path and reads as absent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\Z", re.IGNORECASE)
 REFERENCE = re.compile(r"\$(?:\$|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})")
 HOST_KEY = re.compile(r"(SHA256:[A-Za-z0-9+/]{43}|(?:ssh-|ecdsa-|sk-)[a-z0-9@.-]+ [A-Za-z0-9+/]+={0,2})\Z")
-# What Linux takes, less what means something to a shell or to YAML.
+# The characters that Linux allows, except those with a meaning in a shell or in YAML.
 INTERFACE = re.compile(r"[A-Za-z0-9_.@:+=-]{1,40}\Z")
 # torchrun and orch set these themselves.
 RESERVED = frozenset(
@@ -34,25 +34,28 @@ RESERVED = frozenset(
 
 
 class Reader:
-    """Reads a document, collecting problems; what is wrong reads as absent."""
+    """Reads a document and collects its problems.
+
+    The readers take a value and its path. For an invalid value they record a problem and return None.
+    """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.environ = environ
         self.problems: list[str] = []
 
     def problem(self, path: str, value: object, expected: str) -> None:
-        """Record ``path: value: expected ...`` as one line."""
+        """Record ``path: value: expected ...`` as one line, with secrets masked and long values cut."""
         shown = ascii(value) if not isinstance(value, str) else repr(value)
         shown = HIDDEN if ".env." in path and is_secret(path.rpartition(".")[2]) else masked(shown)
         shown = shown if len(shown) <= 60 else shown[:57] + "..."
         self.say(f"{path}: {shown}: expected {expected}")
 
     def say(self, line: str) -> None:
-        """Record a mistake; control characters are escaped."""
+        """Record a mistake, with control characters escaped."""
         self.problems.append("".join(c if c.isprintable() else repr(c)[1:-1] for c in line))
 
     def mapping(self, value: Any, path: str, known: tuple[str, ...]) -> dict[str, Any]:
-        """The known keys of a mapping; every other key is a mistake."""
+        """Return the known keys of a mapping and record every other key as a mistake."""
         if value is None:
             return {}
         if not isinstance(value, dict):
@@ -68,21 +71,21 @@ class Reader:
     def take(
         self, source: Mapping[str, Any], key: str, path: str, read: Callable[[Any, str], Any], default: Any = None
     ) -> Any:
-        """One key of a mapping through a reader; the default if it is absent or wrong."""
+        """Read one key of a mapping with ``read``; return the default if it is absent or invalid."""
         if key not in source:
             return default
         value = read(source[key], f"{path}.{key}" if path else key)
         return default if value is None else value
 
     def text(self, value: Any, path: str, expected: str = "text") -> str | None:
-        """A string with its ``${VAR}`` expanded."""
+        """Read a string that is not empty and expand its ``${VAR}`` references."""
         if not isinstance(value, str) or not value or "\0" in value:
             self.problem(path, value, expected + ("" if isinstance(value, str) else " (quote it)"))
             return None
         return self.expanded(value, path)
 
     def expanded(self, value: str, path: str) -> str | None:
-        """A string with ``${VAR}``, ``${VAR:-default}`` and ``$$`` replaced."""
+        """Replace ``${VAR}``, ``${VAR:-default}`` and ``$$`` in a string; None if a variable is not set."""
         missing: list[str] = []
 
         def replace(match: re.Match[str]) -> str:
@@ -99,7 +102,7 @@ class Reader:
         return None if missing else result
 
     def word(self, value: Any, path: str) -> str | None:
-        """A string that SSH could not take for an option."""
+        """Read a string without blanks that SSH cannot mistake for an option."""
         text = self.text(value, path, "a word")
         if text is not None and (text.startswith("-") or re.search(r"[\s\x00-\x1f]", text)):
             self.problem(path, value, "a word without spaces that does not begin with '-'")
@@ -107,9 +110,10 @@ class Reader:
         return text
 
     def dialled(self, fits: Callable[[str], bool], expected: str) -> Callable[[Any, str], str | None]:
-        """A reader of what SSH is told: nothing that a shell of ``~/.ssh/config`` could take for its own.
+        """Return a reader of values passed to SSH, which accepts what ``fits`` accepts.
 
-        No ``${VAR}``: name servers hear of names that are dialled.
+        Commands in ``~/.ssh/config`` may pass the value to a shell, so it must hold no shell syntax. ``${VAR}`` is
+        not expanded, because names that are dialled are sent to name servers.
         """
 
         def read(value: Any, path: str) -> str | None:
@@ -122,7 +126,7 @@ class Reader:
         return read
 
     def name(self, value: Any, path: str) -> str | None:
-        """A name of a cluster, or of a rendezvous."""
+        """Read the name of a cluster or of a rendezvous."""
         text = self.text(value, path, "a name")
         if text is not None and not NAME.match(text):
             self.problem(path, value, "letters, digits, '.', '_' and '-', at most 63")
@@ -130,14 +134,14 @@ class Reader:
         return text
 
     def boolean(self, value: Any, path: str) -> bool | None:
-        """true or false."""
+        """Read true or false."""
         if not isinstance(value, bool):
             self.problem(path, value, "true or false")
             return None
         return value
 
     def integer(self, low: int, high: int) -> Callable[[Any, str], int | None]:
-        """A reader of whole numbers within bounds."""
+        """Return a reader of whole numbers from ``low`` to ``high``."""
 
         def read(value: Any, path: str) -> int | None:
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -148,14 +152,14 @@ class Reader:
         return read
 
     def seconds(self, value: Any, path: str) -> float | None:
-        """A number of seconds, at most a week."""
+        """Read a number of seconds, at most a week."""
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 7 * 86400:
             self.problem(path, value, "a number of seconds from 0 to 604800")
             return None
         return float(value)
 
     def one_of(self, *choices: str) -> Callable[[Any, str], str | None]:
-        """A reader of one of some words."""
+        """Return a reader that accepts one of ``choices``."""
 
         def read(value: Any, path: str) -> str | None:
             if value not in choices:
@@ -166,7 +170,7 @@ class Reader:
         return read
 
     def address(self, value: Any, path: str) -> str | None:
-        """A numeric IPv4 or IPv6 address."""
+        """Read a numeric IPv4 or IPv6 address."""
         text = self.word(value, path)
         try:
             return str(ipaddress.ip_address(text)) if text else None
@@ -175,22 +179,22 @@ class Reader:
             return None
 
     def interface(self, value: Any, path: str) -> str | None:
-        """An interface's name; ``auto`` reads as absent."""
+        """Read an interface name; ``auto`` reads as absent."""
         text = self.word(value, path)
         if text is not None and not INTERFACE.match(text):
-            self.problem(path, value, "an interface's name such as eth0")
+            self.problem(path, value, "an interface name such as eth0")
             return None
         return None if text == "auto" else text
 
     def jump(self, value: Any, path: str) -> tuple[str, ...] | None:
-        """A hop or a list of hops, the outermost first."""
+        """Read a hop or a list of hops, the outermost first."""
         entries = value if isinstance(value, list) else [value]
         read = self.dialled(is_hop, "[user@]host[:port]")
         hops = [read(entry, path) for entry in entries]
         return tuple(hop for hop in hops if hop)
 
     def host_key(self, value: Any, path: str) -> str | None:
-        """A pinned host key, without its comment."""
+        """Read a pinned host key and drop its comment."""
         text = self.text(value, path, "a public key or SHA256:fingerprint")
         if text is not None and not HOST_KEY.match(" ".join(text.split()[:2])):
             self.problem(path, value, "'ssh-ed25519 AAAA...' or 'SHA256:...'")
@@ -198,7 +202,7 @@ class Reader:
         return " ".join(text.split()[:2]) if text else None
 
     def environment(self, value: Any, path: str) -> dict[str, str] | None:
-        """Variables; numbers and booleans become the text that a user means by them."""
+        """Read a mapping of variables; numbers and booleans become text as the user would write it."""
         if not isinstance(value, dict):
             self.problem(path, value, "a mapping of variables, NAME: value, or the name of a requirements file")
             return None
@@ -206,9 +210,9 @@ class Reader:
         for key, item in value.items():
             where = f"{path}.{key}"
             if not isinstance(key, str) or not VARIABLE.match(key):
-                self.problem(where, key, "a variable's name: letters, digits and '_'")
+                self.problem(where, key, "a variable name: letters, digits and '_'")
             elif key in RESERVED or key.startswith("ORCH_"):
-                self.say(f"{where}: torchrun and orch set this variable themselves: expected another")
+                self.say(f"{where}: torchrun and orch set this variable themselves: expected another name")
             elif isinstance(item, bool):
                 found[key] = "true" if item else "false"
             elif isinstance(item, (int, float)):
@@ -221,7 +225,7 @@ class Reader:
         return found
 
     def size(self, value: Any, path: str) -> int | None:
-        """Bytes: a number, or ``500 MB``, ``1GiB``."""
+        """Read a size in bytes: a number, or text such as ``500 MB`` or ``1GiB``."""
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return value
         found = parse_size(value) if isinstance(value, str) else None
@@ -230,7 +234,7 @@ class Reader:
         return found
 
     def patterns(self, value: Any, path: str) -> tuple[str, ...] | None:
-        """A list of gitignore-style patterns."""
+        """Read a list of gitignore-style patterns."""
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             self.problem(path, value, "a list of patterns")
             return None
@@ -238,19 +242,19 @@ class Reader:
 
 
 def nearest(word: str, known: tuple[str, ...] | list[str]) -> str:
-    """``did you mean 'x'?`` for a word close to one that is known, else nothing."""
+    """Return ``did you mean 'x'?`` for the closest known word; empty if none is close."""
     found = difflib.get_close_matches(word, known, n=1)
     return f"did you mean {found[0]!r}?" if found else ""
 
 
 def listed(names: tuple[str, ...] | list[str]) -> str:
-    """The known words, the first dozen of them."""
+    """Return ``known: ...`` with the first dozen names."""
     shown = ", ".join(names[:12])
     return f"known: {shown}{', ...' if len(names) > 12 else ''}"
 
 
 def parse_size(text: str) -> int | None:
-    """``500 MB``, ``1GiB``, ``20M`` in bytes; None for what is no size."""
+    """Return the bytes that ``500 MB``, ``1GiB`` or ``20M`` stands for; None if ``text`` is not a size."""
     match = SIZE.match(text)
     if match is None:
         return None

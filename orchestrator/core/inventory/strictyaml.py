@@ -1,4 +1,4 @@
-"""YAML, loaded safely, with what it lets pass in silence made an error: duplicate keys, a second document."""
+"""Load YAML safely and strictly: duplicate keys, a second document and runaway aliases are errors."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import yaml
 
 
 class StrictYamlError(ValueError):
-    """The text is not the YAML we read; the message is one line."""
+    """The text is not YAML that we accept; the message is one line."""
 
 
-# What a document may amount to once its aliases are written out. A host is a dozen values.
+# Most values in a document once its aliases are expanded. A host has about a dozen.
 MOST_VALUES = 200_000
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, a mapping that contains itself, and aliases without end."""
+    """SafeLoader that refuses duplicate keys, anchors that contain themselves and aliases that expand too far."""
 
     def get_single_node(self) -> yaml.Node | None:
         node: yaml.Node | None = super().get_single_node()
         if node is not None and _size(node, {}, set()) > MOST_VALUES:
-            raise _located(f"with its aliases written out it has more than {MOST_VALUES} values", node)
+            raise _located(f"the document has more than {MOST_VALUES} values once its aliases are expanded", node)
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -41,7 +41,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def load(text: str) -> Any:
-    """The document's value; raises StrictYamlError for anything that is not one plain YAML document."""
+    """Return the document's value; raises StrictYamlError for anything but one plain YAML document."""
     try:
         value = yaml.load(text, Loader=_Loader)
     except StrictYamlError:
@@ -51,15 +51,15 @@ def load(text: str) -> Any:
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise StrictYamlError(where + _one_line(error.problem or error.context or "not YAML")) from None
     except RecursionError:
-        raise StrictYamlError("it is nested too deeply") from None
+        raise StrictYamlError("the document is nested too deeply") from None
     except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
-        # PyYAML's constructors let such exceptions through for odd dates, numbers and keys.
+        # PyYAML's constructors raise these for odd dates, numbers and keys.
         raise StrictYamlError(_one_line(str(error) or "not YAML")) from None
     return value
 
 
 def _size(node: yaml.Node, known: dict[int, int], above: set[int]) -> int:
-    """How many values a node amounts to, each alias counted as often as it is used."""
+    """Return how many values a node holds, counting each alias as often as it is used."""
     if id(node) in above:
         raise _located("an anchor contains itself", node)
     if isinstance(node, yaml.ScalarNode):

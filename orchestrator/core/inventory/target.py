@@ -1,4 +1,4 @@
-"""Which machines a command is for, and how they are reached."""
+"""The machines that a command addresses, and how to connect to them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Settings:
-    """How to connect. ``connect_timeout`` in seconds.
+    """How to connect. ``connect_timeout`` is in seconds.
 
-    New host keys are recorded: all, or the one with a fingerprint.
+    ``accept_new_host_keys`` records the key of any host that has none recorded; ``accept_fingerprint`` only the
+    key with this fingerprint.
     """
 
     connect_timeout: float = 10.0
@@ -18,13 +19,13 @@ class Settings:
     accept_fingerprint: str | None = None
 
     def accepts(self, seen: str) -> bool:
-        """Whether a key of this fingerprint may be recorded for a host of which none is."""
+        """Return whether the key with fingerprint ``seen`` may be recorded for a host that has no recorded key."""
         return self.accept_new_host_keys or seen == self.accept_fingerprint
 
 
 @dataclass(frozen=True)
 class Target:
-    """Which machines a command is for and how to reach them: the options that every verb shares."""
+    """The machines that a command addresses and how to reach them: the options that all verbs share."""
 
     hosts_file: Path
     nodes: str | None = None

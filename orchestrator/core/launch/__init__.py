@@ -1,1 +1,1 @@
-"""From an inventory and facts to the command that each node runs."""
+"""Turn an inventory and facts into the command that each node runs."""

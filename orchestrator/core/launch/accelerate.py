@@ -1,7 +1,7 @@
-"""LaunchPlan -> what Hugging Face's ``accelerate launch`` is given on each node, which starts torchrun in turn.
+"""Turn a LaunchPlan into the arguments, config and variables of Hugging Face's ``accelerate launch``.
 
-Its GPU launcher is torchrun's own (accelerate/commands/launch.py, multi_gpu_launcher), and is used where there are
-no GPUs, too: the other one, for CPUs, wants mpirun.
+accelerate's GPU launcher is torchrun's own (accelerate/commands/launch.py, multi_gpu_launcher). It is also used on
+nodes without GPUs, because accelerate's CPU launcher needs mpirun.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from orchestrator.core.launch.plan import LaunchPlan, NodePlan
 MIXED_PRECISIONS = ("no", "fp16", "bf16")
 
 
-def words(plan: LaunchPlan, node: NodePlan) -> list[str]:
-    """The launcher's own words, before the script or ``-m module``."""
+def launcher_argv(plan: LaunchPlan, node: NodePlan) -> list[str]:
+    """Return the command line up to the script or ``-m module``."""
     return [
         node.python,
         "-m",
         "accelerate.commands.launch",
         f"--config_file={config_path(node)}",
-        # As a word, too: it does not read this one from its config.
+        # Also an option, because accelerate does not read this setting from its config file.
         "--same_network",
         f"--log_dir={node.attempt_dir}/logs",
     ]
 
 
 def config_path(node: NodePlan) -> str:
-    """Where a node's config lies."""
+    """Return the path of a node's config file."""
     return f"{node.attempt_dir}/accelerate.yaml"
 
 
 def config(plan: LaunchPlan, node: NodePlan) -> str:
-    """A node's config, in YAML. It starts ``num_processes // num_machines`` processes there."""
+    """Return a node's config as YAML. accelerate starts ``num_processes // num_machines`` processes there."""
     nnodes = len(plan.nodes)
     entries = {
         "compute_environment": "LOCAL_MACHINE",
@@ -48,6 +48,6 @@ def config(plan: LaunchPlan, node: NodePlan) -> str:
     return "".join(f"{name}: {value}\n" for name, value in entries.items())
 
 
-def environment(plan: LaunchPlan) -> dict[str, str]:
-    """Variables of its own: output goes to files, which it has no word for but torchrun has a variable."""
+def variables(plan: LaunchPlan) -> dict[str, str]:
+    """Return accelerate's variables. ``PET_REDIRECTS`` is torchrun's: accelerate cannot send output to files."""
     return {"PET_REDIRECTS": "3"} | ({"ACCELERATE_USE_CPU": "true"} if plan.backend == "gloo" else {})

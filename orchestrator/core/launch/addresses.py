@@ -1,7 +1,7 @@
-"""Which address the master is reached at, and which interface each node reaches it through.
+"""Find the master's address and the interface through which each node reaches it.
 
-``getfqdn()`` and ``hostname -I`` pick addresses that nobody can reach, so both are worked out from every
-node's interfaces and routes.
+``getfqdn()`` and ``hostname -I`` may give addresses that no other node can reach, so address and interfaces are
+derived from the interfaces and routes of all nodes.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from orchestrator.core.checks.facts import Address, Facts
 from orchestrator.core.inventory.hosts import Host
 from orchestrator.errors import PreflightError
 
-# In Mbit/s: no network is preferred to the one that SSH uses unless it is faster than this.
+# A network is preferred to the one that SSH uses only if it is faster than this, in Mbit/s.
 FAST = 1000
-# Bridges of containers and virtual machines: up on many hosts, with the same address on each.
+# Bridges of containers and virtual machines: many hosts have them, with the same address on each.
 VIRTUAL = ("docker", "br-", "virbr", "veth", "cni", "flannel", "tailscale", "lxc", "podman")
 
 
 def master_address(master: Host, hosts: Sequence[Host], facts: Mapping[str, Facts], interface: str | None) -> str:
-    """The numeric address of the master that every node can reach.
+    """Return the numeric address at which every node can reach the master.
 
-    In this order: ``fabric_address``, the address on the interface that the inventory names, one on a network
-    that all nodes are on and that is faster than SSH's, the address that SSH came in on, any other. Raises
-    PreflightError if none will do.
+    In order of preference: ``fabric_address``; the address on the interface that the inventory names; one on a
+    network of all nodes that is faster than SSH's; the address that SSH came in on; any other that all nodes have
+    a route to; SSH's address even if no interface of the master has it (NAT). Raises PreflightError if none fits.
     """
     own = facts[master.name]
     if master.fabric_address:
@@ -36,7 +36,7 @@ def master_address(master: Host, hosts: Sequence[Host], facts: Mapping[str, Fact
             have = ", ".join(sorted({address.interface for address in own.addresses}))
             raise PreflightError(
                 f"has no address on interface {wanted!r}",
-                remedy=f"its interfaces are {have}: set interface: for this host",
+                remedy=f"set interface: for this host to one of its interfaces: {have}",
                 host=master.name,
             )
         return found
@@ -48,21 +48,22 @@ def master_address(master: Host, hosts: Sequence[Host], facts: Mapping[str, Fact
         return own.ssh_address
     raise PreflightError(
         "no address of this master can be reached from every other node",
-        remedy="set fabric_address: for this host to one that they can reach",
+        remedy="set fabric_address: for this host to an address that all of them can reach",
         host=master.name,
     )
 
 
 def on_interface(facts: Facts, interface: str) -> str | None:
-    """The first address of an interface, IPv4 before IPv6."""
+    """Return the first address of an interface, IPv4 before IPv6; None if it has none."""
     mine = [entry.address for entry in facts.addresses if entry.interface == interface]
     return min(mine, key=lambda address: ":" in address, default=None)
 
 
 def interface_towards(host: Host, facts: Facts, destination: str, interface: str | None) -> str | None:
-    """The interface through which a node reaches ``destination``, by the longest matching prefix.
+    """Return the interface through which a node reaches ``destination``.
 
-    None if nothing leads there that the facts know of; torch then chooses by itself.
+    It is the one that the inventory names, the one with ``fabric_address`` or ``destination``, or the one with the
+    longest matching prefix. None if the facts show no way there; torch then chooses one itself.
     """
     wanted = host.interface or interface
     if wanted:
@@ -80,16 +81,16 @@ def interface_towards(host: Host, facts: Facts, destination: str, interface: str
 
 
 def reaches(facts: Facts, destination: str) -> bool:
-    """Whether a node has an interface or a route towards an address."""
+    """Return whether a node has an interface or a route towards an address."""
     if ipaddress.ip_address(destination).is_loopback:
-        # Only hosts that share a machine, as a sandbox's do, can use its loopback addresses.
+        # Only hosts that share a machine, as in the sandbox, can use its loopback addresses.
         return facts.ssh_address is not None and ipaddress.ip_address(facts.ssh_address).is_loopback
     return bool(_matching([*facts.addresses, *facts.routes], destination))
 
 
 def _candidates(own: Facts) -> Iterable[str]:
     if own.ssh_address:
-        # Behind NAT the node does not have the address; a sandbox's 127.0.0.x is on no interface either.
+        # Behind NAT, no interface has SSH's address, so it is left out. A sandbox's 127.0.0.x is kept without one.
         loopback = ipaddress.ip_address(own.ssh_address).is_loopback
         if loopback or any(entry.address == own.ssh_address for entry in own.addresses):
             yield own.ssh_address
@@ -100,7 +101,7 @@ def _candidates(own: Facts) -> Iterable[str]:
 
 
 def _fastest_first(own: Facts, others: Sequence[Facts]) -> list[str]:
-    """The candidates, first those on a network of all nodes that is faster than the one that SSH came in on."""
+    """Return the candidates; those on a network of all nodes that is faster than SSH's come first."""
     usual = list(dict.fromkeys(_candidates(own)))
     speeds = {address: _speed(own, address) for address in usual}
     least = max([FAST, *(speeds[address] for address in usual if address == own.ssh_address)])
@@ -114,14 +115,14 @@ def _fastest_first(own: Facts, others: Sequence[Facts]) -> list[str]:
 
 
 def _speed(facts: Facts, address: str) -> int:
-    """Of the interface that has an address, in Mbit/s as the kernel says; 0 where it does not."""
+    """Return the speed of the interface with an address, in Mbit/s as the kernel reports it; 0 if unknown."""
     name = next((entry.interface for entry in facts.addresses if entry.address == address), "")
     interface = (facts.parts.interfaces or {}).get(name)
     return interface.speed or 0 if interface is not None else 0
 
 
 def candidates(host: Host, facts: Mapping[str, Facts], hosts: Sequence[Host]) -> list[str]:
-    """A node's IPv4 addresses that others might reach, the likeliest first; none that stands on several nodes."""
+    """Return IPv4 addresses at which others may reach a node, likeliest first, without those of other nodes."""
     own = facts[host.name]
     others = {entry.address for other in hosts if other.name != host.name for entry in facts[other.name].addresses}
     named = [host.fabric_address] if host.fabric_address else []
@@ -130,7 +131,7 @@ def candidates(host: Host, facts: Mapping[str, Facts], hosts: Sequence[Host]) ->
 
 
 def _matching(entries: Iterable[Address], destination: str) -> list[Address]:
-    """The interfaces and routes whose network holds an address; a virtual bridge leads nowhere else."""
+    """Return the entries whose network holds an address, without virtual bridges, which lead to no other node."""
     found = []
     for entry in entries:
         target = ipaddress.ip_address(destination)

@@ -1,4 +1,4 @@
-"""An environment that orch builds on the nodes: what it shall hold, and where it is found."""
+"""The Python environment that orch builds on the nodes: its packages and its location."""
 
 from __future__ import annotations
 
@@ -18,14 +18,12 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-# Lines that mean a place on the machine that reads them.
-
 
 @dataclass(frozen=True)
 class Environment:
-    """Packages, as the lines of a requirements file, for an interpreter of the node (None: its ``python3``).
+    """Packages, as the lines of a requirements file, and the node's interpreter to build upon.
 
-    ``source`` is the file that the user named.
+    ``python`` None stands for the node's ``python3``; ``source`` is the file that the user named.
     """
 
     source: str
@@ -34,22 +32,22 @@ class Environment:
 
     @property
     def key(self) -> str:
-        """What it is asked for by, on every node: 32 hex digits."""
+        """Lookup key, the same on every node: 32 hex digits."""
         return hashlib.sha256(json.dumps([self.requirements, self.python]).encode("ascii")).hexdigest()[:32]
 
     def folder(self, workdir: str) -> str:
-        """Where it is on a node; the node's id of it, with interpreter and platform, is behind this link."""
+        """Return the path on a node: a link to the folder whose name also covers interpreter and platform."""
         return f"{workdir}/.orch/envs/by-request/{self.key}"
 
     def interpreter(self, workdir: str) -> str:
-        """Its interpreter."""
+        """Return the path of the environment's interpreter."""
         return f"{self.folder(workdir)}/bin/python"
 
 
 def flattened(path: str, read: Callable[[str], str]) -> str:
-    """A requirements file with those that it includes in their places, without comments.
+    """Return a requirements file with included files inlined and comments removed.
 
-    ``read`` gives the text of a file, by its path. Raises UsageError for what only this machine has.
+    ``read`` returns the text of the file at a path. Raises UsageError for a line that refers to this machine.
     """
     found: list[str] = []
     logical = read(path).replace("\\\n", " ")
@@ -67,14 +65,14 @@ def flattened(path: str, read: Callable[[str], str]) -> str:
         if local or " @ file:" in text:
             raise UsageError(
                 f"{path} line {number}: {text!r} is on this machine only",
-                remedy="name packages with their versions; the project's own code is synced as it is",
+                remedy="name packages with their versions instead; orch syncs the project's own code itself",
             )
         found.append(" ".join(text.split()))
     return "\n".join(found)
 
 
 def of_pyproject(path: str, text: str) -> str:
-    """The dependencies of a ``pyproject.toml``, a line each; raises UsageError if it has none."""
+    """Return the dependencies of a ``pyproject.toml``, one per line; raises UsageError if it lists none."""
     try:
         project: dict[str, Any] = tomllib.loads(text).get("project", {})
     except tomllib.TOMLDecodeError as error:
@@ -82,14 +80,14 @@ def of_pyproject(path: str, text: str) -> str:
     dependencies = project.get("dependencies")
     if not isinstance(dependencies, list) or not all(isinstance(each, str) for each in dependencies):
         raise UsageError(
-            f"{path} has no list project.dependencies",
+            f"{path} has no project.dependencies list",
             remedy="add it, or name a requirements.txt in env:",
         )
     return "\n".join(dependencies)
 
 
 def wheel_platforms(machine: str, libc: str) -> list[str]:
-    """The platforms whose wheels run on a node, the best first (PEP 600, PEP 656); ``libc`` as ``glibc 2.36``."""
+    """Return the platforms whose wheels run on a node, best first (PEP 600, PEP 656); ``libc``: ``glibc 2.36``."""
     name, _, version = libc.partition(" ")
     numbers = [int(word) for word in version.split(".")[:2] if word.isdigit()]
     minor = numbers[1] if len(numbers) == 2 else 17

@@ -1,4 +1,4 @@
-"""Inventory + RunSpec + facts -> LaunchPlan: who runs how many processes as which rank, and meets where.
+"""Plan an attempt: each node's processes and ranks, and where they meet, from hosts, a RunSpec and facts.
 
 Run id and facts are inputs, so the same inputs give the same plan, and ``--dry-run`` prints what would run.
 """
@@ -19,7 +19,7 @@ DEFAULT_PORT = 29500
 
 @dataclass(frozen=True)
 class Workload:
-    """What runs: ``target`` is a script's path or a module's name, seen from ``cwd`` within the tree."""
+    """What runs: ``target`` is a script's path or a module's name, relative to ``cwd`` within the tree."""
 
     name: str
     kind: str
@@ -30,10 +30,10 @@ class Workload:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """What the user asked for. ``nproc`` None means: as the inventory or the node says.
+    """What the user asked for. ``nproc`` None leaves the number of processes to the inventory or the node.
 
-    ``nnodes`` are the fewest and the most nodes of an elastic run, whose torchruns may start again ``restarts``
-    times by themselves; None: all of them or none.
+    ``nnodes`` holds the fewest and the most nodes of an elastic run, whose ranks torchrun itself may restart
+    ``restarts`` times; None means that the run needs all its nodes.
     """
 
     workload: Workload
@@ -54,7 +54,7 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class NodePlan:
-    """One node's part. Paths are absolute on that node; ``first_rank`` is None where torchrun decides it."""
+    """One node's part. Paths are absolute on that node; ``first_rank`` is None if torchrun assigns the ranks."""
 
     node: str
     node_rank: int
@@ -72,7 +72,7 @@ class NodePlan:
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """A whole run before it starts. ``nodes`` is in node_rank order."""
+    """One attempt of a run before it starts. ``nodes`` is in node_rank order."""
 
     run_id: str
     attempt: int
@@ -88,17 +88,17 @@ class LaunchPlan:
 
     @property
     def world_size(self) -> int:
-        """Processes over all nodes."""
+        """Number of processes on all nodes together."""
         return sum(node.nproc_per_node for node in self.nodes)
 
     @property
     def min_nodes(self) -> int | None:
-        """How many nodes an elastic run needs; None for one that needs them all."""
+        """Fewest nodes that an elastic run needs; None for a run that needs all of its nodes."""
         return self.spec.nnodes and self.spec.nnodes[0]
 
     @property
     def nnodes(self) -> str:
-        """As torchrun has it: ``3``, or ``2:3``."""
+        """Value of torchrun's ``--nnodes``: ``3``, or ``2:3``."""
         return "{}:{}".format(*self.spec.nnodes) if self.spec.nnodes else str(len(self.nodes))
 
 
@@ -112,10 +112,10 @@ def plan(
 ) -> LaunchPlan:
     """Plan an attempt of a run on ``hosts``, the first of which is the master.
 
-    Each attempt uses another master port, so that processes left over from an earlier attempt cannot join it.
+    Each attempt uses a different master port, so that processes left over from an earlier attempt cannot join it.
 
-    Raises UsageError for options that exclude each other, PreflightError if no address of the master can be
-    reached by all nodes, or no port is free.
+    Raises UsageError for options that exclude each other, and PreflightError if no address of the
+    master can be reached by all nodes or the master has no free port.
     """
     master = hosts[0]
     address = master_address(master, hosts, facts, rendezvous.interface)
@@ -126,7 +126,7 @@ def plan(
     _refuse_contradictions(spec, rdzv_backend, len(hosts))
     notes = []
     if rdzv_backend == "c10d":
-        notes.append("c10d: torchrun hands out node ranks itself and ignores node_rank, so the order may differ")
+        notes.append("c10d: torchrun assigns node ranks itself and ignores node_rank, so the order may differ")
     nodes: list[NodePlan] = []
     first_rank = 0
     for node_rank, host in enumerate(hosts):
@@ -175,10 +175,10 @@ def _master_port(
 
 
 def _refuse_contradictions(spec: RunSpec, rdzv_backend: str, hosts: int) -> None:
-    """Raise UsageError for options that exclude each other, or do not fit the number of hosts."""
+    """Raise UsageError for options that exclude each other or do not fit the number of hosts."""
     if spec.launcher == "accelerate" and rdzv_backend != "static":
-        remedy = "leave out the rendezvous options, or --launcher accelerate"
-        raise UsageError("accelerate's nodes meet by master address and port, not by c10d", remedy=remedy)
+        remedy = "leave out the rendezvous options or --launcher accelerate"
+        raise UsageError("accelerate works with the static rendezvous only, not with c10d", remedy=remedy)
     if spec.nnodes is not None and not spec.nnodes[0] <= hosts <= spec.nnodes[1]:
         low, high = spec.nnodes
         remedy = f"choose with --nodes {high}" if hosts > high else "add hosts, or lower MIN"
@@ -186,7 +186,7 @@ def _refuse_contradictions(spec: RunSpec, rdzv_backend: str, hosts: int) -> None
 
 
 def nproc_per_node(host: Host, facts: Facts, spec: RunSpec) -> int:
-    """Processes on a node: as asked for, as the inventory says, one per GPU, or one."""
+    """Return the number of processes on a node: the user's, the inventory's, one per GPU, or one."""
     return spec.nproc or nproc_for(host, facts, spec.env)
 
 
@@ -195,7 +195,7 @@ VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"
 
 
 def nproc_for(host: Host, facts: Facts, env: Mapping[str, str] | None = None) -> int:
-    """Processes on a node where the user does not say; ``env`` goes over the host's."""
+    """Return the number of processes on a node if the user gives none; ``env`` overrides the host's variables."""
     known = {**host.env, **(env or {})}
     visible = next((known[name] for name in VISIBLE if name in known), None)
     if visible is not None and not host.nproc:
@@ -204,12 +204,12 @@ def nproc_for(host: Host, facts: Facts, env: Mapping[str, str] | None = None) ->
 
 
 def ranks_of(first_rank: int | None, nproc: int) -> range:
-    """The ranks of a node; none where torchrun decides them."""
+    """Return the ranks of a node; empty if torchrun assigns them."""
     return range(0) if first_rank is None else range(first_rank, first_rank + nproc)
 
 
 def assumed_facts(host: Host) -> Facts:
-    """Facts for a plan that asks no node: everything as the inventory has it, the rest by its usual value."""
+    """Return facts for a plan made without asking the nodes: the inventory's values, and defaults for the rest."""
     return Facts(
         node=host.name,
         hostname=host.name,
@@ -246,7 +246,10 @@ def _backend(spec: RunSpec, hosts: Sequence[Host], facts: Mapping[str, Facts]) -
 
 
 def own_address(host: Host, facts: Facts, master_addr: str, named: str | None = None) -> str | None:
-    """The address that a node shows the others: on its interface towards the master; None if there is none."""
+    """Return the address that a node gives the others: ``fabric_address``, or one on its interface to the master.
+
+    None if that interface is unknown or has no address.
+    """
     interface = interface_towards(host, facts, master_addr, named)
     if host.fabric_address:
         return host.fabric_address
@@ -257,7 +260,7 @@ def own_address(host: Host, facts: Facts, master_addr: str, named: str | None = 
 
 
 def _search_path(host: Host, facts: Facts) -> str:
-    """PATH with the interpreter's own folder first, so that a script finds its environment's programs."""
+    """Return PATH with the interpreter's folder first, so that scripts find the programs of their environment."""
     folder = facts.python.path.rpartition("/")[0]
     if not host.python or not folder or facts.path.split(":")[0] == folder:
         return facts.path

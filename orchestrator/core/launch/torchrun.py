@@ -1,4 +1,4 @@
-"""LaunchPlan -> the argv and environment of each node's launcher, and how they are written down."""
+"""Turn a LaunchPlan into the argv and variables of each node's launcher, and into sh, PowerShell and JSON text."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from orchestrator.core.launch.plan import LaunchPlan, NodePlan
 from orchestrator.core.text.secret import masked_words, redacted
 
 OUTPUT_FOLDER = "orch-output"
-# How long the nodes of an elastic run wait for further ones once enough have met, in seconds.
+# How long the nodes of an elastic run wait for more nodes once enough have joined, in seconds.
 LAST_CALL = 15
 
 
 @dataclass(frozen=True)
 class NodeCommand:
-    """Exactly what runs on one node. ``files``: path -> text, written before it starts."""
+    """Exactly what runs on one node. ``files`` maps paths to texts that are written before the command starts."""
 
     node: str
     node_rank: int
@@ -30,15 +30,15 @@ class NodeCommand:
 
 
 def commands(plan: LaunchPlan) -> tuple[NodeCommand, ...]:
-    """The command of every node, in node_rank order."""
+    """Return the command of every node, in node_rank order."""
     return tuple(command(plan, node) for node in plan.nodes)
 
 
 def command(plan: LaunchPlan, node: NodePlan) -> NodeCommand:
-    """One node's command: torchrun, or accelerate's launcher."""
+    """Return one node's command: torchrun's or accelerate's launcher with the workload."""
     launcher, files = _torchrun(plan, node), {}
     if plan.spec.launcher == "accelerate":
-        launcher = accelerate.words(plan, node)
+        launcher = accelerate.launcher_argv(plan, node)
         files = {accelerate.config_path(node): accelerate.config(plan, node)}
     workload = plan.spec.workload
     target = ["-m", workload.target] if workload.kind == "module" else [workload.target]
@@ -48,7 +48,10 @@ def command(plan: LaunchPlan, node: NodePlan) -> NodeCommand:
 
 
 def _torchrun(plan: LaunchPlan, node: NodePlan) -> list[str]:
-    """Restarts are the orchestrator's, but for elastic runs: static agents never learn of a peer's restart."""
+    """Return torchrun's command line up to the workload.
+
+    Only elastic runs let torchrun restart ranks: static agents never learn of a peer's restart.
+    """
     return [
         node.python,
         "-m",
@@ -73,7 +76,7 @@ def _rendezvous_options(plan: LaunchPlan, node: NodePlan) -> list[str]:
     ]
     conf = []
     if plan.spec.rdzv_endpoint is None:
-        # Otherwise torchrun guesses from the host's name whether it is the one to open the store.
+        # Otherwise torchrun guesses from the host name whether this node opens the store.
         conf.append(f"is_host={'true' if node.node_rank == 0 else 'false'}")
     if plan.spec.nnodes:
         conf.append(f"last_call_timeout={LAST_CALL}")
@@ -90,15 +93,15 @@ def _environment(plan: LaunchPlan, node: NodePlan) -> dict[str, str]:
         env["PATH"] = node.path
     if node.interface:
         env["GLOO_SOCKET_IFNAME"] = node.interface
-        # The "=" makes NCCL match the whole name; without it, it is a prefix.
+        # "=" makes NCCL match the whole name instead of a prefix.
         env["NCCL_SOCKET_IFNAME"] = f"={node.interface}"
     if plan.spec.debug:
         env |= {"TORCH_DISTRIBUTED_DEBUG": "DETAIL", "NCCL_DEBUG": "INFO", "TORCH_CPP_LOG_LEVEL": "INFO"}
     if plan.spec.launcher == "accelerate":
-        env |= accelerate.environment(plan)
+        env |= accelerate.variables(plan)
     if plan.spec.nnodes:
-        # In torchrun's own store restarted ranks find the addresses of those before: what tells attempts apart
-        # there is the number of restarts, and each agent counts only its own (torch.distributed.rendezvous).
+        # In torchrun's own store, restarted ranks would find the addresses of earlier ones: only the number of
+        # restarts tells them apart, and each agent counts only its own (torch.distributed.rendezvous).
         env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     env |= node.env
     env |= {
@@ -113,7 +116,10 @@ def _environment(plan: LaunchPlan, node: NodePlan) -> dict[str, str]:
 
 
 def as_sh(plan: LaunchPlan) -> str:
-    """POSIX shell, one command a node. A secret is left to the reader: variables to the environment."""
+    """Return the plan as POSIX shell, one command per node.
+
+    Secret variables are taken from the environment; secrets in arguments are masked.
+    """
     blocks = []
     for each in commands(plan):
         lines = [f"# {each.node} (node_rank {each.node_rank})", f"cd {_sh_path(each.cwd)} && env \\"]
@@ -129,7 +135,7 @@ def as_sh(plan: LaunchPlan) -> str:
 
 
 def as_ps1(plan: LaunchPlan) -> str:
-    """PowerShell, one command a node."""
+    """Return the plan as PowerShell, one command per node, without secret variables; other secrets are masked."""
     blocks = []
     for each in commands(plan):
         lines = [f"# {each.node} (node_rank {each.node_rank})", f"Set-Location -LiteralPath {_ps1(each.cwd)}"]
@@ -144,7 +150,7 @@ def as_ps1(plan: LaunchPlan) -> str:
 
 
 def as_dict(plan: LaunchPlan) -> dict[str, Any]:
-    """The plan as JSON has it, with secrets replaced."""
+    """Return the plan as a value for JSON, with secrets masked."""
     settings = {**asdict(plan.spec), "env": redacted(plan.spec.env), "args": masked_words(plan.spec.args)}
     return {
         "run_id": plan.run_id,
@@ -178,12 +184,12 @@ def as_dict(plan: LaunchPlan) -> dict[str, Any]:
 
 
 def as_json(plan: LaunchPlan) -> str:
-    """``as_dict`` as text."""
+    """Return ``as_dict(plan)`` as JSON text."""
     return json.dumps(as_dict(plan), indent=2) + "\n"
 
 
 def _sh_path(word: str) -> str:
-    """One word, quoted; a leading ``~/`` (of a plan that asked no node) is left to the shell."""
+    """Quote a word; a leading ``~/``, as in a plan made without asking the nodes, is left to the shell."""
     head, tilde, rest = word.partition("~/")
     if tilde and (head == "" or head.endswith("=")):
         return f'{shlex.quote(head) if head else ""}"$HOME"/{shlex.quote(rest)}'
@@ -191,5 +197,5 @@ def _sh_path(word: str) -> str:
 
 
 def _ps1(word: str) -> str:
-    """A PowerShell literal: single quotes are doubled, nothing else is special."""
+    """Quote a word as a PowerShell literal: single quotes are doubled, no other character is special."""
     return "'" + word.replace("'", "''") + "'"

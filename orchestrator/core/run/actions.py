@@ -56,7 +56,7 @@ class Undo(OnNode):
 
 @dataclass(frozen=True)
 class StopNode(OnNode):
-    """Tell the supervisor to end the attempt within ``grace`` seconds. Answered by StopFailed or the attempt's end."""
+    """Tell the supervisor to end the attempt within ``grace`` seconds. Answered by StopFailed or its end."""
 
     grace: float
 
@@ -78,7 +78,7 @@ class Sweep(OnNode):
 
 @dataclass(frozen=True)
 class Fence(OnNode):
-    """Connect to a lost node and end the attempt there. Answered by Fenced or FenceFailed."""
+    """Connect to a lost node and end the run there. Answered by Fenced or FenceFailed."""
 
 
 @dataclass(frozen=True)

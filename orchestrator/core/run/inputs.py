@@ -1,4 +1,4 @@
-"""The inputs of a run's state machine: what happens on nodes, outcomes of actions, requests of the user, deadlines.
+"""The inputs of a run's state machine: events on nodes, outcomes of actions, requests of the user, deadlines.
 
 The engine passes each input once, in the order in which it learns of them. An input about a node names its
 ``attempt``, because inputs of an earlier attempt may arrive late.
@@ -57,7 +57,7 @@ class Broke(OfNode):
 
 @dataclass(frozen=True)
 class StillDown(OfNode):
-    """An attempt to reconnect failed. ``silent``: seconds since the node was last heard."""
+    """A try to reconnect failed. ``silent``: seconds since the node was last heard."""
 
     reason: str
     silent: float

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 
-def candidates(
+def replacements(
     everyone: Sequence[str],
     spares: Sequence[str],
     before: Sequence[str],

@@ -29,8 +29,6 @@ from orchestrator.protocol.events import Event
 PAUSE_SHORTEST, PAUSE_LONGEST = 0.2, 3.0
 # Node timeouts to wait while every node is silent, because the fault is then likely this machine's network.
 PATIENCE = 10
-# Events after which the run cannot succeed.
-FATAL = (events.RankFailed, events.FailedToStart, events.Finished, events.NodeLost, events.Orphaned)
 
 Step = tuple[RunState, tuple[Action, ...]]
 
@@ -145,7 +143,7 @@ class _Turn:
                 self.take_still_down(told)
             case inputs.Back():
                 self.record(events.Reconnected(time=self.now, node=name))
-                self.change_node(name, link=Link.UP, told=None)
+                self.change_node(name, link=Link.UP, stop_grace=None)
                 self.stop_node(name)
             case inputs.Unusable():
                 self.actions.append(actions.HangUp(name, self.state.attempt))
@@ -323,13 +321,13 @@ class _Turn:
                     self.change_node(name, link=Link.REFUSED)
                 else:
                     self.undo_node(name, broken=node.link is Link.DOWN)
-            elif node.refusal is not None and node.refusal.broken and not self.state.joined and node.told is None:
+            elif node.refusal and node.refusal.broken and not self.state.joined and node.stop_grace is None:
                 self.undo_node(name, broken=True)
         if not any(node.link is Link.STARTING for node in self.state.nodes.values()):
             self.change(phase=Phase.UNDOING)
 
     def undo_node(self, name: str, *, broken: bool) -> None:
-        self.change_node(name, link=Link.UNDOING, told=0.0)
+        self.change_node(name, link=Link.UNDOING, stop_grace=0.0)
         self.actions.append(actions.Undo(name, self.state.attempt, broken))
 
     def refused(self) -> None:
@@ -361,8 +359,8 @@ class _Turn:
         node, grace = self.state.nodes[name], self.state.grace
         if grace is None or node.link is not Link.UP or node.finished:
             return
-        if node.told is None or grace < node.told:
-            self.change_node(name, told=grace)
+        if node.stop_grace is None or grace < node.stop_grace:
+            self.change_node(name, stop_grace=grace)
             self.actions.append(actions.StopNode(name, self.state.attempt, grace))
 
     def reachable(self) -> list[str]:

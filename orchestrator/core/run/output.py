@@ -33,7 +33,7 @@ class Output:
 
 @dataclass(frozen=True)
 class NodeSample:
-    """Load of a node. ``cpu`` and GPU ``busy`` run from 0 to 1, memory is in bytes; a GPU is (busy, used, total)."""
+    """Load of a node. ``cpu`` and ``busy`` are shares of 1, memory is in bytes; GPUs are (busy, used, total)."""
 
     node: str
     cpu: float

@@ -24,7 +24,7 @@ def grace_of(inventorys: float | None, asked: float | None = None) -> Grace:
 
 @dataclass(frozen=True)
 class Policy:
-    """The wishes of the user, the inventory and the verb. Times are in seconds.
+    """Settings of a run from the user, the inventory and the verb. Times are in seconds.
 
     ``records``: this process keeps the run's record, so it alone stops the run after a failure and collects its
     outputs. ``passive``: only read, change nothing. ``detach``: leave once every node has started.

@@ -55,9 +55,9 @@ class MatchedLine:
 class NodeResult:
     """One node's part. ``state``: ``running``, ``reconnecting``, ``ok``, ``failed``, ``stopped`` or ``lost``.
 
-    ``killed``: number of processes that had to be killed. ``collected``: number of files fetched. ``left``: outputs
-    not fetched; ``lacking``: the newest snapshot, if it is among them; ``uncollected``: why the collection failed.
-    ``alive``: processes that could not be ended. ``restart``: how often torchrun has restarted the ranks.
+    ``killed``: number of processes that had to be killed; ``alive``: processes that could not be ended.
+    ``collected``: number of files fetched; ``left``: outputs not fetched; ``lacking``: the newest snapshot, if
+    among ``left``; ``uncollected``: why the collection failed. ``restart``: number of restarts by torchrun.
     """
 
     node: str
@@ -158,7 +158,7 @@ class RunResult:
         return found
 
     def _attached(self, names: Iterable[str]) -> RunResult:
-        """Return the result with the nodes ``names`` running again: they answer, so this machine's side was at fault."""
+        """Return the result with lost nodes of ``names`` running again: the loss was a fault on this side."""
         back = {
             name for name in names if name in self.nodes and self.nodes[name].state in ("lost", "reconnecting")
         }
@@ -253,7 +253,7 @@ def _failure(event: Event) -> Failure | None:
 
 
 def signal_name(number: int) -> str:
-    """Return the signal's name, for example ``SIGKILL`` for 9, or ``signal N`` if this system has no name for it."""
+    """Return the signal's name, ``SIGKILL`` for 9, or ``signal N`` if this system has no name for it."""
     try:
         return signal.Signals(number).name
     except ValueError:

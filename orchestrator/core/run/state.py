@@ -46,12 +46,12 @@ class Link(Enum):
 @dataclass(frozen=True)
 class NodeState:
     """One node of the attempt. ``finished``: the node has reported its Finished event. ``tries``: failed tries to
-    reconnect since the connection broke. ``told``: grace of the last stop sent to the node, in seconds."""
+    reconnect since the connection broke. ``stop_grace``: grace of the last stop sent to the node, in seconds."""
 
     link: Link = Link.STARTING
     finished: bool = False
     tries: int = 0
-    told: float | None = None
+    stop_grace: float | None = None
     refusal: inputs.Refused | None = None
 
 

@@ -1,1 +1,1 @@
-"""Text and bytes from outside, made fit to be shown."""
+"""Make text and bytes from outside safe to show."""

@@ -1,19 +1,19 @@
-"""Bytes of a rank's output in any pieces -> whole, prefixed lines.
+"""Assemble a rank's output, which arrives in arbitrary pieces, into whole lines with a prefix.
 
-Works on blocks, not on lines: a rank may print half a million lines a second.
+The code works on blocks, not on single lines: a rank may print half a million lines a second.
 """
 
 from __future__ import annotations
 
-# A line longer than this is cut, so that output without newlines cannot fill the memory.
+# Longer lines, in bytes, are cut, so that output without newlines cannot fill the memory.
 LONGEST_LINE = 1024 * 1024
 
 
 class LineAssembler:
     """One stream of one rank. Bytes that are not UTF-8 pass through unchanged.
 
-    A carriage return within a line is a progress bar that redraws itself: of each such line what a terminal
-    would show at its end is kept, and ``progress()`` tells what it shows by now.
+    A carriage return within a line marks a progress bar that redraws itself. Only the text that a terminal would
+    show at the end of such a line is kept; ``progress()`` returns the text shown so far.
     """
 
     def __init__(self, prefix: bytes) -> None:
@@ -21,7 +21,7 @@ class LineAssembler:
         self._partial = b""
 
     def feed(self, data: bytes) -> bytes:
-        """The lines that ``data`` completes, each with the prefix and a newline."""
+        """Return the lines that ``data`` completes, each with the prefix and a newline."""
         end = data.rfind(b"\n") + 1
         if not end:
             self._partial += data
@@ -39,14 +39,14 @@ class LineAssembler:
         return self.prefix + block.replace(b"\n", b"\n" + self.prefix) + b"\n"
 
     def progress(self) -> bytes | None:
-        """What a line that redraws itself shows now, with the prefix; None if the line is an ordinary one."""
+        """Return the current text of a line that redraws itself, with the prefix; None for an ordinary line."""
         if b"\r" not in self._partial:
             return None
         shown = _shown(self._partial)
         return self.prefix + shown if shown else None
 
     def flush(self) -> bytes:
-        """The last line, if it lacks its newline."""
+        """Return the unfinished line with the prefix and a newline; empty if there is none."""
         if not self._partial:
             return b""
         line = self.prefix + _shown(self._partial) + b"\n"
@@ -55,7 +55,7 @@ class LineAssembler:
 
 
 def _shown(line: bytes) -> bytes:
-    """What a terminal shows of a line: the text after its last carriage return that has any."""
+    """Return what a terminal shows of a line: the last part between carriage returns that is not empty."""
     for part in reversed(line.split(b"\r")):
         if part:
             return part

@@ -1,4 +1,4 @@
-"""What may be shown and recorded: secrets, known by their name or by their look, become ``***``."""
+"""Mask secrets, recognised by name or by form, as ``***`` before they are shown or recorded."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import re
 from collections.abc import Mapping, Sequence
 
 HIDDEN = "***"
-# A tokenizer is no secret, nor are the tokens of its vocabulary that have names.
+# A tokenizer is not a secret, and neither are the named tokens of its vocabulary, such as PAD.
 _NAME = re.compile(
     r"(?<!PAD[_.-])(?<!EOS[_.-])(?<!BOS[_.-])(?<!UNK[_.-])(?<!SEP[_.-])(?<!CLS[_.-])(?<!MASK[_.-])TOKEN(?!I[SZ])|SECRET|PASS(?:W|PHRASE)|CREDENTIAL|PRIVATE|API[_.-]?KEY|ACCESS[_.-]?KEY|[_.-]KEY$|BEARER|"
     r"AUTHORI[SZ]ATION",
     re.IGNORECASE,
 )
-# A number of tokens is none either.
+# A number of tokens is not a secret either.
 _COUNTED = re.compile(r"TOKENS", re.IGNORECASE)
 _NUMBER = re.compile(r"-?[\d_.,]+(?:e-?\d+)?[kmg]?\Z", re.IGNORECASE)
 _OPTION = re.compile(r"--?([A-Za-z][\w.-]*)\Z")
-# --name=value, and as Hydra has it: name=value, +group.name=value.
+# --name=value, and Hydra's forms: name=value, +group.name=value.
 _ASSIGNMENT = re.compile(r"([-+~]{0,2}[A-Za-z_][\w.@/-]*)=(.*)\Z", re.DOTALL)
-# A user's name is shown, but for one that is long enough to be a token.
+# A user name is shown unless it is long enough to be a token.
 _LOGIN = re.compile(r"(://)(?:([^\s/:\"'?#]{0,19})|[^\s/:\"'?#]{20,})(:[^\s/\"'?#]*)?@")
 _QUERY = re.compile(r"([?&;]([\w.-]+)=)([^\s&;\"'#]+)")
 _LOOKS = re.compile(
@@ -28,12 +28,12 @@ _LOOKS = re.compile(
 
 
 def is_secret(name: str) -> bool:
-    """Whether the name of a variable or an option says that its value is nobody's business."""
+    """Return whether the name of a variable or an option marks its value as secret."""
     return _NAME.search(name) is not None
 
 
 def masked(text: str) -> str:
-    """A text without the passwords of URLs and without what looks like a token, wherever they stand in it."""
+    """Return ``text`` with secrets in URLs and anything that looks like a token masked."""
     if "://" in text:
         text = _LOGIN.sub(_login, text)
         text = _QUERY.sub(_query, text)
@@ -41,12 +41,12 @@ def masked(text: str) -> str:
 
 
 def redacted(env: Mapping[str, str]) -> dict[str, str]:
-    """An environment that may be shown."""
+    """Return variables with secret values masked."""
     return {name: _shown(name, value) for name, value in env.items()}
 
 
 def masked_words(words: Sequence[str]) -> list[str]:
-    """A command line that may be shown: also the values of options whose names look secret are hidden."""
+    """Return a command line with secrets masked, including the values of options with secret names."""
     found: list[str] = []
     option = ""
     for word in words:
@@ -63,7 +63,7 @@ def masked_words(words: Sequence[str]) -> list[str]:
 
 
 def masked_line(line: str) -> str:
-    """A command line in one string, as ``ps`` has it."""
+    """Return a command line in one string, as ``ps`` prints it, with secrets masked."""
     return " ".join(masked_words(line.split(" ")))
 
 

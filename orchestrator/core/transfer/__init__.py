@@ -1,1 +1,1 @@
-"""What goes to nodes and comes back: project folders, data and outputs as values."""
+"""Project folders and data that go to nodes and outputs that come back, as values."""

@@ -1,4 +1,4 @@
-"""Which of a node's outputs come back where not all may: the newest snapshot, then the newest of the rest."""
+"""Choose which of a node's outputs to fetch when not all fit: the newest snapshot, then the newest of the rest."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathspec import GitIgnoreSpec
 
 from orchestrator.core.inventory.hosts import Outputs
 
-# Names that snapshots go by in PyTorch, Lightning, transformers and DeepSpeed.
+# Names that PyTorch, Lightning, transformers and DeepSpeed give to snapshots.
 SNAPSHOT = re.compile(
     r"[^/]*(?:snapshot|checkpoint|ckpt)[^/]*|[^/]*\.(?:pt|pth|bin|safetensors|distcp)$|global_step\d+|step_\d+",
     re.IGNORECASE,
 )
 
-# What tells one snapshot from the next where several lie in a folder of snapshots.
+# Names that distinguish the snapshots in a folder of snapshots.
 COUNTED = re.compile(r"snapshot|checkpoint|ckpt|(?:step|epoch|iter(?:ation)?)[-_=]?\d|^\d+$", re.IGNORECASE)
 REPORTS = (".log", ".txt", ".jsonl", ".png", ".json", ".csv")
 
 
 @dataclass(frozen=True)
 class OfferedFile:
-    """A new or changed file on a node; ``size`` in bytes. ``target`` is set for a link."""
+    """A new or changed file on a node. ``size`` is in bytes; ``target`` is set for a link."""
 
     path: str
     size: int
@@ -33,9 +33,9 @@ class OfferedFile:
 
 @dataclass(frozen=True)
 class Choice:
-    """What to fetch, and by name what stays and why.
+    """The files to fetch; ``left`` names each file that stays on the node and says why.
 
-    ``newest``: the paths of the newest snapshot; ``lacking``: an entry of ``left``, if it stays.
+    ``newest``: the paths of the newest snapshot. ``lacking``: its first entry in ``left``, None if it is fetched.
     """
 
     chosen: tuple[OfferedFile, ...]
@@ -45,9 +45,9 @@ class Choice:
 
 
 def choose(offers: Sequence[OfferedFile], outputs: Outputs) -> Choice:
-    """What to fetch within ``outputs.max_size``: the newest snapshot, then the newest of the rest.
+    """Choose what to fetch within ``outputs.max_size``: the newest snapshot, then the newest of the rest.
 
-    A snapshot of several files comes whole or not at all.
+    A snapshot of several files is fetched whole or not at all.
     """
     include, exclude = GitIgnoreSpec.from_lines(outputs.include), GitIgnoreSpec.from_lines(outputs.exclude)
     wanted = [each for each in offers if include.match_file(each.path) and not exclude.match_file(each.path)]
@@ -77,23 +77,23 @@ def _changed(files: Sequence[OfferedFile]) -> int:
 
 
 def _snapshots(offers: Sequence[OfferedFile]) -> list[list[OfferedFile]]:
-    """The files of each snapshot, by path, the newest snapshot first."""
+    """Return the files of each snapshot, sorted by path, with the newest snapshot first."""
     units: dict[str, list[OfferedFile]] = {}
     for offer in sorted(offers, key=lambda each: each.path):
         unit = _unit(offer.path)
         if unit is not None and offer.target is None:
             units.setdefault(unit, []).append(offer)
-    # What lies beside snapshots in their folder, DeepSpeed's "latest" say, is none.
+    # A folder of snapshots is not one itself, nor are other files in it, such as DeepSpeed's "latest".
     folders = {unit[:at] for unit in units for at in range(len(unit)) if unit[at] == "/"}
     found = [units[unit] for unit in units.keys() - folders]
     return sorted(found, key=lambda files: (-_changed(files), files[0].path))
 
 
 def _unit(path: str) -> str | None:
-    """The part of a path that is one snapshot, a file or a folder; None where none is.
+    """Return the part of a path that is one snapshot, a file or a folder; None if no part is.
 
-    ``checkpoint-500/``, ``last.ckpt/`` are one; ``checkpoints/`` is where they lie, or one if nothing in it is
-    counted: ``checkpoints/epoch=1.ckpt`` against ``checkpoint/model.pt``.
+    ``checkpoint-500/`` and ``last.ckpt/`` are snapshots. A folder such as ``checkpoints/`` holds snapshots if
+    names in it are counted (``checkpoints/epoch=1.ckpt``), and is one snapshot if not (``checkpoint/model.pt``).
     """
     within = None
     parts = path.split("/")

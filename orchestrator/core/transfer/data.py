@@ -1,4 +1,4 @@
-"""Data for the nodes: what the user named, where it goes, and in which order it passes through them."""
+"""Data for the nodes: the sources that the user named, their folders on a node, and the bytes each node lacks."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from dataclasses import dataclass
 
 from orchestrator.core.checks.facts import Address
 from orchestrator.core.inventory.hosts import DataSource, Host
-from orchestrator.core.transfer.snapshot import Entry
+from orchestrator.core.transfer.local_tree import Entry
 
 
 def parse_data(text: str, exists: bool) -> DataSource:
-    """``PATH[:REMOTE]``; ``exists``: there is something whose name is all of it, colons included."""
+    """Parse ``PATH[:REMOTE]``; ``exists``: ``text`` as a whole, colons included, is an existing path."""
     path, colon, remote = text.rpartition(":")
     if exists or not colon or not path:
         return DataSource(text, None)
     return DataSource(path, remote or None)
 
 
-def root_on_node(source: DataSource, name: str, is_file: bool, workdir: str) -> tuple[str, str | None]:
-    """The folder on a node, and the name that a single file gets there; a folder's files keep theirs.
+def target_on_node(source: DataSource, name: str, is_file: bool, workdir: str) -> tuple[str, str | None]:
+    """Return the target folder on a node and the name of a single file in it; None for a folder's files.
 
-    ``{workdir}`` in a target is the host's own.
+    ``{workdir}`` in a target stands for the host's working directory.
     """
     remote = (source.to or f"{{workdir}}/data/{name}").replace("{workdir}", workdir)
     if not is_file:
@@ -34,17 +34,17 @@ def root_on_node(source: DataSource, name: str, is_file: bool, workdir: str) -> 
 
 @dataclass(frozen=True)
 class Lacking:
-    """What a node lacks: for each file, by its place in the list, how many bytes of it are there."""
+    """Files that a node lacks. ``files`` maps a file's index in the entries to the bytes already on the node."""
 
     files: Mapping[int, int]
 
     def size(self, entries: Sequence[Entry]) -> int:
-        """Bytes that have to come."""
+        """Return how many bytes the node still needs."""
         return sum(entries[index].size - have for index, have in self.files.items())
 
 
 def to_send(lacking: Sequence[Lacking], entries: Sequence[Entry]) -> list[tuple[int, int]]:
-    """The files that any of the nodes lacks, each from the first byte that one of them lacks."""
+    """Return the index of each file that any node lacks, with the first byte that some node needs."""
     found: dict[int, int] = {}
     for each in lacking:
         for index, have in each.files.items():
@@ -52,18 +52,18 @@ def to_send(lacking: Sequence[Lacking], entries: Sequence[Entry]) -> list[tuple[
     return sorted(found.items())
 
 
-def doors(host: Host, addresses: Sequence[Address], others: Sequence[Sequence[Address]]) -> list[str]:
-    """Where a node is to be dialled, and so to listen, the likeliest first.
+def listen_addresses(host: Host, addresses: Sequence[Address], others: Sequence[Sequence[Address]]) -> list[str]:
+    """Return the addresses at which a node listens for other nodes, likeliest first.
 
-    That is ``fabric_address``, or the address that SSH came in on (the first of ``addresses``) and those in a
-    network that one of the ``others`` is in, too.
+    They are ``fabric_address`` alone, or else the address that SSH came in on (the first of ``addresses``) and
+    those in a network that one of the ``others`` is in as well.
     """
     if host.fabric_address is not None:
         return [host.fabric_address]
     there = {_network(each) for other in others for each in other}
     kept = []
     for position, each in enumerate(addresses):
-        # Of hosts on one machine SSH's loopback address is the right one, any other leads a node to itself.
+        # For hosts on one machine, SSH's loopback address is the right one; any other leads a node to itself.
         usable = ":" not in each.address and not ipaddress.ip_address(each.address).is_loopback
         if position == 0 or (usable and _network(each) in there):
             kept.append(each.address)

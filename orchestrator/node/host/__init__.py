@@ -1,1 +1,1 @@
-"""The host that the node program runs on: its lock, its processes, where things are kept."""
+"""The host that the node program runs on: its lock, its processes, its files and their paths."""

@@ -1,7 +1,7 @@
-"""Write files, links and folders so that readers find the old or the new one, never half of it.
+"""Replace files and links atomically, so that readers find either the old or the new one.
 
-Something under construction has a name that says which process of which host is making it. A process that dies
-leaves such names behind; ``abandoned`` recognizes them.
+An item under construction has a name that tells which process of which host is making it. A process that dies
+leaves such items behind; ``abandoned`` recognises them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PREFIX = ".part-"
 
 @contextlib.contextmanager
 def written(path: str) -> Iterator[TextIO]:
-    """Open a new text file that takes its place at ``path`` when the block ends without an exception."""
+    """Open a new text file, which is renamed to ``path`` when the block ends without an exception."""
     with _partial(path) as partial:
         with open(partial, "x") as file:
             yield file
@@ -31,7 +31,7 @@ def written(path: str) -> Iterator[TextIO]:
 
 @contextlib.contextmanager
 def written_bytes(path: str) -> Iterator[BinaryIO]:
-    """Open a new binary file, which only this user may read, as ``written`` opens a text file."""
+    """Open a new binary file that only this user may read, and rename it to ``path`` as ``written`` does."""
     with _partial(path) as partial:
         with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             yield file
@@ -39,7 +39,7 @@ def written_bytes(path: str) -> Iterator[BinaryIO]:
 
 
 def symlink(target: str, path: str) -> None:
-    """Make ``path`` a symbolic link to ``target``, replacing what was there."""
+    """Make ``path`` a symbolic link to ``target``, replacing an existing file or link."""
     with _partial(path) as partial:
         os.symlink(target, partial)
         os.replace(partial, path)
@@ -56,14 +56,14 @@ def _partial(path: str) -> Iterator[str]:
 
 
 def partial_name() -> str:
-    """Return a new name for something under construction by this process."""
+    """Return a new name for an item under construction by this process."""
     pid = os.getpid()
     return "%s%s@%d-%s-%s" % (PREFIX, paths.hostname(), pid, processes.start_time(pid), uuid.uuid4().hex[:8])
 
 
 def abandoned(name: str) -> bool:
-    """Return whether ``name`` belongs to a process of this host that no longer exists."""
-    # No host name has an "@", so gpu-1's names are not mistaken for those of a process of gpu.
+    """Return whether ``name`` is the name of an item left by a process of this host that has ended."""
+    # Host names contain no "@", so names of the host gpu-1 are not mistaken for names of the host gpu.
     mine = "%s%s@" % (PREFIX, paths.hostname())
     if not name.startswith(mine):
         return False

@@ -1,4 +1,4 @@
-"""Other programs, and parts of our own, that may hang, flood or answer rubbish: each has its limits."""
+"""Run programs and functions under a time limit, and programs under a limit on their output, too."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+# Most bytes that a program may print to stdout, and to stderr.
 MOST_OUTPUT = 256 * 1024
 
 
 class NoAnswer(Exception):
-    """A part that gave no answer; the message says why, in a few words. ``output``: what it printed before."""
+    """A program or function gave no answer; the message is the reason. ``output``: what the program printed."""
 
     def __init__(self, message: str, output: bytes = b"") -> None:
         super().__init__(message)
@@ -27,9 +28,11 @@ class NoAnswer(Exception):
 
 
 def run(argv: Sequence[str], limit: float, environ: dict[str, str] | None = None) -> str:
-    """What a program prints to stdout, as text; raises Failed if it is missing, fails, hangs or prints too much.
+    """Run a program and return what it prints to stdout, as text.
 
-    ``limit`` in seconds. Nothing of it is left running.
+    Raises NoAnswer if the program cannot be started, fails, takes longer than ``limit`` seconds, or prints more
+    than ``MOST_OUTPUT``. Its process group is killed in any case. ``environ``: its variables; None for this
+    process's.
     """
     try:
         process = subprocess.Popen(
@@ -51,7 +54,7 @@ def run(argv: Sequence[str], limit: float, environ: dict[str, str] | None = None
             if stream is not None:
                 stream.close()
         if process.poll() is None:
-            # Killed, but perhaps asleep in the kernel: it must not hold us up.
+            # A killed process may still sleep in the kernel; do not wait for it here.
             threading.Thread(target=process.wait, daemon=True).start()
     if process.returncode:
         said = err.decode("utf-8", "replace").strip().splitlines()
@@ -81,10 +84,10 @@ def _output(process: subprocess.Popen[bytes], deadline: float, limit: float) -> 
     return found[process.stdout], found[process.stderr]
 
 
-def gather(parts: Mapping[str, tuple[float, Callable[[], object]]]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Call all at once; return each answer by its name, and for each that gave none why.
+def run_all(parts: Mapping[str, tuple[float, Callable[[], object]]]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Call all functions at once; return the answers by name, and the reasons of those without one by name.
 
-    ``parts``: ``{name: (limit in seconds, function)}``. One that hangs or breaks holds no other up.
+    ``parts``: ``{name: (limit in seconds, function)}``. A function that hangs or fails does not delay the others.
     """
     answers: dict[str, object] = {}
     unanswered: dict[str, str] = {}
@@ -104,7 +107,7 @@ def gather(parts: Mapping[str, tuple[float, Callable[[], object]]]) -> tuple[dic
         threads[name].start()
     for name, (limit, _) in parts.items():
         threads[name].join(max(0.0, began + limit - time.monotonic()))
-    # What comes later changes nothing any more.
+    # The results are copied, so that late answers change nothing.
     found, failed = dict(answers), dict(unanswered)
     for name, (limit, _) in parts.items():
         if name not in found and name not in failed:

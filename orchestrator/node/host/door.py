@@ -1,7 +1,7 @@
-"""The supervisor's side of the host's lock: questions come in, and nothing that comes in holds it up or ends it.
+"""The lock's door: the supervisor takes questions through the lock's socket, and no client can block or end it.
 
-Only this user's processes and root's are heard; anybody else is hung up on before a byte is read. A question is
-one line of at most ``MOST_QUESTION`` bytes, and has to be there within ``QUESTION_LIMIT`` seconds.
+Only processes of this user and root are heard; other connections are closed before a byte is read. A question is
+one line of at most ``MOST_QUESTION`` bytes, and must arrive within ``QUESTION_LIMIT`` seconds.
 """
 
 from __future__ import annotations
@@ -22,31 +22,34 @@ if TYPE_CHECKING:
 
 MOST_QUESTION = 4096
 QUESTION_LIMIT = 2.0
-# How many may be taken in at one time, and how many may wait to be heard.
+# Most connections to accept in one call, and most that may be open without a complete question.
 MOST_AT_ONCE, MOST_WAITING = 64, 64
 
 
 class Door:
-    """The listening socket that is the lock, and those who have connected to it."""
+    """The listening socket, which is the lock, and the connections to it."""
 
     def __init__(self, listener: socket.socket) -> None:
         self.listener = listener
         listener.setblocking(False)
-        # Again, by this process: the kernel names whoever did it last as the holder.
+        # Listen again in this process, because the kernel names the last caller of listen() as the lock's holder.
         listener.listen(lock.BACKLOG)
         self.waiting: dict[socket.socket, tuple[bytearray, float]] = {}
 
     def sockets(self) -> list[socket.socket]:
-        """What to wait for."""
+        """Return the sockets to wait for."""
         return [self.listener] + list(self.waiting)
 
     def close(self) -> None:
-        """Give the lock up, and hang up on whoever still asks."""
+        """Release the lock and close the connections whose questions are incomplete."""
         for sock in self.sockets():
             sock.close()
 
     def questions(self, ready: Sequence[object]) -> list[tuple[socket.socket, Question]]:
-        """The questions that are whole by now: ``[(connection, question)]``; the connections are the caller's."""
+        """Return complete questions as ``[(connection, question)]``; the caller must close each connection.
+
+        ``ready``: the sockets that are readable. Connections with invalid or late questions are closed.
+        """
         if self.listener in ready:
             self.admit()
         found = []
@@ -71,7 +74,7 @@ class Door:
         return found
 
     def admit(self) -> None:
-        """Take in those who may ask; the others are sent away."""
+        """Accept waiting connections; close those of other users, and those beyond ``MOST_WAITING``."""
         for _ in range(MOST_AT_ONCE):
             try:
                 asker, _ = self.listener.accept()
@@ -89,7 +92,7 @@ class Door:
 
 
 def parsed(line: bytes) -> Question | None:
-    """A question, or None for what is none."""
+    """Return the question in a line, or None if the line holds none."""
     try:
         question: Question = QUESTION(decoded(line), "question")
         return question
@@ -98,7 +101,7 @@ def parsed(line: bytes) -> Question | None:
 
 
 def reply(asker: socket.socket, value: Holder) -> None:
-    """Answer and hang up; an asker that has gone, or does not listen, is no error."""
+    """Send an answer and close the connection; a client that has gone or does not read is no error."""
     with contextlib.suppress(OSError):
         asker.send(json.dumps(value.to_wire()).encode("ascii") + b"\n")
     asker.close()

@@ -1,4 +1,4 @@
-"""Locks on files, where the disk has any; NFSv4 wants a shared one on a file that can be read."""
+"""Lock files across processes, and across hosts where the file system supports locks."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import IO
 
-# What a disk without locks answers.
-NONE = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+# Error numbers of a file system that does not support locks.
+UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 
 @contextlib.contextmanager
 def held(path: str, how: int) -> Iterator[None]:
-    """Hold a lock (fcntl.LOCK_SH, LOCK_EX, with LOCK_NB or not) on a file; raises BlockingIOError if it is taken.
+    """Hold a lock on a file, which is created if needed.
 
-    On a disk without locks it is one of this host's own disk: others that share the disk do not see it.
+    ``how``: fcntl.LOCK_SH or LOCK_EX, with or without LOCK_NB. With LOCK_NB, raises BlockingIOError if the lock is
+    taken. If the file system does not support locks, a file in this host's state folder is locked instead, which
+    other hosts that share the disk do not see; if that fails as well, there is no lock.
     """
     for each in (path, _beside(path)):
         try:
             file = _locked(each, how)
         except OSError as error:
-            if error.errno not in NONE:
+            if error.errno not in UNSUPPORTED:
                 raise
             continue
         with file:
@@ -39,8 +41,9 @@ def held(path: str, how: int) -> Iterator[None]:
 
 
 def _locked(path: str, how: int) -> IO[str]:
-    """The open file with its lock, once it is what stands at the path: the last holder may have removed it."""
+    """Return the open, locked file; try again if the previous holder has removed it from ``path`` meanwhile."""
     while True:
+        # Opened for reading as well, because NFSv4 requires that for a shared lock.
         file = open(path, "a+")  # noqa: SIM115
         try:
             fcntl.flock(file, how)
@@ -55,7 +58,7 @@ def _locked(path: str, how: int) -> IO[str]:
 
 
 def _beside(path: str) -> str:
-    """A file of this host's state in the place of one on another disk."""
+    """Return the path of the file in this host's state folder that is locked in place of ``path``."""
     folder = os.path.join(paths.state_dir(), "locks")
     os.makedirs(folder, mode=0o700, exist_ok=True)
     return os.path.join(folder, hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:32])

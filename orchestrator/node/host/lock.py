@@ -1,9 +1,9 @@
-"""The host's lock: one run at a time.
+"""The host's lock, which allows one run at a time.
 
-It is an abstract Unix socket: local to the host (never a file on a home that may be NFS), freed by the
-kernel however its holder ends, and at the same time the supervisor's door (``door.py``) for ``status`` and
-``stop``. Any user of the host can take such a name, so only an answer of one's own user is believed; of
-another's lock the kernel says whose it is (SO_PEERCRED, unix(7)).
+The lock is an abstract Unix socket: local to the host, unlike a file in a home folder on NFS; freed by the kernel
+however its holder ends; and also the supervisor's door (``door.py``) for ``status`` and ``stop``. Any user of the
+host can bind such a name, so only answers of this user's processes are trusted. For another user's lock, the
+kernel names the holder (SO_PEERCRED, unix(7)).
 """
 
 from __future__ import annotations
@@ -21,19 +21,23 @@ from ...protocol.run import AskStatus, Holder, Question
 from ...protocol.shapes import decoded
 from .paths import hostname
 
+# How long ``ask`` waits for an answer by default, in seconds.
 ANSWER_TIMEOUT = 10.0
+# How often ``ask`` connects if the connection is closed before the answer.
 ATTEMPTS = 3
+# Most bytes of an answer.
 MOST_ANSWER = 64 * 1024
+# Most connections that wait to be accepted.
 BACKLOG = 128
 
 
 def address() -> str:
-    """The abstract address, one per host name (hosts of a sandbox share a kernel)."""
+    """Return the lock's abstract address, which holds the host name because hosts of a sandbox share a kernel."""
     return "\0orch-host-lock:" + hostname()
 
 
 def acquire() -> socket.socket:
-    """The listening socket that is the lock; raises Refused with the facts of the run that holds it."""
+    """Take the lock and return its listening socket; raises Refused, naming the holder, if the lock is taken."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.bind(address())
@@ -45,26 +49,27 @@ def acquire() -> socket.socket:
         if held_by.run_id:
             what = "the node is busy with run %s" % held_by.run_id
         else:
-            what = "the node's lock is held by %s" % (held_by.owner or "a program that is no run of orch's")
+            what = "the node's lock is held by %s" % (held_by.owner or "a program that is not an orch run")
         raise Refused(what, "busy") from None
     sock.listen(BACKLOG)
     return sock
 
 
 def ask(question: Question, timeout: float = ANSWER_TIMEOUT, even_others: bool = False) -> Holder | None:
-    """Ask the supervisor; returns its answer, or None if nobody listens at the lock.
+    """Ask the supervisor a question and return its answer, or None if no process listens at the lock.
 
-    Only a refused connection means that: a supervisor that hangs up may merely be short of time, and a run must
-    not count as dead for it. ``error`` is set if there is one and it gives no answer; another user's lock is
-    ``foreign``, and what that user says is thrown away. It is not even asked unless ``even_others``.
+    Only a refused connection means that no process listens: a supervisor that closes the connection may be short
+    of time, and its run must not count as dead. The answer has ``error`` if the supervisor gives no valid answer
+    within ``timeout`` seconds, and ``foreign`` if the lock is another user's. Answers of other users are ignored,
+    and their supervisors are asked only with ``even_others``.
     """
     deadline = time.monotonic() + timeout
-    why = "it hung up"
+    why = "it closed the connection"
     uid = pid = -1
     for _ in range(ATTEMPTS):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             try:
-                # The kernel's own time limits: who waits for room in the backlog is then served in turn.
+                # With time limits of the kernel, clients that wait for space in the backlog are served in turn.
                 limit(sock, deadline)
                 sock.connect(address())
                 uid, pid = peer(sock)
@@ -79,25 +84,28 @@ def ask(question: Question, timeout: float = ANSWER_TIMEOUT, even_others: bool =
                 if even_others:
                     return foreign(uid, pid)
             except BlockingIOError:
-                why = "it gave no answer within %g s" % timeout
+                why = "no answer within %g s" % timeout
                 break
             except OSError as error:
                 if error.errno == errno.EPROTOTYPE:
-                    return Holder(foreign=True, owner="a program that is no run of orch's")
+                    return Holder(foreign=True, owner="a program that is not an orch run")
                 why = str(error)
                 break
             except ValueError:
-                why = "it spoke nonsense"
+                why = "it sent an invalid answer"
                 break
     return Holder(error="the supervisor does not answer: %s" % why)
 
 
 class HungUp(Exception):
-    """The supervisor closed the connection before its answer was whole."""
+    """The supervisor closed the connection before its answer was complete, or sent too much."""
 
 
 def exchange(sock: socket.socket, question: Question, deadline: float) -> bytes:
-    """Send a question and return the line that answers it; raises HungUp, BlockingIOError at the deadline."""
+    """Send a question and return the line that answers it; raises HungUp, or BlockingIOError at the deadline.
+
+    ``deadline``: by the monotonic clock.
+    """
     sock.sendall(json.dumps(question.to_wire()).encode("ascii") + b"\n")
     answer = b""
     while not answer.endswith(b"\n"):
@@ -110,7 +118,7 @@ def exchange(sock: socket.socket, question: Question, deadline: float) -> bytes:
 
 
 def limit(sock: socket.socket, deadline: float) -> None:
-    """Let no call on the socket wait beyond the deadline; raises BlockingIOError if it is over."""
+    """Limit calls on the socket to the time left before the deadline; raises BlockingIOError if it has passed."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise BlockingIOError(errno.EAGAIN, "no answer")
@@ -120,12 +128,12 @@ def limit(sock: socket.socket, deadline: float) -> None:
 
 
 def holder() -> Holder | None:
-    """The facts of the run that holds this host, as ``ask`` has them; None if there is none."""
+    """Return the holder of the lock, as ``ask`` reports it; None if the lock is free."""
     return ask(AskStatus())
 
 
 def foreign(uid: int, pid: int) -> Holder:
-    """What is said of another user's lock."""
+    """Return the description of a lock that another user holds."""
     try:
         name = pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -134,7 +142,7 @@ def foreign(uid: int, pid: int) -> Holder:
 
 
 def peer(connection: socket.socket) -> tuple[int, int]:
-    """``(user id, process id)`` at the other end of a Unix socket; of a listener, who called listen()."""
+    """Return ``(user id, process id)`` of a Unix socket's peer; for a client, of the last caller of listen()."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     pid, uid, _ = struct.unpack("3i", credentials)
     return uid, pid

@@ -1,6 +1,6 @@
-"""Where a node keeps things.
+"""Paths of orch's files on a node.
 
-State lives in ``~/.orch/<hostname>/`` and not in ``~/.orch/``, because a home may be shared by several nodes.
+State is kept in ``~/.orch/<hostname>/``, not in ``~/.orch/``, because several nodes may share a home folder.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ from ...protocol.run import Kept
 from ...protocol.shapes import decoded
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
-# What an attempt was started with, in the attempt's folder.
+# File in the attempt's folder that records how the attempt was started.
 KEPT = "run.json"
-# What the folder of a run's logs is called by beside its working folder.
+# Suffix of the folder of a run's logs, which is beside the run's working folder.
 LOGS = ".logs"
 TREE_ID = re.compile(r"[0-9a-f]{32}\Z")
 
 
 def hostname() -> str:
-    """This host's name. ``ORCH_HOSTNAME`` tells apart the hosts of a sandbox, which share one machine."""
+    """Return this host's name; ``ORCH_HOSTNAME`` sets it for the hosts of a sandbox, which share one machine."""
     return os.environ.get("ORCH_HOSTNAME") or socket.gethostname()
 
 
 def state_dir() -> str:
-    """The folder of this host's state."""
+    """Return the folder of this host's state."""
     return os.path.join(os.path.expanduser("~"), ".orch", hostname())
 
 
 def run_dir(run_id: str) -> str:
-    """The folder of one run's state. Raises ValueError for what cannot be a run id."""
+    """Return the folder of a run's state; raises ValueError if ``run_id`` is not a valid run id."""
     if not RUN_ID.match(run_id):
         raise ValueError("not a run id: %r" % run_id)
     return os.path.join(state_dir(), "runs", run_id)
 
 
 def attempt_dir(run_id: str, attempt: int) -> str:
-    """The folder of one attempt: what was asked for, events, logs."""
+    """Return the folder of an attempt's state: its record, events and logs."""
     return os.path.join(run_dir(run_id), "attempt%d" % attempt)
 
 
 def attempts(run_id: str) -> list[int]:
-    """The numbers of the attempts that this host had a part in, in order; none of what can be no run."""
+    """Return the sorted numbers of the attempts that this host took part in; none if ``run_id`` is not valid."""
     try:
         names = os.listdir(run_dir(run_id))
     except (OSError, ValueError):
@@ -56,7 +56,7 @@ def attempts(run_id: str) -> list[int]:
 
 
 def kept(run_id: str, attempt: int) -> Kept | None:
-    """What an attempt was started with, or None if that is not there, or damaged."""
+    """Return the record of how an attempt was started, or None if it is missing or damaged."""
     try:
         with open(os.path.join(attempt_dir(run_id, attempt), KEPT), "rb") as file:
             return Kept.from_wire(decoded(file.read()))
@@ -65,13 +65,13 @@ def kept(run_id: str, attempt: int) -> Kept | None:
 
 
 def rebooted(run_id: str, attempt: int) -> bool:
-    """Whether this host was started anew since an attempt began."""
+    """Return whether this host has been rebooted since an attempt began."""
     known = kept(run_id, attempt)
     return known is not None and known.boot_id is not None and known.boot_id != boot_id()
 
 
 def boot_id() -> str:
-    """A number that the kernel makes at each start (random(4)); empty where it does not."""
+    """Return the id that the kernel generates at each boot (random(4)); empty if there is none."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return file.read().strip()
@@ -80,7 +80,7 @@ def boot_id() -> str:
 
 
 def run_ids() -> list[str]:
-    """Every run that this host had a part in, the oldest first."""
+    """Return the id of every run that this host took part in, the oldest first."""
     try:
         return sorted(os.listdir(os.path.join(state_dir(), "runs")))
     except OSError:
@@ -88,14 +88,14 @@ def run_ids() -> list[str]:
 
 
 def work_dir(workdir: str, run_id: str) -> str:
-    """The working folder of one run, on the disk the user chose for such things."""
+    """Return the working folder of a run, below the workdir."""
     return os.path.join(os.path.expanduser(workdir), "runs", hostname(), run_id)
 
 
 def private(folder: str) -> str:
-    """Make a folder that only this user writes to, and return it; raises Refused if others could, too.
+    """Make a folder that only this user can write to, and return it; raises Refused if other users could.
 
-    A workdir may lie where every user may make folders: one that somebody else made there first is not used.
+    A workdir may be in a place where every user can make folders; one that another user made there is refused.
     """
     os.makedirs(folder, mode=0o700, exist_ok=True)
     for status in (os.lstat(folder), os.stat(folder)):
@@ -112,7 +112,11 @@ def private(folder: str) -> str:
 
 
 def is_ours(status: os.stat_result, path: str) -> bool:
-    """Whether a file is this user's, as its disk has it: a server may write root's files down as another's."""
+    """Return whether a file belongs to this user.
+
+    A file server may store root's files under another user id, 60000 or above; then a new file in the same folder
+    must get the same one.
+    """
     if status.st_uid == os.geteuid():
         return True
     if os.geteuid() != 0 or status.st_uid < 60000:
@@ -125,28 +129,28 @@ def is_ours(status: os.stat_result, path: str) -> bool:
 
 
 def logs_dir(workdir: str, run_id: str, attempt: int) -> str:
-    """The folder of what one attempt prints."""
+    """Return the folder of an attempt's logs."""
     return os.path.join(work_dir(workdir, run_id) + LOGS, "attempt%d" % attempt)
 
 
 def own_dir(workdir: str) -> str:
-    """The folder of what orch keeps beside the trees: blobs, environments, records."""
+    """Return the folder of orch's own files in the workdir: blobs, environments, records."""
     return os.path.join(os.path.expanduser(workdir), ".orch")
 
 
 def projects(workdir: str) -> list[str]:
-    """The names of the projects that have trees below a workdir."""
+    """Return the sorted names of the projects that have trees in a workdir."""
     return sorted({os.path.basename(os.path.dirname(tree)) for tree in trees(workdir)})
 
 
 def trees(workdir: str, project: str | None = None) -> list[str]:
-    """The synced trees below a workdir, of one project or of all: their folders."""
+    """Return the folders of the synced trees in a workdir, of one project or, with None, of all."""
     base = os.path.expanduser(workdir)
     below = glob.glob(os.path.join(glob.escape(base), "*" if project is None else glob.escape(project), "*"))
-    # Each has a list of its entries beside it; what else has such a name is not ours.
+    # A synced tree has a list of its entries beside it; other folders with such names are not orch's.
     return [path for path in below if TREE_ID.match(os.path.basename(path)) and os.path.exists(path + ".json")]
 
 
 def tree_dir(workdir: str, project: str, tree_id: str) -> str:
-    """The immutable folder of one synced tree."""
+    """Return the folder of a synced tree, which is never changed."""
     return os.path.join(os.path.expanduser(workdir), project, tree_id)

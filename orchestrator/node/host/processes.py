@@ -1,4 +1,4 @@
-"""The processes of a run, found two ways: below the supervisor, and by the mark in their environment."""
+"""Find the processes of a run, by descent from the supervisor and by the mark in their environment."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     Mark = tuple[str, int]
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-# The umask that this user's programs have on this host; orch's own files get a stricter one.
+# The umask of this user's programs on this host; orch's own files get a stricter one.
 login_umask = 0o022
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def become_subreaper() -> None:
-    """Make orphans among the descendants children of this process (prctl(2)); raises OSError."""
+    """Make this process the parent of its orphaned descendants (prctl(2)); raises OSError."""
     if _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
 
 
 def die_with_parent(parent: int) -> None:
-    """In a new child of the user's: get SIGTERM when ``parent`` dies, also if it has died already."""
+    """In a new child, restore the user's umask and get SIGTERM when ``parent`` dies, or now if it has died."""
     os.umask(login_umask)
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != parent:
@@ -36,12 +36,12 @@ def die_with_parent(parent: int) -> None:
 
 
 def pids() -> list[int]:
-    """Every process id on this host."""
+    """Return every process id on this host."""
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def environment(pid: int) -> list[bytes]:
-    """The environment a process was started with, as bytes ``NAME=value``; empty if not ours to read."""
+    """Return the variables that a process was started with, as ``NAME=value``; empty if they cannot be read."""
     try:
         with open("/proc/%d/environ" % pid, "rb") as file:
             return file.read().split(b"\0")
@@ -50,7 +50,7 @@ def environment(pid: int) -> list[bytes]:
 
 
 def variable(pid: int, name: str) -> str | None:
-    """One variable of a process's environment, or None."""
+    """Return one environment variable of a process, or None."""
     start = name.encode() + b"="
     for entry in environment(pid):
         if entry.startswith(start):
@@ -59,7 +59,7 @@ def variable(pid: int, name: str) -> str | None:
 
 
 def stat(pid: int) -> tuple[str, int] | None:
-    """``(state, parent pid)`` of a process, or None if it is gone (proc_pid_stat(5))."""
+    """Return ``(state, parent pid)`` of a process, or None if it is gone (proc_pid_stat(5))."""
     try:
         with open("/proc/%d/stat" % pid, "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -78,14 +78,14 @@ def start_time(pid: int) -> str:
 
 
 def children(pid: int) -> list[int]:
-    """The direct children of a process."""
+    """Return the direct children of a process."""
     found = []
     try:
         for task in os.listdir("/proc/%d/task" % pid):
             with open("/proc/%d/task/%s/children" % (pid, task)) as file:
                 found += [int(word) for word in file.read().split()]
     except FileNotFoundError:
-        # A kernel without CONFIG_PROC_CHILDREN, or the process is gone.
+        # The kernel lacks CONFIG_PROC_CHILDREN, or the process is gone.
         return [child for child in pids() if (stat(child) or ("", 0))[1] == pid]
     except OSError:
         return []
@@ -93,7 +93,7 @@ def children(pid: int) -> list[int]:
 
 
 def descendants(pid: int) -> list[int]:
-    """Every process below ``pid``."""
+    """Return every descendant of a process."""
     found = []
     level = [pid]
     while level:
@@ -103,10 +103,10 @@ def descendants(pid: int) -> list[int]:
 
 
 def marks() -> dict[int, Mark]:
-    """The live processes of this user's runs on this host: ``{pid: (run id, attempt)}``, by their environment.
+    """Return the live processes that bear the mark of a run: ``{pid: (run id, attempt)}``.
 
-    Anybody can start a process with such a mark, and root could read it: only this user's count. Hosts of a
-    sandbox share a kernel; there ORCH_HOSTNAME says whose a process is.
+    Only this user's processes count, because any user can start a process with such a mark, and root can read it.
+    Hosts of a sandbox share a kernel; there ORCH_HOSTNAME tells to which host a process belongs.
     """
     here = os.environ.get("ORCH_HOSTNAME", "").encode()
     found = {}
@@ -120,7 +120,7 @@ def marks() -> dict[int, Mark]:
 
 
 def user(pid: int) -> int | None:
-    """The real user id of a process, or None if it is gone (proc_pid_status(5))."""
+    """Return the real user id of a process, or None if it is gone (proc_pid_status(5))."""
     try:
         with open("/proc/%d/status" % pid, "rb") as lines:
             for line in lines:
@@ -132,7 +132,7 @@ def user(pid: int) -> int | None:
 
 
 def described(targets: Iterable[int]) -> list[str]:
-    """Processes in words: ``["pid 412 (python3) of alice", ...]``."""
+    """Describe processes for the user, ``["pid 412 (python3) of alice", ...]``, except those that are gone."""
     found = []
     for pid in targets:
         uid = user(pid)
@@ -152,12 +152,12 @@ def described(targets: Iterable[int]) -> list[str]:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process exists and has not ended yet."""
+    """Return whether a process exists and is neither a zombie nor dead."""
     return (stat(pid) or ("Z", 0))[0] not in "ZX"
 
 
 def of_run(run_id: str, attempt: int) -> list[int]:
-    """The live processes of one attempt of a run: those with its mark, and those below this process."""
+    """Return the live processes of an attempt: those with its mark, and the descendants of this process."""
     found = {pid for pid, mark in marks().items() if mark == (run_id, attempt)}
     found.update(pid for pid in descendants(os.getpid()) if alive(pid))
     found.discard(os.getpid())
@@ -165,7 +165,7 @@ def of_run(run_id: str, attempt: int) -> list[int]:
 
 
 def send(signal_number: int, targets: Iterable[int]) -> None:
-    """Signal each process; one that is gone is no error, nor one that is not ours to signal."""
+    """Send a signal to each process, except those that are gone or belong to another user."""
     for pid in targets:
         try:
             os.kill(pid, signal_number)

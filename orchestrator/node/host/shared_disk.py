@@ -1,6 +1,7 @@
-"""Do two nodes share a disk? Where their workdirs have one id, a token tells: written by one, seen by the other.
+"""The verb ``token``: find out whether nodes share a disk, by ids and tokens in their workdirs.
 
-An id alone may be a copy, as in cloned machines: one that looks in vain takes a new id.
+Nodes share a disk if their workdirs have the same id and one node sees a token that another wrote. An id alone may
+be a copy, as on cloned machines; a node that does not see the token deletes its id.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from . import atomic, paths
 
 
 def of(workdir: str) -> str:
-    """The id of the folder that holds what is synced: nodes that share a disk have the same."""
+    """Return the id of a workdir, creating it if needed; nodes that share a disk get the same id."""
     home = paths.own_dir(workdir)
     paths.private(home)
     target = os.path.join(home, "id")
@@ -25,12 +26,12 @@ def of(workdir: str) -> str:
             with open(partial, "x") as file:
                 file.write(uuid.uuid4().hex)
             try:
-                # A link, unlike a rename, leaves the one that another node made in the same moment.
+                # Unlike a rename, a link does not replace an id that another node creates at the same moment.
                 os.link(partial, target)
             except FileExistsError:
                 pass
             except OSError:
-                # A disk without hard links: of two that do this at once the later one's stays for both.
+                # The disk has no hard links. If two nodes do this at once, the later id stays for both.
                 os.rename(partial, target)
         finally:
             with contextlib.suppress(FileNotFoundError):
@@ -40,7 +41,7 @@ def of(workdir: str) -> str:
 
 
 def answer(request: SharedDiskToken, out: int) -> None:
-    """Write, look for, or remove a token."""
+    """Write, look for, or remove a token, and report whether it exists now."""
     path = os.path.join(paths.own_dir(request.workdir), "token-" + request.token)
     if request.op == "write":
         open(path, "x").close()

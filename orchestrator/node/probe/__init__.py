@@ -1,1 +1,1 @@
-"""What this node is, and whom it reaches."""
+"""Gather the facts of this node, and find out which other nodes it reaches."""

@@ -1,6 +1,6 @@
-"""Can the nodes talk to each other the way a run does? Every node listens, then all dial.
+"""Find out whether nodes can reach each other the way ranks do: every node listens, then all dial.
 
-It goes with ``facts``; ``protocol/probe.py`` has the conversation.
+This continues the verb ``facts``; ``protocol/probe.py`` describes the conversation.
 """
 
 from __future__ import annotations
@@ -21,26 +21,32 @@ if TYPE_CHECKING:
 
     from ...protocol.probe import DialTarget
 
+# Time limit for a connection, in seconds.
 CONNECT_LIMIT = 2.0
+# Number of round trips to measure.
 TURNS = 5
-# More than any path's packet, so that full-size packets must get through; less than a second at 5 Mbit/s.
+# Length of a stream in bytes, and its time limit in seconds. A stream exceeds the packet size of every path, so
+# full-size packets must get through; it takes less than a second at 5 Mbit/s.
 BULK = 512 * 1024
 BULK_LIMIT = 2.5
-# A stream that took longer than this many seconds is tried again, so often, after so long.
+# A stream that takes longer than QUICK seconds is repeated up to AGAIN times, with a pause of PAUSE seconds.
 QUICK, AGAIN, PAUSE = 0.02, 3, 0.1
+# Number of datagrams, the interval between them, and the wait for the last ones, in seconds.
 DATAGRAMS, DATAGRAM_INTERVAL, DATAGRAM_WAIT = 30, 0.01, 1.0
+# Length of a greeting in bytes.
 GREETING = 16
+# How often to look for a port that is free at every address.
 PORT_TRIES = 10
-# How long the nodes only count datagrams, in seconds.
+# How long nodes only count datagrams, in seconds; no streams are sent meanwhile.
 QUIET = DATAGRAMS * DATAGRAM_INTERVAL + 0.5
 
 
 def obey(nonce: str, out: int) -> None:
-    """Listen where that is ordered, dial as ordered, report, and stay until the end of stdin."""
+    """Listen and dial as the control side orders, report, and keep listening until stdin ends."""
     where = frames.receive(0, ListenFor)
     if where is None:
         return
-    listener = EchoServer(nonce, own(where.listen))
+    listener = EchoServer(nonce, listen_addresses(where.listen))
     frames.send(out, listener.ports(where.master_port))
     orders = frames.receive(0, Dial)
     if orders is None:
@@ -59,7 +65,7 @@ def obey(nonce: str, out: int) -> None:
 
 
 class EchoServer:
-    """Sockets at these addresses that greet with this node's nonce and then echo, in the background."""
+    """Sockets that greet with this node's nonce and then echo, in threads."""
 
     def __init__(self, nonce: str, addresses: Sequence[str]) -> None:
         self.greeting = nonce.encode("ascii").ljust(GREETING)[:GREETING]
@@ -74,12 +80,12 @@ class EchoServer:
             threading.Thread(target=self.echo_datagrams, args=(sock,), daemon=True).start()
 
     def ports(self, master_port: int | None) -> Listening:
-        """Where it listens, at ``master_port`` too unless that is None."""
+        """Listen on ``master_port`` as well, unless it is None, and return all ports."""
         master = None if master_port is None else self.listen_at(master_port)
         return Listening(port=self.port, udp_port=self.udp_port, master=master)
 
     def listen_at(self, port: int) -> str:
-        """Serve a port that was asked for; ``ok``, or why it cannot be."""
+        """Listen on a given port; return ``ok``, or why that fails."""
         try:
             for sock in opened(self.addresses, socket.SOCK_STREAM, port):
                 self.serve(sock)
@@ -88,17 +94,17 @@ class EchoServer:
             return "in use" if error.errno == errno.EADDRINUSE else str(error.strerror)
 
     def serve(self, sock: socket.socket) -> None:
-        """Accept in the background."""
+        """Accept connections in a thread."""
         threading.Thread(target=self.accept, args=(sock,), daemon=True).start()
 
     def accept(self, sock: socket.socket) -> None:
-        """A thread for each that dials."""
+        """Accept connections, and echo each in a thread of its own."""
         while True:
             connection, _ = sock.accept()
             threading.Thread(target=self.echo, args=(connection,), daemon=True).start()
 
     def echo(self, connection: socket.socket) -> None:
-        """Greet, then send back what comes."""
+        """Send the greeting, then echo what arrives."""
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.sendall(self.greeting)
@@ -113,7 +119,7 @@ class EchoServer:
             connection.close()
 
     def echo_datagrams(self, sock: socket.socket) -> None:
-        """Send back what comes."""
+        """Echo the datagrams that arrive."""
         while True:
             try:
                 data, sender = sock.recvfrom(2048)
@@ -122,8 +128,12 @@ class EchoServer:
                 continue
 
 
-def own(addresses: Sequence[str]) -> list[str]:
-    """Those of the addresses that are this machine's; for one that is translated on its way, SSH's own."""
+def listen_addresses(addresses: Sequence[str]) -> list[str]:
+    """Return the addresses of this machine to listen at.
+
+    An address that this machine does not have, because it is translated on the way, is replaced by the one that
+    SSH came in on.
+    """
     found = []
     for address in addresses:
         try:
@@ -137,7 +147,10 @@ def own(addresses: Sequence[str]) -> list[str]:
 
 
 def opened(addresses: Sequence[str], kind: socket.SocketKind, port: int) -> list[socket.socket]:
-    """A socket at each of the addresses, all at one port: ``port``, or for 0 any that is free at all of them."""
+    """Bind a socket to each address, all at ``port``, or for 0 at any port that is free at all of them.
+
+    Stream sockets listen. Raises OSError if no such port is free.
+    """
     for _ in range(PORT_TRIES):
         found = []
         try:
@@ -158,16 +171,16 @@ def opened(addresses: Sequence[str], kind: socket.SocketKind, port: int) -> list
 
 
 def dial(target: DialTarget, orders: Dial, began: float, results: dict[str, Probe]) -> None:
-    """Find out all about one other node; the answer goes to ``results``."""
-    found = Findings()
+    """Dial one node and put the findings into ``results``. ``began``: monotonic time at which dialling began."""
+    found = ProbeInProgress()
     try:
         found.look(target, orders, began)
     finally:
         results[target.node] = found.probe()
 
 
-class Findings:
-    """What is known so far of another node, as ``protocol.probe.Probe`` has it."""
+class ProbeInProgress:
+    """Findings so far about another node, with the fields of ``protocol.probe.Probe``."""
 
     def __init__(self) -> None:
         self.tcp: dict[str, str] = {}
@@ -177,11 +190,11 @@ class Findings:
         self.master: str | None = None
 
     def probe(self) -> Probe:
-        """The message."""
+        """Return the findings as a message."""
         return Probe(tcp=self.tcp, rtt=self.rtt, loss=self.loss, bulk=self.bulk, master=self.master)
 
     def look(self, target: DialTarget, orders: Dial, began: float) -> None:
-        """Connect to each address, then measure at the first."""
+        """Connect to each address and the master port; if ``orders.thorough``, measure at the first address."""
         for address in target.addresses[1:]:
             self.tcp[address], sock = connect(address, target.port, target.nonce)
             if sock is not None:
@@ -199,7 +212,7 @@ class Findings:
         if target.streams:
             self.loss = loss(address, target.udp_port)
             if self.loss:
-                # A machine that was busy for a moment is no bad cable: that one loses packets again.
+                # A machine that was busy for a moment may lose packets once; a bad cable loses them again.
                 self.loss = min(self.loss, loss(address, target.udp_port))
         if sock is None:
             return
@@ -207,7 +220,7 @@ class Findings:
             try:
                 self.rtt = round_trip(sock)
                 if target.streams:
-                    # Not before all have counted their datagrams: streams would push them out.
+                    # Wait until all nodes have counted their datagrams, because streams would push those out.
                     time.sleep(max(0.0, began + QUIET - time.monotonic()))
                     self.bulk = stream(sock, orders.seconds)
             except OSError:
@@ -215,7 +228,10 @@ class Findings:
 
 
 def connect(address: str, port: int, nonce: str) -> tuple[str, socket.socket | None]:
-    """``(verdict, connected socket or None)``; a socket only for the machine that is meant."""
+    """Connect and read the greeting; return ``(verdict, connected socket or None)``.
+
+    Verdicts are those of ``Probe.tcp``. Only with ``ok``, when the greeting is ``nonce``, is there a socket.
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.settimeout(CONNECT_LIMIT)
@@ -238,7 +254,7 @@ def connect(address: str, port: int, nonce: str) -> tuple[str, socket.socket | N
 
 
 def received(sock: socket.socket, size: int) -> bytes:
-    """``size`` bytes, fewer at the end."""
+    """Receive ``size`` bytes, or fewer if the connection ends."""
     data = b""
     while len(data) < size:
         piece = sock.recv(size - len(data))
@@ -249,7 +265,7 @@ def received(sock: socket.socket, size: int) -> bytes:
 
 
 def round_trip(sock: socket.socket) -> float | None:
-    """The quickest of a few, in seconds."""
+    """Return the shortest of ``TURNS`` round trips, in seconds; raises OSError."""
     sock.settimeout(CONNECT_LIMIT)
     best: float | None = None
     for _ in range(TURNS):
@@ -262,9 +278,9 @@ def round_trip(sock: socket.socket) -> float | None:
 
 
 def stream(sock: socket.socket, seconds: float | None) -> tuple[int, float]:
-    """``bulk``; one that came whole but late is tried again, and the quickest counts.
+    """Measure as ``bulk`` does; repeat a complete but slow measurement, and return the fastest.
 
-    A machine that was busy for a moment is no slow link, and twenty milliseconds are but a moment.
+    A machine that is busy for a moment takes longer than ``QUICK`` seconds although its link is not slow.
     """
     found = bulk(sock, seconds)
     for _ in range(AGAIN):
@@ -277,9 +293,9 @@ def stream(sock: socket.socket, seconds: float | None) -> tuple[int, float]:
 
 
 def bulk(sock: socket.socket, seconds: float | None) -> tuple[int, float]:
-    """Bytes that came back, and seconds, of a stream that goes both ways at once.
+    """Send a stream and receive its echo at the same time; return the bytes that came back, and the seconds.
 
-    ``seconds`` None: BULK bytes, given up after BULK_LIMIT; else as much as comes back in that time.
+    With ``seconds`` None, send BULK bytes and give up after BULK_LIMIT seconds; else send for that long.
     """
     limit = BULK_LIMIT if seconds is None else seconds
     deadline = time.monotonic() + limit
@@ -312,7 +328,7 @@ def bulk(sock: socket.socket, seconds: float | None) -> tuple[int, float]:
 
 
 def loss(address: str, port: int) -> float:
-    """The share of datagrams that do not come back, 0 to 1."""
+    """Return the share of datagrams that do not come back, 0 to 1."""
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(DATAGRAM_INTERVAL)
         came: set[bytes] = set()

@@ -1,10 +1,7 @@
-"""What a run, and a doctor, need to know of a node, gathered in one answer.
+"""The verb ``facts``: report what a run or ``orch doctor`` needs to know about the node.
 
-Request: ``{"python": path or null, "workdir", "master_port": first port to try or null, "port_fixed": bool,
-"trees": [[workdir, project, tree id], ...], "parts": [name, ...], "names": [to look up], "packages": [names],
-"project": name or null, "probe": bool}``. The first frame is the node's
-clock, the second the facts; a part that hangs or breaks is ``{"error": why}`` and holds no other up. With
-``probe`` the node then waits for orders, see ``probe.py``.
+``protocol/facts.py`` describes request and answer. All parts are gathered at once, each under a time limit, so one
+that hangs or fails does not delay the others.
 """
 
 from __future__ import annotations
@@ -38,9 +35,12 @@ IFF_UP = 0x1
 
 
 def answer(request: AskFacts, out: int, nonce: str) -> None:
-    """Write the facts."""
+    """Send the node's clock, then its facts; with ``request.probe``, dial other nodes as ``dial.obey`` does.
+
+    ``nonce``: of this call, by which other nodes recognise this one.
+    """
     frames.send(out, Clock(time=time.time()))
-    answers, unanswered = bounded.gather(wanted(request))
+    answers, unanswered = bounded.run_all(wanted(request))
     count = answers.pop("gpu_count", 0)
     why = unanswered.pop("software", None)
     told = answers.pop("software", None) or software.Software(None, None, why, why)
@@ -72,7 +72,7 @@ def answer(request: AskFacts, out: int, nonce: str) -> None:
 
 
 def wanted(request: AskFacts) -> dict[str, tuple[float, Callable[[], object]]]:
-    """Return the parts that ``request`` asks for: by name, the time limit in seconds and what gathers it."""
+    """Return the parts that ``request`` asks for: by name, the time limit in seconds and the function."""
     temporary = os.environ.get("TMPDIR") or "/tmp"
     known: dict[str, tuple[float, Callable[[], object]]] = {
         "system": (2.0, machine.system),
@@ -107,7 +107,7 @@ def wanted(request: AskFacts) -> dict[str, tuple[float, Callable[[], object]]]:
 
 
 def interpreter(python: str | None, told: software.Software) -> Interpreter:
-    """The training interpreter, as the plan needs it."""
+    """Return the facts of the training interpreter that a launch plan needs."""
     path = software.path_of(python)
     if told.versions is None:
         return Interpreter(path=path, error=told.error)
@@ -115,7 +115,7 @@ def interpreter(python: str | None, told: software.Software) -> Interpreter:
 
 
 def running() -> Running | None:
-    """The run that holds this host."""
+    """Return the run that holds this host's lock, or None."""
     holder = lock.holder()
     if holder is None:
         return None
@@ -129,7 +129,7 @@ def running() -> Running | None:
 
 
 def gpu_count() -> int:
-    """How many GPUs a process started here would see, NVIDIA's or AMD's: as many as torch counts."""
+    """Return how many NVIDIA or AMD GPUs a process of this session would see, as torch counts them."""
     for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
         visible = os.environ.get(name)
         if visible is not None:
@@ -145,7 +145,7 @@ def gpu_count() -> int:
 
 
 def amd_gpus(base: str = "/sys/class/kfd/kfd/topology/nodes") -> list[str]:
-    """The nodes of the kernel's compute topology that are GPUs: those with SIMD units (amdkfd/kfd_topology.c)."""
+    """Return the GPUs in the kernel's compute topology: the nodes with SIMD units (amdkfd/kfd_topology.c)."""
     found = []
     for path in sorted(glob.glob(base + "/*/properties")):
         fields = dict(line.split() for line in machine.read(path).splitlines() if len(line.split()) == 2)
@@ -155,12 +155,12 @@ def amd_gpus(base: str = "/sys/class/kfd/kfd/topology/nodes") -> list[str]:
 
 
 def addresses() -> list[Address]:
-    """Every address of an interface that is up."""
+    """Return the addresses of interfaces: the IPv4 ones of those that are up, and IPv6 ones."""
     return ipv4_addresses() + ipv6_addresses()
 
 
 def ipv4_addresses() -> list[Address]:
-    """IPv4 addresses, secondary ones too (SIOCGIFCONF; netdevice(7))."""
+    """Return the IPv4 addresses of interfaces that are up, secondary ones included (SIOCGIFCONF, netdevice(7))."""
     found = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         size = 40 * 1024
@@ -181,7 +181,7 @@ def ipv4_addresses() -> list[Address]:
 
 
 def ipv6_addresses() -> list[Address]:
-    """IPv6 addresses that are not link-local."""
+    """Return the IPv6 addresses that are not link-local."""
     found = []
     try:
         with open("/proc/net/if_inet6") as lines:
@@ -196,7 +196,7 @@ def ipv6_addresses() -> list[Address]:
 
 
 def routes() -> list[Address]:
-    """The IPv4 routes (proc_net(5))."""
+    """Return the IPv4 routes that are up (/proc/net/route, proc_net(5))."""
     found = []
     try:
         with open("/proc/net/route") as lines:
@@ -212,16 +212,16 @@ def routes() -> list[Address]:
 
 
 def ssh_address() -> str | None:
-    """The address of this node that the SSH connection came in on, or None."""
+    """Return the address of this node that the SSH connection came in on, or None."""
     parts = os.environ.get("SSH_CONNECTION", "").split()
     return parts[2] if len(parts) == 4 else None
 
 
 def free_port(first: int | None, fixed: bool) -> int | None:
-    """The first free TCP port from ``first`` on, outside the ephemeral range; ``fixed`` tries just that one.
+    """Return the first free TCP port from ``first`` on, or None; with ``fixed``, try ``first`` only.
 
-    The kernel gives ephemeral ports to any outgoing connection, so one that is free now may not be when
-    torchrun binds it.
+    Ephemeral ports are skipped: the kernel assigns them to outgoing connections, so a port that is free now may be
+    taken when torchrun binds it.
     """
     if first is None:
         return None
@@ -234,7 +234,7 @@ def free_port(first: int | None, fixed: bool) -> int | None:
     candidates = [first] if fixed else [port for port in range(first, 65536) if not low <= port <= high]
     for port in candidates:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
-            # torch's store sets SO_REUSEADDR too: a port in TIME_WAIT is free for it.
+            # torch's store sets SO_REUSEADDR as well, so it can bind a port in TIME_WAIT.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 sock.bind(("0.0.0.0", port))

@@ -1,4 +1,4 @@
-"""The GPUs of a node, as nvidia-smi has them."""
+"""Facts about a node's GPUs, from nvidia-smi and the kernel's log."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 
 from ..host import bounded
 
+# Time limit of a call of nvidia-smi, in seconds.
 LIMIT = 8.0
 # "NVRM: Xid (PCI:0000:3b:00): 79, pid=1234, name=python, GPU has fallen off the bus."
 XID = re.compile(r"NVRM: Xid \(PCI:([^)]+)\): (\d+), ?(.*)")
@@ -28,7 +29,7 @@ FIELDS = (
 
 
 def devices() -> tuple[dict[str, str], ...]:
-    """A list of ``{field: text}``; empty where there is no nvidia-smi. Raises Failed with what it said."""
+    """Return ``{field: text}`` for each GPU; empty where there is no nvidia-smi. Raises NoAnswer if it fails."""
     if shutil.which("nvidia-smi") is None:
         return ()
     text = bounded.run(["nvidia-smi", "--query-gpu=" + ",".join(FIELDS), "--format=csv,noheader,nounits"], LIMIT)
@@ -36,13 +37,13 @@ def devices() -> tuple[dict[str, str], ...]:
     for line in text.splitlines():
         values = [value.strip() for value in line.split(",")]
         if len(values) != len(FIELDS):
-            raise bounded.NoAnswer("nvidia-smi printed %r" % line[:100])
+            raise bounded.NoAnswer("nvidia-smi printed an unexpected line: %r" % line[:100])
         found.append({field: value for field, value in zip(FIELDS, values)})  # noqa: C416
     return tuple(found)
 
 
 def users() -> tuple[tuple[int, str, str], ...]:
-    """Who holds GPU memory: ``[[pid, program, MiB], ...]``."""
+    """Return the processes that hold GPU memory: ``((pid, program, MiB), ...)``. Raises NoAnswer."""
     if shutil.which("nvidia-smi") is None:
         return ()
     query = ["nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader,nounits"]
@@ -53,7 +54,10 @@ def users() -> tuple[tuple[int, str, str], ...]:
 
 
 def peers() -> tuple[tuple[int, int, str], ...]:
-    """The pairs of GPUs without access to each other's memory: ``[[i, j, why, as nvidia-smi has it], ...]``."""
+    """Return the pairs of GPUs without access to each other's memory: ``((i, j, nvidia-smi's reason), ...)``.
+
+    Raises NoAnswer.
+    """
     if shutil.which("nvidia-smi") is None:
         return ()
     rows = {}
@@ -67,9 +71,9 @@ def peers() -> tuple[tuple[int, int, str], ...]:
 
 
 def errors() -> tuple[tuple[str, int, str], ...]:
-    """The newest Xid of each kind and GPU since the start, from the kernel's log: ``[[bus, number, text], ...]``.
+    """Return the newest Xid error of each kind and GPU since boot: ``((bus id, number, text), ...)``.
 
-    None are known to a user who may not read the kernel's log.
+    The errors are read from the kernel's log; empty if this user may not read it.
     """
     if shutil.which("nvidia-smi") is None:
         return ()

@@ -1,4 +1,4 @@
-"""Can this node log in to others by SSH, without a password, as mpirun and DeepSpeed do?"""
+"""Try whether this node can log in to other nodes by SSH without a password, as mpirun and DeepSpeed do."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 
     from ...protocol.probe import SshServer
 
+# Time limits for a connection and for a whole login, in seconds.
 CONNECT_LIMIT, LIMIT = 5, 12.0
+# Most logins at a time.
 AT_ONCE = 8
 
 
 def logins(targets: Sequence[SshServer]) -> dict[str, str]:
-    """Try all; return ``{node: "ok" or the last line of ssh}``."""
+    """Log in to all targets; return ``{node: "ok" or a reason that ends with the last line of ssh}``."""
     results: dict[str, str] = {}
     places = threading.Semaphore(AT_ONCE)
 
@@ -34,7 +36,10 @@ def logins(targets: Sequence[SshServer]) -> dict[str, str]:
 
 
 def login(target: SshServer) -> str:
-    """One attempt; host keys must be known, for those programs do not ask either."""
+    """Log in once; the host key must be known, because those programs do not ask about keys either.
+
+    Return ``ok`` or the reason why it failed.
+    """
     options = ["BatchMode=yes", "StrictHostKeyChecking=yes", "ConnectTimeout=%d" % CONNECT_LIMIT]
     argv = ["ssh"] + [word for option in options for word in ("-o", option)]
     argv += ["-p", str(target.port), "-l", target.user, "--", target.address, "true"]

@@ -1,4 +1,4 @@
-"""What a node is: its system, its limits, its room, and its own idea of its name."""
+"""Gather the facts of the machine: system, limits, memory, disks, network and names."""
 
 from __future__ import annotations
 
@@ -29,15 +29,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+# Prefixes of the variables that change how training behaves.
 DRIFT = ("NCCL_", "GLOO_", "TORCH_", "CUDA_", "OMP_", "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTORCH_", "MKL_")
+# Texts in the command lines of PyTorch launchers.
 LAUNCHERS = ("torch.distributed.run", "/torchrun ", "deepspeed.launcher")
-# What adjtimex(2) returns for a clock that nothing disciplines.
+# What adjtimex(2) returns for a clock that is not synchronised.
 TIME_ERROR = 5
 FIREWALLS = ("ufw", "firewall-cmd", "nft", "iptables")
 
 
 def system() -> System:
-    """The operating system, the C library, and the tools that remedies are spelled with."""
+    """Return the facts of the operating system, the C library, and the firewall tool that remedies refer to."""
     return System(
         os=os_release().get("PRETTY_NAME", os.uname().sysname),
         kernel=os.uname().release,
@@ -51,7 +53,7 @@ def system() -> System:
 
 
 def network() -> str:
-    """The network namespace: containers of one machine have their own, and so a lock each."""
+    """Return the inode of the network namespace; each namespace, as of a container, has a host lock of its own."""
     try:
         return str(os.stat("/proc/self/ns/net").st_ino)
     except OSError:
@@ -59,7 +61,7 @@ def network() -> str:
 
 
 def libc() -> str:
-    """``glibc 2.36``; empty where the C library is another."""
+    """Return name and version of the GNU C library, ``glibc 2.36``; empty for another C library."""
     try:
         return os.confstr("CS_GNU_LIBC_VERSION") or ""
     except (ValueError, OSError):
@@ -67,13 +69,13 @@ def libc() -> str:
 
 
 def first_of(programs: Sequence[str]) -> str | None:
-    """The first of several programs that is there, sbin included, or None."""
+    """Return the first of ``programs`` that is installed, in sbin as well, or None."""
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     return next((name for name in programs if shutil.which(name, path=path)), None)
 
 
 def os_release() -> dict[str, str]:
-    """The fields of os-release(5)."""
+    """Return the fields of /etc/os-release (os-release(5))."""
     fields = {}
     for line in read("/etc/os-release").splitlines():
         name, _, value = line.partition("=")
@@ -82,7 +84,7 @@ def os_release() -> dict[str, str]:
 
 
 def read(path: str) -> str:
-    """A small file's text without white space around it; empty if it cannot be read."""
+    """Return the first 65536 characters of a file without surrounding white space; empty if it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read(65536).strip()
@@ -91,7 +93,7 @@ def read(path: str) -> str:
 
 
 def own_name() -> OwnName:
-    """The addresses that this host's own name has for itself."""
+    """Resolve this host's own name."""
     name = socket.gethostname()
     try:
         found = resolved(name)
@@ -101,12 +103,15 @@ def own_name() -> OwnName:
 
 
 def resolved(name: str) -> tuple[str, ...]:
-    """The addresses that a name leads to here, sorted; raises OSError."""
+    """Return the sorted addresses that a name resolves to on this node; raises OSError if it does not resolve."""
     return tuple(sorted({str(entry[4][0]) for entry in socket.getaddrinfo(name, None)}))
 
 
 def names(wanted: Sequence[str], limit: float = 4.0) -> dict[str, tuple[str, ...]]:
-    """What each of some names leads to here, sorted; those that are not looked up in time are left out."""
+    """Resolve names: sorted addresses for each, none if it does not resolve.
+
+    Names are left out if their turn comes after more than ``limit`` seconds.
+    """
     deadline = time.monotonic() + limit
     found: dict[str, tuple[str, ...]] = {}
     for name in wanted:
@@ -120,20 +125,20 @@ def names(wanted: Sequence[str], limit: float = 4.0) -> dict[str, tuple[str, ...
 
 
 def timekeeping() -> Timekeeping:
-    """Whether something keeps the kernel's clock right (adjtimex(2)); None where it does not say."""
+    """Return whether the clock is synchronised (timesyncd, adjtimex(2)); None if the kernel does not tell."""
     if os.path.exists("/run/systemd/timesync/synchronized"):
         return Timekeeping(synchronised=True)
-    import ctypes  # dear, and seldom needed
+    import ctypes  # slow to import, and seldom needed
 
     state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512))
     return Timekeeping(synchronised=None if state < 0 else state != TIME_ERROR)
 
 
 def logout() -> Logout:
-    """Whether systemd ends what this login leaves running when it closes (logind.conf(5), KillUserProcesses).
+    """Return whether systemd ends this session's processes when it closes (logind.conf(5), KillUserProcesses).
 
-    It ends the processes of the session's scope, whatever lingers. ``moves``: orch can leave that scope, because
-    the user has a service manager that outlives the session.
+    Lingering does not prevent that: systemd ends every process in the session's scope. The supervisor can leave
+    the scope (``moves``) if the user has a service manager that outlives the session.
     """
     settings = {"KillUserProcesses": "no", "KillExcludeUsers": "root", "KillOnlyUsers": ""}
     for path in ["/etc/systemd/logind.conf"] + sorted(glob.glob("/etc/systemd/logind.conf.d/*.conf")):
@@ -151,15 +156,16 @@ def logout() -> Logout:
 
 
 def lingers(user: str) -> bool:
-    """Whether a user's service manager runs without a session, and can be asked (loginctl(1), busctl(1))."""
+    """Return whether a user's service manager outlives sessions (loginctl(1)) and can be called with busctl(1)."""
     here = os.path.exists(os.path.join("/var/lib/systemd/linger", user)) and first_of(["busctl"]) is not None
     return here and os.path.exists("/run/user/%d/bus" % os.getuid())
 
 
 def leave_session(name: str) -> None:
-    """Move this process from its session's scope to one of the user's own manager; raises bounded.NoAnswer.
+    """Move this process from its session's scope to a new scope of the user's service manager.
 
-    As ``systemd-run --user --scope`` does (org.freedesktop.systemd1(5), StartTransientUnit).
+    ``systemd-run --user --scope`` does the same (org.freedesktop.systemd1(5), StartTransientUnit). ``name``: the
+    scope is ``orch-<name>.scope``. Raises bounded.NoAnswer if systemd refuses.
     """
     manager = ["org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"]
     call = ["StartTransientUnit", "ssa(sv)a(sa(sv))", "orch-%s.scope" % name, "fail", "1", "PIDs", "au", "1"]
@@ -168,7 +174,7 @@ def leave_session(name: str) -> None:
 
 
 def limits() -> Limits:
-    """The limits of a session: open files, processes, locked memory, None for unlimited; the kernel's ports."""
+    """Return the resource limits of this session, and the kernel's range of ephemeral ports."""
     words = read("/proc/sys/net/ipv4/ip_local_port_range").split()
     return Limits(
         open_files=limit(resource.RLIMIT_NOFILE),
@@ -179,13 +185,13 @@ def limits() -> Limits:
 
 
 def limit(which: int) -> tuple[int | None, int | None]:
-    """A soft and a hard limit of getrlimit(2); None for unlimited."""
+    """Return the soft and the hard limit of a resource (getrlimit(2)), each None for unlimited."""
     soft, hard = [None if value == resource.RLIM_INFINITY else value for value in resource.getrlimit(which)]
     return soft, hard
 
 
 def memory() -> Memory:
-    """Bytes of memory and swap, and what a container or a slice allows; load and cores."""
+    """Return the sizes of memory and swap, the memory limit of control groups, the usable cores and the load."""
     sizes = {}
     for line in read("/proc/meminfo").splitlines():
         name, _, rest = line.partition(":")
@@ -197,13 +203,13 @@ def memory() -> Memory:
         swap_free=sizes.get("SwapFree", 0),
         limit=memory_limit(),
         cores=len(os.sched_getaffinity(0)),
-        # Of five minutes: that of one jumps.
+        # The average over five minutes; the one over a minute fluctuates too much.
         load=os.getloadavg()[1],
     )
 
 
 def memory_limit() -> int | None:
-    """The smallest memory.max above this process, in bytes (cgroup v2), or None."""
+    """Return the smallest memory.max of this process's control groups (cgroup v2), in bytes, or None."""
     group = read("/proc/self/cgroup").rpartition("::")[2]
     found = []
     while group:
@@ -217,12 +223,12 @@ def memory_limit() -> int | None:
 
 
 def disks(folders: Mapping[str, str]) -> dict[str, Disk]:
-    """Room and mode of the file systems of folders: ``{what: facts}``; a missing folder counts as its parent."""
+    """Return the facts of the file system of each folder. ``folders``: by purpose; ``~`` is expanded."""
     return {what: disk(os.path.expanduser(folder)) for what, folder in folders.items()}
 
 
 def disk(folder: str) -> Disk:
-    """One folder's file system."""
+    """Return the facts of a folder's file system; for a missing folder, of its nearest existing parent."""
     path = folder
     while not os.path.exists(path):
         path = os.path.dirname(path) or "/"
@@ -240,8 +246,8 @@ def disk(folder: str) -> Disk:
 
 
 def writable(path: str) -> bool:
-    """Whether a file can be made there: access(2) knows nothing of quotas and broken mounts."""
-    # Where a home is shared another host may look at it at the same moment, with the same process id.
+    """Return whether a file can be created in a folder; access(2) would miss quotas and broken mounts."""
+    # Another host that shares the disk may try the same at the same moment, with the same process id.
     probe = os.path.join(path, ".orch-probe-%s-%d-%d" % (paths.hostname(), os.getpid(), time.monotonic_ns()))
     try:
         os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
@@ -252,7 +258,7 @@ def writable(path: str) -> bool:
 
 
 def kind_of_mount(path: str) -> str:
-    """The type of the file system that holds a path (proc_mounts(5))."""
+    """Return the type of the file system that holds a path (proc_mounts(5))."""
     best, kind = "", "?"
     real = os.path.realpath(path)
     for line in read_all("/proc/self/mounts"):
@@ -265,7 +271,7 @@ def kind_of_mount(path: str) -> str:
 
 
 def read_all(path: str) -> list[str]:
-    """Every line of a file."""
+    """Return every line of a file; none if it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.readlines()
@@ -274,12 +280,12 @@ def read_all(path: str) -> list[str]:
 
 
 def variables() -> Variables:
-    """The variables that change what a run does, as a session has them; secrets have no such names."""
+    """Return the variables of this session that change how training behaves; secrets do not have such names."""
     return Variables(drift={name: value for name, value in os.environ.items() if name.startswith(DRIFT)})
 
 
 def interfaces() -> dict[str, Interface]:
-    """The interfaces: by name."""
+    """Return the facts of each network interface, by name."""
     found = {}
     for _, name in socket.if_nameindex():
         base = "/sys/class/net/%s/" % name
@@ -296,7 +302,10 @@ def interfaces() -> dict[str, Interface]:
 
 
 def listeners(ports: Sequence[int | None]) -> dict[str, str]:
-    """Who listens on TCP ports of this host: ``{port: "pid command" or "somebody"}``."""
+    """Return the programs that listen on TCP ports of this host: ``{port: "pid 412 (command)"}``.
+
+    A program that cannot be identified, such as another user's, is "an unknown process".
+    """
     inodes = {}
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in read_all(table)[1:]:
@@ -304,7 +313,7 @@ def listeners(ports: Sequence[int | None]) -> dict[str, str]:
             port = int(fields[1].rpartition(":")[2], 16)
             if fields[3] == "0A" and port in ports:
                 inodes["socket:[%s]" % fields[9]] = port
-    found = {str(port): "somebody" for port in inodes.values()}
+    found = {str(port): "an unknown process" for port in inodes.values()}
     for pid in [name for name in os.listdir("/proc") if name.isdigit()] if inodes else []:
         try:
             for descriptor in os.listdir("/proc/%s/fd" % pid):
@@ -318,7 +327,7 @@ def listeners(ports: Sequence[int | None]) -> dict[str, str]:
 
 
 def torchruns() -> tuple[tuple[int, int, str], ...]:
-    """Launchers of PyTorch that orch did not start: ``[[pid, user id, command], ...]``."""
+    """Return the PyTorch launchers that orch did not start: ``((pid, user id, command), ...)``."""
     found = []
     for pid in [name for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]:
         command = read("/proc/%s/cmdline" % pid).replace("\0", " ")
@@ -329,6 +338,6 @@ def torchruns() -> tuple[tuple[int, int, str], ...]:
 
 
 def home() -> Home:
-    """The home folder's own host mark, which tells whether several nodes share it."""
+    """Return the facts of the home folder."""
     folder = os.path.expanduser("~")
     return Home(path=folder, kind=kind_of_mount(folder), host=paths.hostname())

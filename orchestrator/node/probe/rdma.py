@@ -1,4 +1,4 @@
-"""The InfiniBand and RoCE adapters of a node (the kernel's Documentation/ABI/stable/sysfs-class-infiniband)."""
+"""Facts about InfiniBand and RoCE adapters (the kernel's Documentation/ABI/stable/sysfs-class-infiniband)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from . import machine
 
 
 def ports(base: str = "/sys/class/infiniband") -> dict[str, RdmaPort]:
-    """``{"mlx5_0/1": {"state": "ACTIVE", "rate": "200 Gb/sec (4X HDR)", "link": "InfiniBand"}, ...}``."""
+    """Return the adapters' ports by adapter and number, ``mlx5_0/1``."""
     found = {}
     for folder in sorted(glob.glob(base + "/*/ports/*")):
         adapter, _, port = folder[len(base) + 1 :].split("/")

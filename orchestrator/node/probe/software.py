@@ -1,4 +1,4 @@
-"""What a node's training interpreter has: versions from package metadata, and one import of torch beside them."""
+"""Ask the training interpreter for the versions of its packages, and let it import torch."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# Time limits of the interpreter with and without an import of torch, in seconds.
 IMPORT_LIMIT = 25.0
 VERSIONS_LIMIT = 8.0
 # importlib.metadata finds versions without importing torch, which would take seconds.
@@ -50,7 +51,10 @@ print(json.dumps({"cuda": torch.version.cuda, "devices": torch.cuda.device_count
 
 
 class Software:
-    """What the interpreter told: its facts, or why there are none."""
+    """The facts that the interpreter reports.
+
+    ``error``: why ``versions`` is None. ``torch_error``: why ``torch`` is None.
+    """
 
     def __init__(
         self, versions: Versions | None, torch: Torch | None, error: str | None, torch_error: str | None
@@ -62,7 +66,10 @@ class Software:
 
 
 def path_of(python: str | None) -> str:
-    """Where the interpreter is, or how it was asked for. Its own name may be a link, the folder above is none."""
+    """Return the interpreter's path, or ``python`` if it is not found.
+
+    Links in the path of its folder are resolved; the last name may be a link.
+    """
     found = shutil.which(os.path.expanduser(python or "python3"))
     if found is None:
         return python or "python3"
@@ -70,8 +77,10 @@ def path_of(python: str | None) -> str:
 
 
 def look(python: str | None, import_torch: bool, packages: Sequence[str]) -> Software:
-    """Ask the interpreter for versions, those of ``packages`` too, and let it import torch; one process tells
-    both."""
+    """Ask the interpreter for versions and, if ``import_torch``, for what torch reports; one process does both.
+
+    ``packages``: distributions whose versions to report as well.
+    """
     found = shutil.which(os.path.expanduser(python or "python3"))
     if found is None:
         return Software(None, None, "no such program", "no such program")
@@ -86,7 +95,7 @@ def look(python: str | None, import_torch: bool, packages: Sequence[str]) -> Sof
         try:
             value = json.loads(line)
         except ValueError:
-            # What a start-up file printed.
+            # A start-up file of the interpreter printed this line.
             continue
         if isinstance(value, dict):
             facts.append(value)
@@ -96,6 +105,6 @@ def look(python: str | None, import_torch: bool, packages: Sequence[str]) -> Sof
     except Misshapen as misshapen:
         error, versions, torch = str(misshapen), None, None
     if versions is None:
-        error = error or "is not a working Python: it printed %r" % text[-100:]
+        error = error or "not a working Python: it printed %r" % text[-100:]
         return Software(None, None, error, error)
     return Software(versions, torch, None, None if torch is not None else error or "it printed nothing")

@@ -1,4 +1,4 @@
-"""What earlier work left on a node that still has an effect: locks that nobody holds, trees and runs of orch."""
+"""Find what earlier work left on the node: abandoned locks of torch, and orch's trees and runs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from ...protocol.facts import StoredThere
 from ..host import paths
 from ..store import trees
 
-# torch builds an extension within minutes; its FileBaton waits for such a file without any limit
-# (torch/utils/file_baton.py), so that one left by a killed build makes every later import hang.
+# Age in seconds from which a lock counts as abandoned; torch builds an extension within minutes. torch's FileBaton
+# waits for a lock without a limit (torch/utils/file_baton.py), so a lock left by a killed build makes every later
+# import hang.
 OLD_LOCK = 900.0
 
 
 def locks() -> tuple[tuple[str, float], ...]:
-    """torch's extension locks that are older than any build: ``[[path, age in seconds], ...]``."""
+    """Return the abandoned locks of torch's extension builds: ``((path, age in seconds), ...)``."""
     base = os.environ.get("TORCH_EXTENSIONS_DIR") or os.path.join(
         os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "torch_extensions"
     )
@@ -30,7 +31,7 @@ def locks() -> tuple[tuple[str, float], ...]:
 
 
 def kept(workdir: str, project: str | None) -> StoredThere:
-    """How many trees and run folders orch keeps on this node, and which tree of a project was synced last."""
+    """Return how many trees and working folders the workdir holds, and the tree of ``project`` synced last."""
     work = os.path.expanduser(workdir)
     mine = os.path.join(work, "runs", paths.hostname())
     return StoredThere(

@@ -1,1 +1,1 @@
-"""A run on this node: start it, supervise it, follow it, end it, list it, send back what it wrote."""
+"""The verbs that act on a run on this node: start, follow, stop, list and collect; and its supervisor."""

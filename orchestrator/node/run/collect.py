@@ -1,4 +1,4 @@
-"""The verb ``collect``: send back what a run wrote into its working folder."""
+"""The verb ``collect``: send the control side the files that a run wrote into its working folder."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 
     from ...protocol.transfer import Collect
 
+# Folder for outputs, in the working folder.
 OUTPUT_FOLDER = "orch-output"
-# The files of the working folder before the run wrote to it, in the run's folder.
+# Listing of the working folder from before the run wrote to it, in the folder of the run's state.
 BEFORE = "before.json"
 
 
 def listing(root: str) -> dict[str, list[int]]:
-    """Every file and link below ``root``: ``{path: [size, time of change in ns]}``.
+    """Return every file and link below ``root``: ``{path: [size in bytes, modification time in ns]}``.
 
-    One that vanishes meanwhile, as rotated snapshots do, is none.
+    Files that vanish during the walk, as rotated snapshots do, are left out.
     """
     found = {}
     for folder, folders, files in os.walk(root):
@@ -40,7 +41,10 @@ def listing(root: str) -> dict[str, list[int]]:
 
 
 def answer(request: Collect, out: int) -> None:
-    """Offer, hear the choice, send."""
+    """Offer the new and changed files, and send those that the control side chooses.
+
+    Raises Refused if the node has no such run.
+    """
     run = paths.run_dir(request.run_id)
     try:
         known = paths.kept(request.run_id, (paths.attempts(request.run_id) or [1])[-1])
@@ -64,7 +68,7 @@ def answer(request: Collect, out: int) -> None:
 
 
 def offer(work: str, path: str, about: Sequence[int]) -> tuple[str, int, int, str | None] | None:
-    """Path, size, time of change in ns and target of a link, for the control side to choose by; None: no file."""
+    """Return path, size in bytes, modification time in ns, and target of a link; None if it is no file or link."""
     whole = os.path.join(work, path)
     if os.path.islink(whole):
         try:
@@ -75,7 +79,7 @@ def offer(work: str, path: str, about: Sequence[int]) -> tuple[str, int, int, st
 
 
 def inode(path: str) -> tuple[int, int] | None:
-    """Which file stands at a path: one that is replaced by another has another number."""
+    """Return device and inode number of a path, which tell whether the file was replaced; None if it is gone."""
     try:
         status = os.lstat(path)
     except OSError:
@@ -84,9 +88,12 @@ def inode(path: str) -> tuple[int, int] | None:
 
 
 def send(work: str, path: str, size: int, known: tuple[int, int] | None, out: int) -> None:
-    """Send the first ``size`` bytes of a file; a log may have grown since it was offered."""
+    """Send the first ``size`` bytes of a file, or ``Skipped`` with a reason.
+
+    ``known``: device and inode when the file was offered. A log may have grown since then.
+    """
     try:
-        # Whatever took its place meanwhile must not be waited for, as a pipe would be.
+        # If a pipe has taken the file's place, opening it must not block.
         file = os.fdopen(os.open(os.path.join(work, path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb")
     except OSError as error:
         why = "vanished" if error.errno == errno.ENOENT else "cannot be read: %s" % error.strerror

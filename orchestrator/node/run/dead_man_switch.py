@@ -1,7 +1,8 @@
-"""When a run ends although nobody stops it: its control machine is away for too long, or it is cut off.
+"""The dead man's switch: ends a run whose control machine is gone, or that is cut off.
 
-The first is the user's choice (``--on-disconnect stop:SECONDS``). The second goes with ``--max-restarts``: a
-node that can reach neither the control machine nor any other node of the run has been replaced by now.
+The user requests the first with ``--on-disconnect stop:SECONDS``. The second applies to runs with
+``--max-restarts`` or ``--nnodes MIN:MAX``, where a node that reaches neither the control machine nor any other
+node of the run has been given up by now.
 """
 
 from __future__ import annotations
@@ -19,13 +20,19 @@ if TYPE_CHECKING:
 
     from ...protocol.run import CutOff
 
+# File in the attempt's folder that holds the monotonic time of the last contact with the control machine.
 CONTACT = "contact"
+# Time limit for one look for the other nodes, and shortest interval between two, in seconds.
 PROBE_TIMEOUT = 3.0
 PROBE_INTERVAL = 5.0
 
 
 class DeadManSwitch:
-    """``ended()`` says why the run should end now, or None."""
+    """The switch of one attempt.
+
+    ``on_disconnect``: end the run after so many seconds without contact; None for never.
+    ``cut_off``: when to end the run for lack of any contact, and the nodes to look for; None for never.
+    """
 
     def __init__(self, folder: str, on_disconnect: float | None, cut_off: CutOff | None) -> None:
         self.path = os.path.join(folder, CONTACT)
@@ -34,41 +41,42 @@ class DeadManSwitch:
         self.heard = time.monotonic()
         self.prober: threading.Thread | None = None
         self.probed_at = 0.0
-        self.alone = 0
+        self.failed_looks = 0
 
-    def ended(self) -> str | None:
-        """Why the run should end: a short text, or None if it may go on."""
+    def reason_to_end(self) -> str | None:
+        """Return the reason why the run must end, or None if it may go on."""
         if self.on_disconnect is None and self.cut_off is None:
             return None
-        # It only grows: a note that cannot be read now takes nothing back.
+        # A note that cannot be read at the moment must not set the time back.
         self.heard = max(self.heard, contact(self.path))
         silence = time.monotonic() - self.heard
         if self.on_disconnect is not None and silence > self.on_disconnect:
-            return "no control machine for %d s" % self.on_disconnect
+            return "no contact with the control machine for %d s" % self.on_disconnect
         if self.cut_off is None or silence < self.cut_off.after:
-            self.alone = 0
+            self.failed_looks = 0
             return None
         self.probe(self.cut_off.peers)
-        return "cut off from the control machine and from every other node" if self.alone > 1 else None
+        return "cut off from the control machine and from every other node" if self.failed_looks > 1 else None
 
     def probe(self, peers: Sequence[tuple[str, int]]) -> None:
-        """Look for the other nodes, beside whatever else goes on; ``alone`` counts the looks in vain."""
+        """Look for the other nodes in a thread, at most every ``PROBE_INTERVAL`` seconds."""
         if self.prober is not None and self.prober.is_alive():
             return
         if peers and time.monotonic() - self.probed_at > PROBE_INTERVAL:
             self.probed_at = time.monotonic()
-            self.prober = threading.Thread(target=self.look, args=(peers,), daemon=True)
+            self.prober = threading.Thread(target=self.check, args=(peers,), daemon=True)
             self.prober.start()
 
-    def look(self, peers: Sequence[tuple[str, int]]) -> None:
-        """One look at all the others."""
-        self.alone = 0 if any_answers(peers, PROBE_TIMEOUT) else self.alone + 1
+    def check(self, peers: Sequence[tuple[str, int]]) -> None:
+        """Look for the other nodes once; ``failed_looks`` counts the looks in a row that found none."""
+        self.failed_looks = 0 if any_answers(peers, PROBE_TIMEOUT) else self.failed_looks + 1
 
 
 def touch(folder: str) -> None:
-    """Note that the control machine has been heard, by the clock that all processes of a host share.
+    """Note that the control machine has been heard, by the monotonic clock, which all processes of a host share.
 
-    One write over the old note, of the same length: a reader finds one of the two, and a full disk has room.
+    One write replaces the old note by one of the same length, so a reader sees either, and it needs no disk space.
+    Raises OSError.
     """
     handle = os.open(os.path.join(folder, CONTACT), os.O_WRONLY | os.O_CREAT, 0o600)
     try:
@@ -78,7 +86,7 @@ def touch(folder: str) -> None:
 
 
 def contact(path: str) -> float:
-    """When the control machine was last heard; 0 for never."""
+    """Return when the control machine was last heard, by the monotonic clock; 0 for never."""
     try:
         with open(path) as file:
             return float(file.read())
@@ -87,7 +95,7 @@ def contact(path: str) -> float:
 
 
 def any_answers(addresses: Sequence[tuple[str, int]], timeout: float) -> bool:
-    """Whether any of ``(address, port)`` answers within ``timeout`` seconds; a refusal is an answer too."""
+    """Return whether any ``(address, port)`` answers within ``timeout`` seconds; a refused connection counts."""
     waiting = []
     try:
         for address, port in addresses:

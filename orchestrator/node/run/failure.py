@@ -1,4 +1,4 @@
-"""What torchrun leaves behind that tells which rank failed first on this node, and how."""
+"""Read which rank failed first on this node, and how, from what torchrun and its workers wrote."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ ROOT_CAUSE = re.compile(
     r"exitcode\s*: (?P<code>-?\d+) \(pid: (?P<pid>\d+)\)",
     re.DOTALL,
 )
+# Number of bytes that ``tail`` reads.
 TAIL = 64 * 1024
 
 
 def summary(logs: str) -> tuple[int, int, int, int, float | None] | None:
-    """The first failure on this node as ``(rank, local_rank, pid, exit code, time)``, or None.
+    """Return the first failure on this node as ``(rank, local_rank, pid, exit code, time)``, or None.
 
-    The exit code is negative for a signal; the time is in seconds since the epoch, or None.
+    The exit code is negative for a signal. The time is in seconds since the epoch, or None if it cannot be parsed.
     """
     found = ROOT_CAUSE.search(tail(os.path.join(logs, "torchrun.log")))
     if found is None:
@@ -32,7 +33,7 @@ def summary(logs: str) -> tuple[int, int, int, int, float | None] | None:
 
 
 def tail(path: str) -> str:
-    """The last part of a text file."""
+    """Return the last ``TAIL`` bytes of a file as text; empty if the file cannot be read."""
     try:
         with open(path, "rb") as file:
             file.seek(max(0, os.path.getsize(path) - TAIL))
@@ -42,7 +43,7 @@ def tail(path: str) -> str:
 
 
 def parsed_time(text: str) -> float | None:
-    """torchrun's local time without a zone, in seconds since the epoch; None if it is written otherwise."""
+    """Convert torchrun's local time, which has no zone, to seconds since the epoch; None for other formats."""
     try:
         return time.mktime(time.strptime(text, "%Y-%m-%d_%H:%M:%S"))
     except ValueError:
@@ -50,7 +51,7 @@ def parsed_time(text: str) -> float | None:
 
 
 def recorded_message(logs: str, local_rank: int) -> str | None:
-    """The exception in the error file of a worker decorated with ``@record``, or None."""
+    """Return the exception in a worker's error file, which ``@record`` writes, or None."""
     found = glob.glob(os.path.join(glob.escape(logs), "*", "attempt_*", str(local_rank), "error.json"))
     for path in sorted(found, key=os.path.getmtime, reverse=True):
         try:

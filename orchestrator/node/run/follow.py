@@ -1,6 +1,6 @@
-"""The verb ``follow``: an attempt's events and logs as frames, from where they were left, until it ends.
+"""The verb ``follow``: send an attempt's events and logs from given offsets on, until the attempt ends.
 
-It reads files that the supervisor and torchrun write, so a slow reader slows nobody but itself.
+It reads the files that the supervisor and torchrun write, so a slow control machine slows neither of them.
 """
 
 from __future__ import annotations
@@ -18,18 +18,23 @@ from ...protocol.run import Beat, End, Follow, Following, Journaled, Stream, Sup
 from ..host import lock, paths
 from . import dead_man_switch, journal, logcut, sample, stop
 
+# Shortest and longest pause between two reads, in seconds.
 POLL_SHORTEST, POLL_LONGEST = 0.02, 0.2
-# How often the control machine hears that the node is there, in seconds.
+# Interval between two beats, which tell the control machine that the node is there, in seconds.
 BEAT = 2.0
 
 
 def answer(request: Follow, out: int) -> None:
-    """Follow the attempt that was asked for, or the newest here."""
+    """Follow the requested attempt, or the newest on this node; raises Refused if the node does not have it."""
     follow(request, request.attempt or (paths.attempts(request.run_id) or [1])[-1], out)
 
 
 def follow(request: Follow, attempt: int, out: int) -> None:
-    """Send what there is and what comes, and return when the attempt is over or the control machine gone."""
+    """Send an attempt's events and logs; return when the attempt is over and all is sent.
+
+    Return earlier if the supervisor is gone, or without ``request.wait``. The process exits when stdin ends.
+    Raises Refused if the node does not have the attempt.
+    """
     folder = paths.attempt_dir(request.run_id, attempt)
     if not os.path.isdir(folder):
         raise Refused("there is no run %s on this node" % request.run_id, "no-run")
@@ -39,9 +44,10 @@ def follow(request: Follow, attempt: int, out: int) -> None:
 
 
 def hear_control(run_id: str, folder: str) -> None:
-    """Note every sign of life from the control machine; with the end of stdin it is gone, and so are we.
+    """Note each sign of life from the control machine, and exit the process when stdin ends.
 
-    ``!SECONDS`` and a newline ask for a stop: a server may not let a second session in for that.
+    ``!SECONDS`` and a newline request a stop with that grace period, because an SSH server may refuse a second
+    session.
     """
     heard = b""
     try:
@@ -62,7 +68,7 @@ def hear_control(run_id: str, folder: str) -> None:
 
 
 class Log:
-    """One growing file: its name (``torchrun``, ``0.stdout``), and how far it was sent."""
+    """A growing file. ``name``: of its stream, ``0.stdout``. ``offset``: number of bytes sent or passed over."""
 
     def __init__(self, name: str, path: str, offset: int) -> None:
         self.name = name
@@ -72,11 +78,11 @@ class Log:
         self.gone = False
 
     def replaced(self) -> None:
-        """An elastic torchrun has put another file in its place: what was not opened before is gone."""
+        """Note that an elastic torchrun has replaced the file; one that was not opened before is lost."""
         self.gone = self.file is None
 
     def read(self) -> bytes:
-        """The next piece, b"" where there is none yet."""
+        """Return the next piece; b"" if there is none yet."""
         if self.gone:
             return b""
         if self.file is None:
@@ -86,7 +92,7 @@ class Log:
                 return b""
         piece = os.pread(self.file, frames.CHUNK, self.offset)
         if piece[:1] == b"\0":
-            # A hole that was cut into a log that had grown too long, perhaps.
+            # NULs may be a hole in a log that was cut.
             self.offset = logcut.next_data(self.file, self.offset)
             piece = os.pread(self.file, frames.CHUNK, self.offset)
         elif b"\0" in piece:
@@ -95,7 +101,7 @@ class Log:
 
 
 class Follower:
-    """Sends one attempt's streams over ``out``."""
+    """Sends the events and logs of one attempt to ``out``."""
 
     def __init__(self, request: Follow, attempt: int, folder: str, out: int) -> None:
         self.run_id = request.run_id
@@ -118,13 +124,13 @@ class Follower:
         self.beat_at = time.monotonic()
 
     def follow(self) -> None:
-        """Until everything is sent and the attempt is over."""
+        """Send all there is and, with ``wait``, all that follows until the attempt or its supervisor ends."""
         if self.ranks is None:
             self.add_log("torchrun", os.path.join(self.folder, "logs", "torchrun.log"), None)
         pause = POLL_SHORTEST
         checked_at = time.monotonic()
         while True:
-            # The order matters: a run that was over before the logs were read has nothing more to write.
+            # Events are read before logs: once a run has ended, its logs no longer grow.
             self.send_events()
             over = self.finished
             sent = self.send_logs()
@@ -149,14 +155,14 @@ class Follower:
             pause = min(pause * 1.5, POLL_LONGEST)
 
     def supervised(self) -> bool:
-        """Whether the attempt's supervisor is alive."""
+        """Return whether the attempt's supervisor is alive."""
         held = lock.holder()
         return held is not None and (
             held.error is not None or (held.run_id, held.attempt) == (self.run_id, self.attempt)
         )
 
     def send_events(self) -> None:
-        """Send the events that were written since; those the control machine knows only teach us the logs."""
+        """Send the new events, except those that the control side knows, and follow the logs of new workers."""
         for event, offset in journal.events_from(self.events_path, self.events_offset):
             self.events_offset = offset
             self.events_sent += 1
@@ -169,7 +175,7 @@ class Follower:
             self.finished = self.finished or isinstance(event, Finished)
 
     def add_log(self, name: str, path: str, worker: WorkerFound | None) -> None:
-        """Begin to follow a log and say so."""
+        """Begin to follow a log and announce its stream. ``worker``: its worker's event; None for torchrun."""
         if name in self.known:
             return
         self.known.add(name)
@@ -194,7 +200,7 @@ class Follower:
             frames.send(self.out, about)
 
     def send_logs(self) -> bool:
-        """Send a piece of each log in turn; whether there was any."""
+        """Send one piece of each log; return whether there was any."""
         any_sent = False
         for stream_id, stream in enumerate(self.logs):
             piece = stream.read()
@@ -206,7 +212,7 @@ class Follower:
 
 
 def last_part(path: str, size: int) -> int:
-    """Where the first whole line of the last ``size`` bytes of a file begins."""
+    """Return the offset of the first whole line in the last ``size`` bytes of a file."""
     try:
         with open(path, "rb") as file:
             begin = max(0, os.fstat(file.fileno()).st_size - size)
@@ -217,7 +223,7 @@ def last_part(path: str, size: int) -> int:
 
 
 def sizes_at(folder: str, moment: float) -> dict[str, int]:
-    """How long each log was at a time, by the marks that the supervisor made every other second."""
+    """Return the length of each log at ``moment``, from the notes that the supervisor makes every other second."""
     sizes: dict[str, int] = {}
     try:
         with open(os.path.join(folder, "sizes.jsonl")) as lines:

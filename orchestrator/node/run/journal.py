@@ -1,4 +1,4 @@
-"""An attempt's ``events.jsonl``, which can be written on a full disk too."""
+"""The journal of an attempt, ``events.jsonl``, which records the end of a run even on a full disk."""
 
 from __future__ import annotations
 
@@ -11,18 +11,23 @@ from ...protocol.events import MOST_LINE, OF_NODES, Event, FailedToStart, Finish
 from ...protocol.message import tagged
 from ...protocol.shapes import Misshapen, decoded
 
+# Size of the ballast file in bytes.
 BALLAST = 256 * 1024
+# Events for which the ballast is deleted.
 URGENT = (RankFailed, FailedToStart, Finished)
 OF_NODE = tagged("event", OF_NODES)
-# How long the end of a run waits for room on its disk, in seconds.
+# How long ``close`` waits for space on the disk, in seconds.
 LAST_WORDS = 10.0
 
 
 class Journal:
-    """Appends events. On a full disk they wait in memory; a file of ballast is given up for those that matter."""
+    """Appends events to the journal.
+
+    On a full disk, events wait in memory; for ``URGENT`` ones, a ballast file is deleted to make space.
+    """
 
     def __init__(self, folder: str) -> None:
-        # Open for as long as the supervisor lives.
+        # The file stays open for as long as the supervisor lives.
         self.file = os.open(os.path.join(folder, "events.jsonl"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.pending = b""
         self.ballast = os.path.join(folder, "ballast")
@@ -30,7 +35,7 @@ class Journal:
             file.write(b"\0" * BALLAST)
 
     def record(self, event: Event) -> None:
-        """Append an event; it is on disk's way before anything that follows from it is done."""
+        """Append an event and write it at once, so that the journal is never behind the actions that follow it."""
         self.pending += (to_line(event) + "\n").encode("ascii")
         self.flush()
         if self.pending and isinstance(event, URGENT):
@@ -38,7 +43,7 @@ class Journal:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is pending, as far as the disk has room."""
+        """Write pending events as far as the disk has space; raises OSError for any other failure."""
         try:
             while self.pending:
                 self.pending = self.pending[os.write(self.file, self.pending) :]
@@ -47,12 +52,12 @@ class Journal:
                 raise
 
     def release(self) -> None:
-        """Give the ballast up."""
+        """Delete the ballast file."""
         with contextlib.suppress(OSError):
             os.unlink(self.ballast)
 
     def close(self) -> None:
-        """Nothing more will be recorded. Waits a little for room if the disk is full even now."""
+        """Close the journal; while the disk is full, first wait up to ``LAST_WORDS`` seconds for space."""
         self.release()
         deadline = time.monotonic() + LAST_WORDS
         self.flush()
@@ -63,9 +68,9 @@ class Journal:
 
 
 def events_from(path: str, offset: int) -> list[tuple[Event, int]]:
-    """The whole events from byte ``offset`` of a file on, each with the offset behind it.
+    """Return the complete events from byte ``offset`` of a file on, each with the offset behind it.
 
-    What a power cut left of a line, NULs say, is passed over.
+    Lines that are not events are skipped; a power cut may leave a broken line, or NULs before one.
     """
     found = []
     try:
@@ -82,7 +87,7 @@ def events_from(path: str, offset: int) -> list[tuple[Event, int]]:
 
 
 def parsed(line: bytes) -> Event | None:
-    """The event of a line, or None."""
+    """Return the event in a line, or None if there is none."""
     try:
         event: Event = OF_NODE(decoded(line.lstrip(b"\0"), MOST_LINE), "event")
         return event
@@ -91,5 +96,5 @@ def parsed(line: bytes) -> Event | None:
 
 
 def read(folder: str) -> list[Event]:
-    """The events of an attempt so far."""
+    """Return the events of an attempt so far."""
     return [event for event, _ in events_from(os.path.join(folder, "events.jsonl"), 0)]

@@ -1,7 +1,7 @@
-"""Keep a growing log within a limit: its head and its tail stay, the disk behind the rest is given back.
+"""Keep a growing log within a limit: keep its head and tail, and free the disk space of its middle.
 
-A hole is punched (fallocate(2)), so whoever writes the log notices nothing and no offset changes; who reads it
-finds the hole with lseek(2).
+fallocate(2) punches a hole into the file, so its writer notices nothing and no offset changes. Readers find the
+hole with lseek(2).
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import errno
 import os
 
 PUNCH_HOLE, KEEP_SIZE = 2, 1
+# Holes begin and end at multiples of this size in bytes.
 BLOCK = 64 * 1024
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def cut(path: str, limit: int) -> bool:
-    """Give back what lies between the first quarter of ``limit`` bytes and the last half; whether there was any.
+    """If a file takes more than ``limit`` bytes of disk, free its middle; return whether that was done.
 
-    Raises OSError where the file system cannot.
+    The first quarter of ``limit`` and the last half of ``limit`` bytes stay. Raises OSError where the file system
+    cannot punch holes.
     """
     handle = os.open(path, os.O_WRONLY)
     try:
@@ -39,7 +41,7 @@ def cut(path: str, limit: int) -> bool:
 
 
 def next_data(handle: int, offset: int) -> int:
-    """Where the first byte that is kept stands, from ``offset`` on."""
+    """Return the end of a hole of at least ``BLOCK`` bytes at ``offset``; ``offset`` if there is none."""
     try:
         found = os.lseek(handle, offset, os.SEEK_DATA)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The verb ``runs``: what runs on this host, what ran, and what is left over."""
+"""The verb ``runs``: list the living runs, leftovers and ended runs of this host."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def answer(request: ListRuns, out: int) -> None:
-    """Answer; without ``ended`` only what has a process is named."""
+    """List the runs of this host; without ``ended``, only those that have a process."""
     left: dict[str, int] = {}
     for run_id, _ in stop.leftovers(request.run_id).values():
         left[run_id] = left.get(run_id, 0) + 1
     holder = lock.holder() or Holder()
     living = set(left) | {holder.run_id}
     if holder.error is not None:
-        # A supervisor too busy to answer is a living one; whose it is, its processes tell.
+        # A supervisor that is too busy to answer is alive; the marks of its processes tell its run.
         living.update(run_id for run_id, _ in processes.marks().values())
     wanted = paths.run_ids() if request.ended else sorted(run for run in living if run)
     found = [
@@ -38,7 +38,7 @@ def answer(request: ListRuns, out: int) -> None:
 
 
 def describe(run_id: str, holder: Holder, left: int) -> RunHere:
-    """One run, as its newest attempt here has it."""
+    """Describe a run by its newest attempt on this host. ``left``: number of its leftovers."""
     attempt = (paths.attempts(run_id) or [1])[-1]
     folder = paths.attempt_dir(run_id, attempt)
     known = paths.kept(run_id, attempt)
@@ -69,7 +69,7 @@ def describe(run_id: str, holder: Holder, left: int) -> RunHere:
 
 
 def state(run_id: str, attempt: int, holder: Holder, left: int, ended: Finished | None) -> str:
-    """How a run stands on this host, in one of the words of ``protocol.run.STATES``."""
+    """Return the state of a run on this host, one of ``protocol.run.STATES``."""
     running = holder.run_id == run_id
     if left and not running:
         return "left over"
@@ -83,9 +83,9 @@ def state(run_id: str, attempt: int, holder: Holder, left: int, ended: Finished 
 
 
 def last_line(folder: str, events: Sequence[Event]) -> str | None:
-    """The last line that a rank of this host printed, or None."""
+    """Return the last stdout line of the first local rank that has one, up to 500 characters, or None."""
     workers = [event for event in events if isinstance(event, WorkerFound)]
-    # An elastic run's newest start first.
+    # The newest start of an elastic run comes first.
     for event in sorted(workers, key=lambda each: (-each.restart, each.local_rank)):
         text = failure.tail(os.path.join(folder, event.logs, "stdout.log")).rstrip()
         if text:

@@ -1,4 +1,4 @@
-"""How busy a node is: CPU, memory and GPUs, sampled beside a run and kept in ``sample.json``."""
+"""Sample the load of a node (CPU, memory and GPUs) during a run, in ``sample.json``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from ...protocol.run import Sample
 from ...protocol.shapes import decoded
 from ..host import atomic
 
+# Interval between two samples, in seconds.
 INTERVAL = 2.0
 QUERY = "--query-gpu=utilization.gpu,memory.used,memory.total"
 
 
 class Sampler:
-    """``tick()`` it often; it measures every INTERVAL seconds and never waits."""
+    """Writes a sample every ``INTERVAL`` seconds, if ``tick()`` is called often; never blocks."""
 
     def __init__(self, folder: str) -> None:
         self.path = os.path.join(folder, "sample.json")
@@ -28,7 +29,7 @@ class Sampler:
         self.has_gpus = True
 
     def tick(self) -> bool:
-        """Measure if it is time to; whether it was."""
+        """Take a sample if one is due; return whether it was."""
         if time.monotonic() - self.sampled_at < INTERVAL:
             return False
         self.sampled_at = time.monotonic()
@@ -40,13 +41,13 @@ class Sampler:
         return True
 
     def busy(self) -> float:
-        """The share of CPU time in use since the last call, 0 to 1."""
+        """Return the share of CPU time used since the last call, 0 to 1."""
         before, self.cpu = self.cpu, cpu_times()
         total = self.cpu[0] - before[0]
         return (self.cpu[1] - before[1]) / total if total else 0.0
 
     def query_gpus(self) -> None:
-        """Take what an earlier nvidia-smi said, and start the next one: it may need seconds."""
+        """Read the last nvidia-smi query if it has ended, and start the next; a query may take seconds."""
         if self.gpu_query is not None:
             if self.gpu_query.poll() is None:
                 return
@@ -63,7 +64,7 @@ class Sampler:
                 self.has_gpus = False
 
     def close(self) -> None:
-        """End what is still being asked."""
+        """End a running nvidia-smi query."""
         if self.gpu_query is not None:
             self.gpu_query.kill()
             self.gpu_query.communicate()
@@ -71,7 +72,7 @@ class Sampler:
 
 
 def last(folder: str) -> Sample | None:
-    """The newest sample of an attempt, or None."""
+    """Return the newest sample of an attempt, or None."""
     try:
         with open(os.path.join(folder, "sample.json"), "rb") as file:
             return Sample.from_wire(decoded(file.read()))
@@ -80,7 +81,7 @@ def last(folder: str) -> Sample | None:
 
 
 def cpu_times() -> tuple[int, int]:
-    """``(total, busy)`` CPU time of all cores in clock ticks (proc_stat(5))."""
+    """Return ``(total, busy)`` CPU time of all cores since boot, in clock ticks (proc_stat(5))."""
     try:
         with open("/proc/stat") as file:
             ticks = [int(word) for word in file.readline().split()[1:9]]
@@ -90,7 +91,7 @@ def cpu_times() -> tuple[int, int]:
 
 
 def memory() -> tuple[int, int]:
-    """``(total, available)`` bytes of memory (proc_meminfo(5))."""
+    """Return ``(total, available)`` memory in bytes (proc_meminfo(5))."""
     found = {}
     with contextlib.suppress(OSError), open("/proc/meminfo") as lines:
         for line in lines:
@@ -100,7 +101,7 @@ def memory() -> tuple[int, int]:
 
 
 def parsed_gpus(text: str) -> tuple[tuple[float, int, int], ...]:
-    """nvidia-smi's lines as (busy share 0 to 1, bytes used, bytes in all)."""
+    """Parse nvidia-smi's lines into (busy share from 0 to 1, used bytes, total bytes); skip others."""
     found = []
     for line in text.splitlines():
         with contextlib.suppress(ValueError):

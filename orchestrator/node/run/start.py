@@ -1,4 +1,4 @@
-"""The verb ``start``: take the host's lock, make the working folder, leave a supervisor behind, follow it."""
+"""The verb ``start``: take the host's lock, make the working folder, fork a supervisor, and follow the attempt."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 
 def answer(request: Start, out: int) -> None:
-    """Start the attempt described by ``request`` and follow it; raises Refused if the node is busy.
+    """Start the attempt described by ``request`` and follow it until it ends.
 
-    An earlier attempt of the same run that still lives here, on a node that was lost for a while, is ended first.
+    A node that was lost for a while may still run an earlier attempt of the same run; that attempt is ended first.
+    Raises Refused if the node is busy, has the attempt already, lacks a tree, or the control machine has gone.
     """
     folder = paths.attempt_dir(request.run_id, request.attempt)
     if os.path.exists(folder):
@@ -37,17 +38,17 @@ def answer(request: Start, out: int) -> None:
         with open(os.path.join(folder, paths.KEPT), "w") as file:
             json.dump(kept(request, work).to_wire(), file)
         if control_is_gone():
-            raise Refused("the control machine went away before the start", "gone")
+            raise Refused("the control machine disconnected before the start", "gone")
         leave_supervisor(request, folder, work, listener)
     finally:
-        # The supervisor has its own copy of the lock; ours must not outlive it.
+        # The supervisor has its own copy of the lock; this process's copy must not outlive it.
         listener.close()
     frames.send(out, Started())
     follow.follow(Follow(run_id=request.run_id), request.attempt, out)
 
 
 def kept(request: Start, work: str) -> Kept:
-    """What this host remembers of the attempt."""
+    """Return the record of the attempt that this host keeps."""
     return Kept(
         version=VERSION,
         run_id=request.run_id,
@@ -56,7 +57,7 @@ def kept(request: Start, work: str) -> Kept:
         workdir=request.workdir,
         tree=request.tree,
         overlays=request.overlays,
-        # The script's words may hold secrets, and this file stays.
+        # Only the first word is kept: arguments may hold secrets, and this record is permanent.
         program=request.argv[:1],
         owner=request.owner,
         workload=request.workload,
@@ -71,20 +72,21 @@ def kept(request: Start, work: str) -> Kept:
 
 
 def control_is_gone() -> bool:
-    """Whether stdin has ended: what would be started now nobody would know of."""
+    """Return whether stdin has ended, so that no control machine would learn of a start."""
     ready, _, _ = select.select([0], [], [], 0)
     return bool(ready) and not os.read(0, 4096)
 
 
 def make_work_dir(request: Start) -> str:
-    """A folder of the run's own, which stays through its attempts: a copy of the synced tree to begin with.
+    """Make the run's working folder, lay the overlays over it, and return its path.
 
-    The overlays, outputs of an earlier run or of another node of this one, are laid over it.
+    The first attempt copies the synced tree; later attempts use the same folder. Overlays are trees with the
+    outputs of an earlier run, or of another node of this run. Raises Refused if a tree is missing.
     """
     work = paths.work_dir(request.workdir, request.run_id)
     listing = os.path.join(paths.run_dir(request.run_id), collect.BEFORE)
     if not os.path.exists(listing):
-        # The folder of all runs of this user may be another's to write to; this run's is not.
+        # Other users may be able to write to the folder above; only this user may write to this one.
         os.makedirs(os.path.dirname(work), exist_ok=True)
         paths.private(work)
         copy_tree(existing_tree(request, request.tree), work)
@@ -98,16 +100,16 @@ def make_work_dir(request: Start) -> str:
 
 
 def make_logs_dir(request: Start, folder: str) -> None:
-    """Where the logs go: to the disk the user chose for what is large, with a link to it among the run's state."""
+    """Make the folder for the attempt's logs, on the workdir's disk, and link to it from the attempt's folder."""
     logs = paths.logs_dir(request.workdir, request.run_id, request.attempt)
     shutil.rmtree(logs, ignore_errors=True)
     os.makedirs(logs, mode=0o700)
-    # Relative, for homes that are mounted elsewhere on other machines.
+    # The link is relative because other machines may mount the home folder elsewhere.
     os.symlink(os.path.relpath(os.path.realpath(logs), os.path.realpath(folder)), os.path.join(folder, "logs"))
 
 
 def write_files(files: Mapping[str, str]) -> None:
-    """What the launcher reads: path -> text."""
+    """Write the files that the launcher reads. ``files``: path -> text."""
     for path, text in files.items():
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "w") as file:
@@ -115,7 +117,7 @@ def write_files(files: Mapping[str, str]) -> None:
 
 
 def existing_tree(request: Start, tree_id: str) -> str:
-    """The folder of a synced tree; raises Refused if it is not here."""
+    """Return the folder of a synced tree; raises Refused if the node does not have it."""
     tree = paths.tree_dir(request.workdir, request.project, tree_id)
     if not os.path.isdir(tree):
         raise Refused("tree %s is not on this node" % tree_id, "tree")
@@ -125,7 +127,7 @@ def existing_tree(request: Start, tree_id: str) -> str:
 
 
 def copy_tree(source: str, target: str) -> None:
-    """Copy a tree over ``target``; what stands there under the same name is replaced."""
+    """Copy a tree into ``target``, replacing files of the same name, and make the copies writable."""
     for folder, folders, files in os.walk(source):
         into = os.path.join(target, os.path.relpath(folder, source))
         os.makedirs(into, exist_ok=True)
@@ -139,7 +141,7 @@ def copy_tree(source: str, target: str) -> None:
 
 
 def leave_supervisor(request: Start, folder: str, work: str, listener: socket.socket) -> None:
-    """Fork a supervisor that belongs to no terminal and no connection; it holds ``listener``, the lock."""
+    """Fork a supervisor into its own session; it takes over ``listener``, the host's lock."""
     child = os.fork()
     if child:
         os.waitpid(child, 0)

@@ -1,6 +1,7 @@
-"""The verb ``stop``: end a run on this host, its supervisor's way, and then whatever bears its mark.
+"""The verb ``stop``: end a run on this host, through its supervisor, and then its leftovers.
 
-Processes with a mark and no living supervisor are leftovers: supervisor and torchrun were killed at once.
+Leftovers are processes with a run's mark and no living supervisor; they remain where supervisor and torchrun were
+killed together.
 """
 
 from __future__ import annotations
@@ -17,18 +18,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..host.processes import Mark
 
+# Longest time that leftovers have to end after SIGTERM, in seconds.
 LEFTOVER_GRACE = 2.0
+# Interval between two looks for leftovers, in seconds.
 POLL = 0.05
-# What is left so long after SIGKILL cannot be ended, in seconds.
+# A process that is left so many seconds after SIGKILL cannot be ended.
 UNENDED_AFTER = 3.0
 
 
 def answer(request: Stop, out: int) -> None:
-    """End the run and whatever it left over; answer when nothing of it is left."""
+    """End the run and its leftovers; answer when none of its processes is left, or the rest cannot be ended."""
     found = end(request.run_id, request.grace)
     refused = found.refused
     if refused is not None and refused.foreign and os.getuid() == 0:
-        # Root may end anybody's run. Whether it is gone the kernel says, not the one who held the lock.
+        # Root may end any user's run. The kernel tells whether it is gone; the holder's answer is not trusted.
         stop_supervised(request.run_id, request.grace, even_others=True)
         now = lock.holder()
         if now is None or now.owner != refused.owner:
@@ -37,7 +40,10 @@ def answer(request: Stop, out: int) -> None:
 
 
 def end(run_id: str | None, grace: float) -> Stopped:
-    """Do it; the answer of the verb."""
+    """End a run, or every run of this user if ``run_id`` is None, and return the answer of the verb.
+
+    ``grace``: how long the processes have to end, in seconds.
+    """
     said = stop_supervised(run_id, grace) or Holder()
     refused = said if said.foreign or said.error is not None else None
     ended = {said.run_id} if said.gone and said.run_id is not None else set()
@@ -45,9 +51,9 @@ def end(run_id: str | None, grace: float) -> Stopped:
     number: int = signal.SIGTERM
     began = time.monotonic()
     deadline = began + min(grace, LEFTOVER_GRACE)
-    given_up = deadline + UNENDED_AFTER
+    give_up_at = deadline + UNENDED_AFTER
     left = leftovers(run_id)
-    while left and time.monotonic() < given_up:
+    while left and time.monotonic() < give_up_at:
         ended.update(run for run, _ in left.values())
         killed = max(killed, len(left))
         processes.send(number, left)
@@ -60,19 +66,19 @@ def end(run_id: str | None, grace: float) -> Stopped:
 
 
 def stop_supervised(run_id: str | None, grace: float, even_others: bool = False) -> Holder | None:
-    """Ask the supervisor, if there is one; it answers when no process of its run is left."""
+    """Ask the supervisor to end its run and wait until it has; None if there is no supervisor."""
     question = AskStop(run_id=run_id, grace=grace)
     return lock.ask(question, timeout=grace + 15.0, even_others=even_others)
 
 
 def leftovers(run_id: str | None = None) -> dict[int, Mark]:
-    """The processes with a run's mark, or any run's, and no living supervisor: ``{pid: (run id, attempt)}``."""
+    """Return the leftovers of a run, or of all runs if ``run_id`` is None: ``{pid: (run id, attempt)}``."""
     marked = processes.marks()
     if not marked:
         return {}
     held = lock.holder() or Holder()
     if held.error is not None:
-        # A supervisor too busy to answer is a living one.
+        # A supervisor that is too busy to answer is alive.
         return {}
     return {
         pid: mark

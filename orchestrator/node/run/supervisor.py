@@ -1,7 +1,7 @@
-"""Owns one torchrun on one node: starts it, records what happens, ends it, and leaves nothing behind.
+"""The supervisor: starts one torchrun on one node, records events, ends torchrun, and leaves no process behind.
 
-It is a session of its own, so the connection that started it may break. Everything it has to say goes to
-``events.jsonl`` in the attempt's folder; ``follow`` reads it from there.
+The supervisor has its own session, so it survives the connection that started it. It writes all events to
+``events.jsonl`` in the attempt's folder, where ``follow`` reads them.
 """
 
 from __future__ import annotations
@@ -35,18 +35,20 @@ if TYPE_CHECKING:
 
     from ...protocol.run import Question, Start
 
+# Intervals between two looks, in seconds: until all workers have been seen, and from then on.
 DISCOVERY_INTERVAL = 0.05
 IDLE_INTERVAL = 0.25
-# How long what torchrun leaves behind may take to end by itself before it is killed, in seconds.
+# How long processes that outlive torchrun may take to end after SIGTERM before they are killed, in seconds.
 SURVIVOR_GRACE = 2.0
-# What is left so long after SIGKILL cannot be ended: it belongs to another user, or sleeps in the kernel.
+# A process that outlives SIGKILL by so many seconds cannot be ended: it belongs to another user, or sleeps in the
+# kernel.
 UNENDED_AFTER = 3.0
-# How long torchrun may take to notice a worker's end before a stop hides how it ended, in seconds.
+# How long a stop waits for torchrun to report a worker that is already dead, in seconds.
 NOTICE_TIME = 1.0
 
 
 def main(request: Start, folder: str, work: str, lock_fd: int) -> NoReturn:
-    """Supervise until nothing of the run is left, then exit. Never returns."""
+    """Supervise until no process of the run is left, then exit."""
     code = 1
     try:
         Supervisor(request, folder, work, socket.socket(fileno=lock_fd)).supervise()
@@ -59,7 +61,7 @@ def main(request: Start, folder: str, work: str, lock_fd: int) -> NoReturn:
 
 
 class Supervisor:
-    """One attempt's life on this node; ``supervise()`` is all of it."""
+    """Supervisor of one attempt on this node; ``supervise()`` covers the attempt from start to end."""
 
     def __init__(self, request: Start, folder: str, work: str, listener: socket.socket) -> None:
         self.request = request
@@ -78,14 +80,14 @@ class Supervisor:
         self.stopped_by: str | None = None
         self.term_at: float | None = None
         self.kill_at: float | None = None
-        # When SIGKILL was sent for the first time.
+        # When SIGKILL was first sent, by the monotonic clock.
         self.killed_at: float | None = None
-        self.askers: list[socket.socket] = []
+        self.waiting_for_stop: list[socket.socket] = []
 
     def supervise(self) -> None:
-        """Start torchrun, serve the lock's door, and return when no process of the run is left."""
+        """Start torchrun, serve the lock's door, and return when every process that can be ended has ended."""
         processes.become_subreaper()
-        self.outlive_session()
+        self.leave_session_scope()
         wake = self.wake_on_child()
         try:
             torchrun = self.start_torchrun()
@@ -93,12 +95,12 @@ class Supervisor:
             self.journal.record(FailedToStart(time=time.time(), error=str(error)))
             self.finish(127, 0, [])
             return
-        while torchrun.poll() is None and not self.unended():
+        while torchrun.poll() is None and not self.outlived_sigkill():
             self.wait(wake, IDLE_INTERVAL if self.workers.complete else DISCOVERY_INTERVAL)
             try:
                 self.look(torchrun)
             except OSError:
-                # A log that somebody removed, say: what is recorded suffers, the run goes on.
+                # For example, a log was deleted. The record is incomplete then, but the run goes on.
                 traceback.print_exc()
             self.end_if_due(torchrun)
         self.workers.find_logs()
@@ -109,8 +111,8 @@ class Supervisor:
         code: int | None = torchrun.returncode
         self.finish(-signal.SIGKILL if code is None else code, killed, alive)
 
-    def outlive_session(self) -> None:
-        """Leave the session's scope where systemd would end what is in it at logout."""
+    def leave_session_scope(self) -> None:
+        """Leave the session's scope where systemd would end its processes at logout."""
         known = machine.logout()
         if known.kills and known.moves:
             try:
@@ -120,19 +122,23 @@ class Supervisor:
                 sys.stderr.flush()
 
     def look(self, torchrun: subprocess.Popen[bytes]) -> None:
-        """See what has changed since the last look."""
+        """Look for new workers and failures, sample the load, and stop the run if the dead man's switch fires."""
         if self.request.min_nodes or not self.workers.complete:
             self.workers.find(torchrun.pid)
         if self.stopped_by is None or self.term_at is not None:
             self.workers.find_failure()
         if self.sampler.tick():
             self.note_sizes()
-        reason = self.dead_man_switch.ended() if self.stopped_by is None else None
+        reason = self.dead_man_switch.reason_to_end() if self.stopped_by is None else None
         if reason is not None:
             self.stop(reason, self.request.grace)
 
     def finish(self, code: int, killed: int, alive: Sequence[str]) -> None:
-        """Record how it ended, and tell those who wait for it. ``alive`` describes what could not be ended."""
+        """Record the end of the run, answer waiting stop requests, and free the host.
+
+        ``code``: exit code of torchrun, negative for a signal. ``killed``: how many other processes were killed.
+        ``alive``: descriptions of the processes that could not be ended.
+        """
         self.journal.record(
             Finished(
                 time=time.time(),
@@ -145,17 +151,17 @@ class Supervisor:
             )
         )
         self.journal.close()
-        for asker in self.askers:
+        for asker in self.waiting_for_stop:
             door.reply(asker, Holder(run_id=self.request.run_id, gone=True, alive=tuple(alive)))
-        # The host is free from here on.
+        # Closing the door frees the host.
         self.door.close()
         with contextlib.suppress(OSError):
             prune.forget_old(self.request.workdir)
 
     def note_sizes(self) -> None:
-        """Keep how long each log was by now: lines have no time of their own, ``logs --since`` needs one.
+        """Note the current length of each log, and cut each log to its limit.
 
-        And keep each within its limit.
+        Lines carry no time, so ``orch logs --since`` finds its place by these notes.
         """
         sizes = self.workers.sizes()
         if self.log_limit and any(size > self.log_limit for size in sizes.values()):
@@ -163,7 +169,7 @@ class Supervisor:
                 self.workers.cut(self.log_limit)
             except OSError as error:
                 self.log_limit = None
-                sys.stderr.write("logs grow without a limit, this disk cannot cut them: %s\n" % error)
+                sys.stderr.write("this disk cannot cut logs, so they grow without a limit: %s\n" % error)
                 sys.stderr.flush()
         if sizes != self.sizes:
             self.sizes = sizes
@@ -171,7 +177,7 @@ class Supervisor:
                 file.write(json.dumps({"time": time.time(), "sizes": sizes}) + "\n")
 
     def wake_on_child(self) -> int:
-        """A descriptor that becomes readable when a child ends."""
+        """Set the signal handlers; return a descriptor that is readable when a child ends or SIGTERM arrives."""
         read_end, write_end = os.pipe()
         os.set_blocking(read_end, False)
         os.set_blocking(write_end, False)
@@ -182,7 +188,10 @@ class Supervisor:
         return read_end
 
     def start_torchrun(self) -> subprocess.Popen[bytes]:
-        """Start torchrun in a session of its own; it gets SIGTERM should the supervisor die."""
+        """Start torchrun in its own session; the kernel sends it SIGTERM if the supervisor dies.
+
+        Raises OSError if torchrun cannot be started.
+        """
         environ = dict(os.environ)
         environ.update(self.request.env)
         me = os.getpid()
@@ -201,7 +210,7 @@ class Supervisor:
         return torchrun
 
     def wait(self, wake: int, seconds: float) -> None:
-        """Until a child ends, somebody asks, or the time is over."""
+        """Wait up to ``seconds`` until a child ends, a question arrives or a signal is due; answer questions."""
         for due in (self.term_at, self.kill_at):
             if due is not None:
                 seconds = min(seconds, max(0.0, due - time.monotonic()))
@@ -213,17 +222,17 @@ class Supervisor:
             self.answer(asker, question)
 
     def answer(self, asker: socket.socket, question: Question) -> None:
-        """Answer one question; a stop is answered when the run is gone."""
+        """Answer one question; a stop request is answered when the run has ended."""
         if not isinstance(question, AskStop):
             door.reply(asker, self.status())
         elif question.run_id not in (None, self.request.run_id):
             door.reply(asker, Holder(run_id=self.request.run_id, other=True))
         else:
             self.stop("stop", question.grace)
-            self.askers.append(asker)
+            self.waiting_for_stop.append(asker)
 
     def status(self) -> Holder:
-        """The facts of this run."""
+        """Return the status of this run."""
         return Holder(
             run_id=self.request.run_id,
             attempt=self.request.attempt,
@@ -235,17 +244,21 @@ class Supervisor:
         )
 
     def stop(self, who: str, grace: float) -> None:
-        """Ask torchrun to end (it passes SIGTERM on to its workers); kill what is left after ``grace``."""
+        """Schedule the end of the run: SIGTERM for torchrun, SIGKILL for what is left after ``grace`` seconds.
+
+        torchrun passes SIGTERM on to its workers. ``who``: the reason to record. A second stop can only shorten
+        the grace period.
+        """
         now = time.monotonic()
         if self.stopped_by is None:
             self.stopped_by = who
             self.journal.record(Stopping(time=time.time(), by=who, grace=grace))
-            # A worker that is gone already is the more interesting end: let torchrun say how it ended.
+            # If a worker is already dead, torchrun must first report how it died; a stop would hide that.
             self.term_at = now + NOTICE_TIME if grace and self.workers.any_ended() else now
         self.kill_at = now + grace if self.kill_at is None else min(self.kill_at, now + grace)
 
     def end_if_due(self, torchrun: subprocess.Popen[bytes]) -> None:
-        """Send what a stop has announced: SIGTERM to torchrun, after the grace period SIGKILL to all."""
+        """Send the signals that are due: SIGTERM to torchrun, SIGKILL to every process of the attempt."""
         now = time.monotonic()
         if self.term_at is not None and (now >= self.term_at or self.workers.failed):
             self.term_at = None
@@ -256,16 +269,19 @@ class Supervisor:
             self.kill_at = now + 1.0
             self.killed_at = self.killed_at or now
 
-    def unended(self) -> bool:
-        """Whether torchrun itself cannot be ended, not even by SIGKILL."""
+    def outlived_sigkill(self) -> bool:
+        """Return whether torchrun has outlived SIGKILL for more than ``UNENDED_AFTER`` seconds."""
         return self.killed_at is not None and time.monotonic() > self.killed_at + UNENDED_AFTER
 
     def survivors(self) -> list[int]:
-        """The live processes of this attempt, other than the supervisor."""
+        """Return the live processes of this attempt, without the supervisor."""
         return processes.of_run(self.request.run_id, self.request.attempt)
 
     def clear(self, wake: int) -> tuple[int, list[str]]:
-        """End what torchrun left behind: how many processes had to be killed, and what could not be, in words."""
+        """End the processes that outlive torchrun.
+
+        Return how many had to be killed, and descriptions of those that could not be ended.
+        """
         killed = 0
         left = self.survivors()
         processes.send(signal.SIGTERM, left)
@@ -286,7 +302,7 @@ class Supervisor:
         return killed - len(left) if killed else 0, processes.described(left)
 
     def reap(self) -> None:
-        """Collect the orphans that became children of this subreaper."""
+        """Reap ended orphans, which became children of this subreaper."""
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 continue
@@ -295,7 +311,10 @@ class Supervisor:
 
 
 def oom_kills() -> int:
-    """How many processes this machine has killed for memory since it started (proc_vmstat, Linux 4.13)."""
+    """Return how many processes the kernel has killed for lack of memory since boot (/proc/vmstat, Linux 4.13).
+
+    Return 0 where the kernel does not count them.
+    """
     try:
         with open("/proc/vmstat") as lines:
             for line in lines:

@@ -1,4 +1,4 @@
-"""The workers that torchrun starts: which ranks they are, where their output is, and which of them failed."""
+"""Track the workers that torchrun starts: their ranks, their output, and the first one that fails."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from ...protocol.events import Event
     from ...protocol.run import Start
 
-# torchrun's log, as soon as it notices (torch/distributed/elastic/multiprocessing/api.py); its summary comes
-# only when its other workers have ended too.
+# torchrun logs this line as soon as it notices a failure (torch/distributed/elastic/multiprocessing/api.py); its
+# summary follows only after its other workers have ended.
 FAILED = re.compile(r"failed \(exitcode: (?P<code>-?\d+)\) local_rank: (?P<local_rank>\d+) \(pid: (?P<pid>\d+)\)")
 
 
@@ -28,7 +28,7 @@ NO_ROOM = 256 * 1024
 
 
 class Workers:
-    """The workers of one torchrun. ``record(event)`` is told of each."""
+    """The workers of one torchrun. ``record``: called with each event about them."""
 
     def __init__(self, request: Start, folder: str, work: str, record: Callable[[Event], None]) -> None:
         self.nproc = request.nproc
@@ -38,9 +38,9 @@ class Workers:
         self.logs = os.path.join(folder, "logs")
         self.record = record
         # Rank, pid and log folder of each local rank.
-        self.known: dict[int, tuple[int | None, int | None, str]] = {}
+        self.by_local_rank: dict[int, tuple[int | None, int | None, str]] = {}
         self.seen: set[int | None] = set()
-        # How many workers of each local rank there were: an elastic torchrun starts them again.
+        # How many workers each local rank has had, because an elastic torchrun restarts them.
         self.started: dict[int, int] = {}
         self.streams: dict[str, str] = {}
         self.scanned = 0
@@ -48,11 +48,11 @@ class Workers:
 
     @property
     def complete(self) -> bool:
-        """Whether all have been seen."""
-        return len(self.known) >= self.nproc
+        """Whether a worker of every local rank has been seen."""
+        return len(self.by_local_rank) >= self.nproc
 
     def find(self, torchrun_pid: int) -> None:
-        """Record each worker that has appeared, with the rank that torchrun gave it."""
+        """Record each new worker, with the rank that torchrun assigned to it."""
         for pid in processes.children(torchrun_pid):
             local_rank = None if pid in self.seen else processes.variable(pid, "LOCAL_RANK")
             if local_rank is None:
@@ -64,19 +64,19 @@ class Workers:
                 self.add(int(local_rank), int(rank), pid, folder)
 
     def find_logs(self) -> None:
-        """Record the workers that came and went unseen, by the logs they left."""
+        """Record the workers that ended before they were seen, from the logs they left."""
         for local_rank in range(self.nproc):
             folder = self.log_folder(local_rank)
-            if local_rank not in self.known and folder is not None:
+            if local_rank not in self.by_local_rank and folder is not None:
                 self.add(local_rank, self.expected_rank(local_rank), None, folder)
 
     def expected_rank(self, local_rank: int) -> int | None:
-        """The rank of a worker that was not seen; None where torchrun hands out the ranks."""
+        """Return the rank of a worker that was not seen; None where torchrun assigns the ranks."""
         return None if self.first_rank is None else self.first_rank + local_rank
 
     def add(self, local_rank: int, rank: int | None, pid: int | None, folder: str) -> None:
-        """Record a worker and where its output is."""
-        self.known[local_rank] = (rank, pid, folder)
+        """Record a worker and its log folder."""
+        self.by_local_rank[local_rank] = (rank, pid, folder)
         self.seen.add(pid)
         restart = self.started.get(local_rank, 0)
         self.started[local_rank] = restart + 1
@@ -90,7 +90,7 @@ class Workers:
         )
 
     def log_folder(self, local_rank: int, restart: int = 0) -> str | None:
-        """torchrun's folder of one worker's output, or None: ``<logs>/<id>/attempt_<restart>/<local_rank>``."""
+        """Return the folder of a worker's output, ``<logs>/<id>/attempt_<restart>/<local_rank>``, or None."""
         for entry in os.listdir(self.logs):
             path = os.path.join(self.logs, entry, "attempt_%d" % restart, str(local_rank))
             if os.path.exists(os.path.join(path, "stdout.log")):
@@ -98,11 +98,11 @@ class Workers:
         return None
 
     def any_ended(self) -> bool:
-        """Whether a worker that was seen is no longer there."""
-        return any(pid is not None and not processes.alive(pid) for _, pid, _ in self.known.values())
+        """Return whether a worker that was seen has ended."""
+        return any(pid is not None and not processes.alive(pid) for _, pid, _ in self.by_local_rank.values())
 
     def find_failure(self) -> None:
-        """Record the first worker that torchrun says has failed, once a start; cheap to call often."""
+        """Record the first worker whose failure torchrun logs, once for each start; cheap enough to call often."""
         path = os.path.join(self.logs, "torchrun.log")
         if self.failed or os.path.getsize(path) <= self.scanned:
             return
@@ -113,12 +113,12 @@ class Workers:
         found = FAILED.search(whole[0].decode("utf-8", "replace"))
         if found:
             local_rank = int(found.group("local_rank"))
-            known = self.known.get(local_rank)
-            rank = known[0] if known else self.expected_rank(local_rank)
+            by_local_rank = self.by_local_rank.get(local_rank)
+            rank = by_local_rank[0] if by_local_rank else self.expected_rank(local_rank)
             self.record_failure(rank, local_rank, int(found.group("pid")), int(found.group("code")), None)
 
     def find_summary(self) -> None:
-        """Record the failure that torchrun's last words name, if none was recorded before."""
+        """Record the failure that torchrun's summary names, if none is recorded yet."""
         summary = None if self.failed else failure.summary(self.logs)
         if summary is not None:
             self.record_failure(*summary)
@@ -126,7 +126,10 @@ class Workers:
     def record_failure(
         self, rank: int | None, local_rank: int, pid: int, code: int, failed_at: float | None
     ) -> None:
-        """Record that a worker failed, with what it left behind."""
+        """Record that a worker failed, with its recorded exception and any full disks.
+
+        ``code``: exit code, negative for a signal. ``failed_at``: seconds since the epoch, or None.
+        """
         self.failed = True
         self.record(
             RankFailed(
@@ -143,22 +146,22 @@ class Workers:
         )
 
     def files(self) -> dict[str, str]:
-        """The log of each stream that has one: ``{"torchrun": path, "0.stdout": path, ...}``."""
+        """Return the existing log of each stream: ``{"torchrun": path, "0.stdout": path, ...}``."""
         files = dict(self.streams, torchrun=os.path.join(self.logs, "torchrun.log"))
         return {name: path for name, path in files.items() if os.path.exists(path)}
 
     def sizes(self) -> dict[str, int]:
-        """How many bytes each stream has."""
+        """Return the length of each stream in bytes."""
         return {name: os.path.getsize(path) for name, path in self.files().items()}
 
     def cut(self, limit: int) -> None:
-        """Keep each log within so many bytes of disk; raises OSError where that cannot be done."""
+        """Cut each log to ``limit`` bytes of disk; raises OSError where the file system cannot."""
         for path in self.files().values():
             logcut.cut(path, limit)
 
 
 def full_disks(folders: Sequence[str]) -> list[str]:
-    """Which of the folders are on a disk without room, for this user."""
+    """Return the folders whose disk is full for this user."""
     found = []
     for folder in folders:
         status = os.statvfs(folder)

@@ -1,1 +1,1 @@
-"""What is synced to this node: trees of blobs, environments, data; and what goes when it is old."""
+"""What orch stores on the node: trees made of blobs, environments and data; and the removal of old items."""

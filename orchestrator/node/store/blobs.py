@@ -1,7 +1,8 @@
-"""The contents of synced files, one for each content and mode: ``<workdir>/.orch/blobs/<aa>/<sha256>-<mode>``.
+"""Blobs: the contents of synced files, one for each content and mode.
 
-Trees are made of hard links to them. A blob's modification time is always ``STAMP``: one that has another was
-written to through a tree, and is not used again.
+A blob is the file ``<workdir>/.orch/blobs/<aa>/<sha256>-<mode>``, and trees are made of hard links to blobs. Every
+blob has the modification time ``STAMP``. A blob with any other time was written to through a tree and is not used
+again.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
 
-# 2000-01-01: before any edit, and after 1980, which zip archives begin with.
+# Modification time of every blob, 2000-01-01 UTC: earlier than any edit, and later than 1980, the earliest time
+# that zip archives can hold.
 STAMP = 946684800
+# Largest number of bytes to read at once.
 PIECE = 1024 * 1024
-# How many frames are read ahead, and fcntl's name for a pipe's size (Python has it from 3.10 on).
+# Number of frames to read ahead, and the fcntl(2) command that sets a pipe's size (in ``fcntl`` from Python 3.10).
 AHEAD, F_SETPIPE_SZ = 8, 1031
 
 
@@ -37,11 +40,11 @@ class Blobs:
         self.folder = os.path.join(self.home, "blobs")
 
     def path(self, sha: str, mode: int) -> str:
-        """Where a blob is, or would be."""
+        """Return the path of a blob, whether it exists or not."""
         return os.path.join(self.folder, sha[:2], "%s-%o" % (sha, mode))
 
     def has(self, sha: str, mode: int, size: int) -> bool:
-        """Whether a blob is here, as it was stored."""
+        """Return whether the blob exists with this size and has not been modified since it was stored."""
         try:
             status = os.lstat(self.path(sha, mode))
         except OSError:
@@ -49,7 +52,7 @@ class Blobs:
         return status.st_size == size and int(status.st_mtime) == STAMP
 
     def receive(self, sha: str, mode: int, size: int, incoming: Incoming) -> None:
-        """Take a blob's bytes from a stream; raises Refused if they are not what they should be."""
+        """Store a blob from ``incoming``; raises Refused if the bytes do not match ``sha`` or end early."""
         target = self.path(sha, mode)
         os.makedirs(os.path.dirname(target), exist_ok=True)
         partial = os.path.join(self.folder, atomic.partial_name())
@@ -57,7 +60,7 @@ class Blobs:
             with open(partial, "xb", buffering=0) as file:
                 digest = incoming.copy(size, file)
             if digest != sha:
-                raise Refused("it arrived damaged, or changed while it was sent", "damaged")
+                raise Refused("the file arrived damaged, or changed while it was sent", "damaged")
             os.chmod(partial, mode)
             os.utime(partial, (STAMP, STAMP))
             os.rename(partial, target)
@@ -67,12 +70,12 @@ class Blobs:
             raise
 
     def link(self, sha: str, mode: int, target: str) -> None:
-        """Put a blob in a tree; a copy where the file system has no hard links."""
+        """Link a blob to ``target``, or copy it if a hard link fails; raises Refused if ``target`` exists."""
         source = self.path(sha, mode)
         try:
             os.link(source, target)
         except FileExistsError:
-            raise Refused("two names are one here: the file system ignores case", "path") from None
+            raise Refused("the name clashes with another: the file system ignores case", "path") from None
         except OSError:
             with open(source, "rb") as file, open(target, "xb") as copy:
                 while True:
@@ -85,7 +88,11 @@ class Blobs:
 
     @contextlib.contextmanager
     def held(self, alone: bool = False) -> Iterator[None]:
-        """Keep others from removing blobs; ``alone``: from adding any, too. Raises Refused if they do just now."""
+        """Hold the blob lock, exclusively if ``alone``.
+
+        Adding blobs takes a shared lock, which waits for exclusive ones to be released. Removing blobs takes an
+        exclusive lock; raises Refused if another process holds the lock then.
+        """
         paths.private(self.home)
         os.makedirs(self.folder, exist_ok=True)
         lock = flock.held(
@@ -95,31 +102,32 @@ class Blobs:
             try:
                 stack.enter_context(lock)
             except BlockingIOError:
-                raise Refused("something is being synced there at this moment", "broken") from None
+                raise Refused("another sync or prune of this workdir is in progress", "broken") from None
             yield
 
 
 class Incoming:
-    """The data frames of stdin as one run of bytes, read ahead: writing a file takes longer than its way here.
+    """The data frames of stdin as one stream of bytes, read ahead by a thread.
 
-    A few buffers serve all frames: fresh ones cost more than the bytes in them.
+    Reading ahead pays because writing a file takes longer than receiving it. A few buffers are reused for all
+    frames, because allocating a buffer costs more than filling it.
     """
 
     def __init__(self) -> None:
         self.held: memoryview | None = None
         self.rest = memoryview(b"")
         self.free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
-        # Buffers, each with the bytes of its frame; None at the end.
+        # Filled buffers, each with the length of its frame in bytes; None at the end of the input.
         self.full: queue.SimpleQueue[tuple[memoryview, int | None]] = queue.SimpleQueue()
         for _ in range(AHEAD):
             self.free.put(memoryview(bytearray(frames.CHUNK)))
-        # A pipe of the usual 64 KiB is full before the other side has been woken.
+        # A pipe of the default 64 KiB fills up before the reader wakes.
         with contextlib.suppress(OSError):
             fcntl.fcntl(0, F_SETPIPE_SZ, PIECE)
         threading.Thread(target=self.read, daemon=True).start()
 
     def read(self) -> None:
-        """Fill buffers until stdin ends; that, or an end within a frame, is told by a length of None."""
+        """Fill buffers until stdin ends or fails, even within a frame; then queue a length of None."""
         length: int | None = 0
         while length is not None:
             space = self.free.get()
@@ -130,7 +138,10 @@ class Incoming:
             self.full.put((space, length))
 
     def filled(self, space: memoryview) -> tuple[memoryview, int | None]:
-        """A buffer with the next frame, and the frame's length; None at the end."""
+        """Return a buffer with the next frame's bytes, and their number; None at the end of stdin.
+
+        ``space``: the buffer to fill; a frame that does not fit gets a new one. Raises WireError and OSError.
+        """
         head = frames.read_exactly(0, frames.HEAD.size)
         if not head:
             return space, None
@@ -146,7 +157,7 @@ class Incoming:
         return space, length
 
     def next(self) -> None:
-        """Take the next frame up; raises Refused if there is none."""
+        """Release the current buffer and take the next frame; raises Refused if there is none."""
         if self.held is not None:
             self.free.put(self.held)
         self.held, length = self.full.get()
@@ -155,7 +166,7 @@ class Incoming:
         self.rest = self.held[:length]
 
     def copy(self, size: int, file: BinaryIO) -> str:
-        """Copy the next ``size`` bytes to ``file``; returns their SHA-256. Refused if they end early."""
+        """Copy the next ``size`` bytes to ``file`` and return their SHA-256; raises Refused if there are fewer."""
         digest = hashlib.sha256()
         while size:
             if not self.rest:
@@ -168,6 +179,6 @@ class Incoming:
 
 
 def write_whole(file: BinaryIO, piece: memoryview) -> None:
-    """Write all of a piece to an unbuffered file, which may take less at a time."""
+    """Write all of ``piece`` to an unbuffered file, which may accept fewer bytes per call."""
     while piece:
         piece = piece[file.write(piece) :]

@@ -1,6 +1,6 @@
-"""The verb ``environment``: build a virtual environment, once for its packages, interpreter and platform.
+"""The verb ``environment``: build a virtual environment once for each set of packages, interpreter and platform.
 
-A build that failed leaves nothing.
+A failed build leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ if TYPE_CHECKING:
 
     from ...protocol.transfer import BuildEnvironment
 
+# File in an environment's folder that marks it as complete.
 READY = ".orch-ready"
+# Number of last output lines to report of a failed build.
 LAST_WORDS = 12
 ABOUT = "import json, sys; print('\\n' + json.dumps(['%d.%d.%d' % sys.version_info[:3], sys.executable]))"
-# What pip and uv say when they reach no index.
+# Texts that pip and uv print when they cannot reach an index.
 OFFLINE = (
     "Network is unreachable",
     "Temporary failure in name resolution",
@@ -46,7 +48,7 @@ OFFLINE = (
 
 
 def answer(request: BuildEnvironment, out: int) -> None:
-    """Say whether it is here, else build it."""
+    """Report the environment if it exists, else build it; raises Refused if the interpreter does not work."""
     base = os.path.join(paths.own_dir(request.workdir), "envs")
     python = shutil.which(os.path.expanduser(request.python or "python3"))
     if python is None:
@@ -56,10 +58,10 @@ def answer(request: BuildEnvironment, out: int) -> None:
     kind = json.dumps([request.requirements, python] + sorted(about.items()))
     folder = os.path.join(base, hashlib.sha256(kind.encode("ascii")).hexdigest()[:32])
     if os.path.exists(os.path.join(folder, READY)):
-        point(base, request.key, folder)
+        link_request(base, request.key, folder)
         frames.send(out, Ready(ready=folder))
         return
-    frames.send(out, Base(ready=None, place=shared_disk.of(request.workdir), **about))
+    frames.send(out, Base(ready=None, disk_id=shared_disk.of(request.workdir), **about))
     order = frames.receive(0, Wheels)
     if order is None:
         return
@@ -83,14 +85,17 @@ def answer(request: BuildEnvironment, out: int) -> None:
     if not built:
         frames.send(out, BuildFailed(failed=tuple(said.last[-LAST_WORDS:]), offline=said.offline))
         return
-    point(base, request.key, folder)
+    link_request(base, request.key, folder)
     if wheels:
         shutil.rmtree(os.path.expanduser(wheels), ignore_errors=True)
     frames.send(out, Ready(ready=folder))
 
 
 def build(folder: str, python: str, requirements: str, wheels: str | None, said: ToolOutput) -> bool:
-    """Make the environment with uv or pip; whether it succeeded."""
+    """Build the environment with uv, or with venv and pip where there is no uv; return whether that succeeded.
+
+    ``requirements``: contents of a requirements file. ``wheels``: folder of wheels to use instead of the index.
+    """
     listing = folder + ".txt"
     with open(os.open(listing, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(requirements + "\n")
@@ -101,7 +106,7 @@ def build(folder: str, python: str, requirements: str, wheels: str | None, said:
         if uv is not None:
             install = [uv, "pip", "install", "--python", inner, "-r", listing] + sources
             return said.run([uv, "venv", "-q", "--python", python, folder]) and said.run(install)
-        # Debian's Python lacks ensurepip; the wheel of pip that came with the others runs as it is.
+        # Debian's Python lacks ensurepip, so run pip straight from its wheel, which was sent with the others.
         carried = os.path.expanduser(wheels) if wheels else ""
         names = os.listdir(carried) if carried else []
         pip = [os.path.join(carried, name, "pip") for name in names if name.startswith("pip-")]
@@ -115,7 +120,7 @@ def build(folder: str, python: str, requirements: str, wheels: str | None, said:
 
 
 class ToolOutput:
-    """What the tools print: passed on, and the last of it kept."""
+    """Runs pip and uv, passes their output on, and keeps the last 100 lines."""
 
     def __init__(self, out: int) -> None:
         self.out = out
@@ -126,13 +131,13 @@ class ToolOutput:
         threading.Thread(target=self.leave_with_control, daemon=True).start()
 
     def line(self, text: str) -> None:
-        """One line of theirs."""
+        """Record one line of output and send it to the control side."""
         self.offline = self.offline or any(word in text for word in OFFLINE)
         self.last = (self.last + [text])[-100:]
         frames.send(self.out, Said(line=text[:300]))
 
     def run(self, argv: Sequence[str]) -> bool:
-        """Whether a program succeeds. It ends if the control machine goes away, or this process."""
+        """Run a program and return whether it succeeded; it is ended when stdin or this process ends."""
         me = os.getpid()
         child = subprocess.Popen(
             argv,
@@ -151,7 +156,7 @@ class ToolOutput:
                 self.line(line.decode("utf-8", "replace").rstrip())
             return child.wait() == 0
         finally:
-            # What it started is in its group; while it has not been waited for, that is nobody else's.
+            # Kill the whole process group. Its id cannot be reused before the child has been waited for.
             self.child = None
             if child.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
@@ -161,7 +166,7 @@ class ToolOutput:
                 child.stdout.close()
 
     def leave_with_control(self) -> None:
-        """End what runs when the end of stdin comes: nobody waits for it any more."""
+        """Kill the running program when stdin ends, because the control machine no longer waits for the result."""
         with contextlib.suppress(frames.WireError, OSError):
             frames.read_frame(0)
         self.alone = True
@@ -171,17 +176,17 @@ class ToolOutput:
                 os.killpg(child.pid, signal.SIGKILL)
 
 
-def point(base: str, key: str, folder: str) -> None:
-    """The name that the control side knows it by, without knowing this node's interpreter."""
+def link_request(base: str, key: str, folder: str) -> None:
+    """Link ``by-request/<key>`` to the environment, because the control side cannot compute the folder's name."""
     requests = os.path.join(base, "by-request")
     os.makedirs(requests, exist_ok=True)
     atomic.symlink(os.path.join("..", os.path.basename(folder)), os.path.join(requests, key))
 
 
 def version_of(python: str) -> str:
-    """``3.11.2``; raises Refused if it is no working Python."""
+    """Return the version of an interpreter, ``3.11.2``; raises Refused if it does not work."""
     try:
         text = bounded.run([python, "-c", ABOUT], 10.0)
         return str(json.loads(text.strip().splitlines()[-1])[0])
     except (bounded.NoAnswer, ValueError, IndexError) as error:
-        raise Refused("%s is no working Python: %s" % (python, error), "tree") from None
+        raise Refused("%s is not a working Python: %s" % (python, error), "tree") from None

@@ -1,7 +1,7 @@
-"""Files of the data being received: each is complete or absent, and a partial one is continued later.
+"""Data files in transit: a target is complete or absent, and a later transfer continues a partial file.
 
 The partial file is ``.orch-<code>-<host>.part`` beside the target. Only this user can compute the code, because
-others may be allowed to write to the folder.
+other users may be allowed to write to the folder.
 """
 
 from __future__ import annotations
@@ -35,23 +35,24 @@ if TYPE_CHECKING:
 
 
 class Part:
-    """One file on its way: ``have`` bytes of it are here."""
+    """One file in transit. ``have``: number of its bytes that have been received."""
 
     def __init__(self, root: str, entry: Row, records: Records) -> None:
         self.path, _, self.mode, self.size, self.sha = entry
         self.target = os.path.join(root, self.path)
         folder = os.path.dirname(self.target)
         if os.path.realpath(folder) != root and not os.path.realpath(folder).startswith(root.rstrip("/") + "/"):
-            raise Refused("%r leads out of %s there" % (self.path, root), "path")
-        # With the host's name: others may have the same folder, and write to it at the same time.
-        self.partial = os.path.join(folder, ".orch-%s-%s.part" % (code(self.target, self.sha), paths.hostname()))
+            raise Refused("%r leads out of %s through a link" % (self.path, root), "path")
+        # The host's name is included because hosts that share the folder may write to it at the same time.
+        code = part_code(self.target, self.sha)
+        self.partial = os.path.join(folder, ".orch-%s-%s.part" % (code, paths.hostname()))
         self.records = records
         self.have = 0
         self.digest = hashlib.sha256()
         self.file: int | None = None
 
     def whole(self) -> bool:
-        """Whether the file is here as it should be."""
+        """Return whether the target exists with the expected size and hash."""
         try:
             status = os.lstat(self.target)
         except OSError:
@@ -65,8 +66,8 @@ class Part:
                 return True
         return False
 
-    def there(self) -> bool:
-        """Whether the file is here, whole; if not, look at what there is of it."""
+    def complete(self) -> bool:
+        """Return whether the file is complete; put a finished part in place, else set ``have`` from the part."""
         if self.whole():
             return True
         if os.path.lexists(self.partial):
@@ -77,7 +78,7 @@ class Part:
         return self.finish() if self.have == self.size else False
 
     def open(self) -> int:
-        """Begin or go on with the part; raises Refused if what stands there is not a file of this user's alone."""
+        """Open or create the partial file; raises Refused if it is not a regular file of this user alone."""
         if self.file is not None:
             return self.file
         os.makedirs(os.path.dirname(self.partial), exist_ok=True)
@@ -86,15 +87,15 @@ class Part:
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
-            raise Refused("%r: somebody put a link where its part belongs" % self.path, "path") from None
+            raise Refused("%r: its partial file has been replaced by a link" % self.path, "path") from None
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1 or not paths.is_ours(status, self.partial):
             self.close()
-            raise Refused("%r: somebody put a file of theirs where its part belongs" % self.path, "path")
+            raise Refused("%r: its partial file has been replaced by another file" % self.path, "path")
         return file
 
     def write(self, position: int, piece: bytes | memoryview) -> None:
-        """Take a piece that begins at byte ``position``; what is here already is passed over."""
+        """Write ``piece``, which begins at byte ``position`` of the file, except for bytes already received."""
         piece = piece[max(0, self.have - position) :]
         if not piece:
             return
@@ -102,11 +103,11 @@ class Part:
         end = self.have + len(piece)
         while self.have < end:
             self.have += os.pwrite(file, piece[len(piece) - (end - self.have) :], self.have)
-        # Of what stands in the file, not of what was sent.
+        # Hash the bytes that are in the file, because they may differ from those that were sent.
         self.digest.update(os.pread(file, len(piece), end - len(piece)))
 
     def finish(self) -> bool:
-        """Put the file in place; False, and nothing of it stays, if it is not what it should be."""
+        """Put the file in place and return True; if size or hash is wrong, delete the part and return False."""
         file = self.open()
         size = os.fstat(file).st_size
         if self.have != self.size or size != self.size or self.digest.hexdigest() != self.sha:
@@ -121,19 +122,19 @@ class Part:
         return True
 
     def close(self) -> None:
-        """Leave the part as it is."""
+        """Close the partial file, keeping its contents."""
         if self.file is not None:
             os.close(self.file)
             self.file = None
 
 
-def code(target: str, sha: str) -> str:
-    """What a part is called by: always the same for a file, and known to this user alone."""
+def part_code(target: str, sha: str) -> str:
+    """Return the code in a part's name: the same for every transfer of a file, and known only to this user."""
     return hmac.new(secret(), os.fsencode(target) + b"\0" + sha.encode("ascii"), "sha256").hexdigest()[:24]
 
 
 def secret() -> bytes:
-    """Return this user's 32 random bytes on this host, the same at every call."""
+    """Return this user's 32 secret bytes on this host, creating them at the first call."""
     path = os.path.join(paths.state_dir(), "secret")
     if not os.path.exists(path):
         os.makedirs(paths.state_dir(), mode=0o700, exist_ok=True)
@@ -144,7 +145,7 @@ def secret() -> bytes:
 
 
 class Records:
-    """The hashes of files that were verified here, valid while size and times are the same."""
+    """Known hashes of files below a root, each valid while the file's size and modification time stay the same."""
 
     def __init__(self, workdir: str, root: str) -> None:
         folder = os.path.join(paths.own_dir(workdir), "data")
@@ -156,17 +157,17 @@ class Records:
             self.known = {}
 
     def sha(self, path: str, status: os.stat_result) -> str | None:
-        """The hash of a file with this status, or None."""
+        """Return the hash recorded for ``path`` if ``status`` matches the record, else None."""
         known = self.known.get(path)
         return known[2] if known and known[:2] == [status.st_size, status.st_mtime_ns] else None
 
     def note(self, path: str, status: os.stat_result, sha: str) -> None:
-        """Remember a hash."""
+        """Record the hash of ``path``."""
         self.known[path] = [status.st_size, status.st_mtime_ns, sha]
 
     def save(self) -> None:
-        """Keep them."""
-        # Without them files are read again, no more.
+        """Write the records to disk."""
+        # Records that cannot be written cost only time: the files are hashed again.
         with contextlib.suppress(OSError):
             paths.private(os.path.dirname(os.path.dirname(self.path)))
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
@@ -175,7 +176,7 @@ class Records:
 
 
 def file_hash(path: str, digest: Digest) -> Digest:
-    """``digest`` with a file's bytes added."""
+    """Add a file's bytes to ``digest`` and return it."""
     with open(path, "rb") as file:
         while True:
             piece = file.read(1024 * 1024)

@@ -1,4 +1,4 @@
-"""The verb ``prune``: remove old trees, environments and blobs, never what a run uses; and what broke off."""
+"""The verbs ``prune`` and ``used``: remove old and abandoned items, never those that a living run uses."""
 
 from __future__ import annotations
 
@@ -18,22 +18,25 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...protocol.transfer import ListUsed, Prune
 
-# Ended runs go by themselves when they are so old, in seconds, and so many newer ones are there.
+# An ended run is removed when unchanged for longer than this, in seconds, and not among this many newest runs.
 KEPT_SECONDS, KEPT_RUNS = 30 * 86400.0, 20
 
 
 def answer_used(request: ListUsed, out: int) -> None:
-    """The verb ``used``: the trees and environments that living runs of this host use; hosts may share a disk."""
+    """Answer the verb ``used``: name the trees and environments that living runs of this host use.
+
+    Hosts that share a disk are asked before one of them prunes it.
+    """
     frames.send(out, Used(used=tuple(sorted(in_use()[0]))))
 
 
 def answer(request: Prune, out: int) -> None:
-    """Prune."""
+    """Remove old trees, environments, blobs and, if requested, ended runs; raises Refused during a sync."""
     store = blobs.Blobs(request.workdir)
     with store.held(alone=True):
         removed: collections.Counter[str] = collections.Counter()
         used, living = in_use()
-        # Hosts that share this disk have told what theirs use.
+        # Names in use by runs of other hosts that share this disk.
         used.update(request.used)
         for project in paths.projects(request.workdir):
             remove_abandoned(request.workdir, project)
@@ -55,7 +58,7 @@ def answer(request: Prune, out: int) -> None:
 
 
 def in_use() -> tuple[set[str], set[str]]:
-    """What living runs of this host use, trees and environments by name, and the ids of those runs."""
+    """Return the names of trees and environments that living runs of this host use, and the ids of those runs."""
     holder = lock.holder()
     living = {run_id for run_id, _ in processes.marks().values()}
     if holder is not None and holder.run_id is not None:
@@ -71,7 +74,7 @@ def in_use() -> tuple[set[str], set[str]]:
 
 
 def prune_trees(workdir: str, project: str, keep: int, used: set[str], removed: collections.Counter[str]) -> None:
-    """Remove all but the newest trees of a project."""
+    """Remove a project's trees, except those in use and the ``keep`` newest of the others."""
     trees = [tree for tree in paths.trees(workdir, project) if os.path.basename(tree) not in used]
     trees.sort(key=synced_at, reverse=True)
     for tree in trees[keep:]:
@@ -82,14 +85,14 @@ def prune_trees(workdir: str, project: str, keep: int, used: set[str], removed: 
 
 
 def synced_at(tree: str) -> float:
-    """When a tree was synced last, in seconds."""
+    """Return when a tree was last synced, in seconds since the epoch; 0 if its list is missing."""
     with contextlib.suppress(OSError):
         return os.stat(tree + ".json").st_mtime
     return 0.0
 
 
 def prune_blobs(store: blobs.Blobs, workdir: str, removed: collections.Counter[str]) -> None:
-    """Remove the blobs that no tree is made of."""
+    """Remove the blobs that no tree uses, and abandoned partial blobs."""
     wanted: set[str] = set()
     for project in paths.projects(workdir):
         for tree in paths.trees(workdir, project):
@@ -105,7 +108,7 @@ def prune_blobs(store: blobs.Blobs, workdir: str, removed: collections.Counter[s
 
 
 def prune_environments(workdir: str, keep: int, used: set[str], removed: collections.Counter[str]) -> None:
-    """Remove all but the newest environments."""
+    """Remove environments, except those in use and the ``keep`` newest of the others; then dangling links."""
     base = os.path.join(paths.own_dir(workdir), "envs")
     found = [os.path.join(base, name) for name in listed(base) if paths.TREE_ID.match(name) and name not in used]
     found.sort(key=built_at, reverse=True)
@@ -120,14 +123,17 @@ def prune_environments(workdir: str, keep: int, used: set[str], removed: collect
 
 
 def built_at(folder: str) -> float:
-    """When an environment was used last, in seconds."""
+    """Return when an environment was last used, in seconds since the epoch; 0 if it is incomplete.
+
+    The control side touches the file ``READY`` when it asks for the environment.
+    """
     with contextlib.suppress(OSError):
         return os.stat(os.path.join(folder, environment.READY)).st_mtime
     return 0.0
 
 
 def prune_runs(workdir: str, keep: int, living: set[str], removed: collections.Counter[str]) -> None:
-    """Remove the working folders and the state of ended runs, but for the newest."""
+    """Remove ended runs, except the ``keep`` newest: their working folders, logs and state."""
     ended = [run_id for run_id in paths.run_ids() if run_id not in living]
     for run_id in sorted(ended, reverse=True)[keep:]:
         removed["bytes"] += forget(workdir, run_id)
@@ -135,7 +141,7 @@ def prune_runs(workdir: str, keep: int, living: set[str], removed: collections.C
 
 
 def forget(workdir: str, run_id: str) -> int:
-    """Remove all that is kept of a run; how many bytes that was."""
+    """Remove a run's working folder, logs and state; return how many bytes they held."""
     work = paths.work_dir(workdir, run_id)
     size = 0
     for path in (work, work + paths.LOGS, paths.run_dir(run_id)):
@@ -145,7 +151,7 @@ def forget(workdir: str, run_id: str) -> int:
 
 
 def forget_old(workdir: str) -> None:
-    """Remove the runs that ended long ago, but for the newest: nobody has asked for them, and disks are finite."""
+    """Remove ended runs unchanged for more than ``KEPT_SECONDS``, except the ``KEPT_RUNS`` newest of all runs."""
     older = sorted(paths.run_ids(), reverse=True)[KEPT_RUNS:]
     living: set[str] = in_use()[1] if older else set()
     for run_id in older:
@@ -154,7 +160,7 @@ def forget_old(workdir: str) -> None:
 
 
 def changed_at(folder: str) -> float:
-    """When anything of a run's state was written last."""
+    """Return when anything in a folder was last written, in seconds since the epoch."""
     times = [os.lstat(folder).st_mtime]
     for base, _, files in os.walk(folder):
         times += [os.lstat(os.path.join(base, name)).st_mtime for name in files]
@@ -162,7 +168,7 @@ def changed_at(folder: str) -> float:
 
 
 def remove_abandoned(workdir: str, project: str | None = None) -> None:
-    """Remove what a process of this host that is no more left incomplete, in orch's folders and a project's."""
+    """Remove incomplete items of ended processes of this host, from orch's folders and those of ``project``."""
     own = paths.own_dir(workdir)
     folders = [own] + [os.path.join(own, name) for name in ("blobs", "data", "envs/by-request")]
     if project is not None:
@@ -178,7 +184,7 @@ def remove_abandoned(workdir: str, project: str | None = None) -> None:
 
 
 def listed(folder: str) -> list[str]:
-    """The names in a folder; none if it is not there."""
+    """Return the sorted names in a folder; none if it cannot be read."""
     try:
         return sorted(os.listdir(folder))
     except OSError:
@@ -186,7 +192,7 @@ def listed(folder: str) -> list[str]:
 
 
 def size_of(folder: str) -> int:
-    """Bytes of all files below a folder."""
+    """Return the total size of all files below a folder, in bytes."""
     total = 0
     for base, _, files in os.walk(folder):
         for name in files:

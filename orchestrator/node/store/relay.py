@@ -26,13 +26,16 @@ if TYPE_CHECKING:
     from ...protocol.transfer import NextNode, Relay
     from ...protocol.tree import Row
 
+# Time limits in seconds: for linking two nodes, and for a transfer without progress.
 LINK_LIMIT, STALL_LIMIT = 3.0, 30.0
+# Interval between two progress reports, in seconds.
 TELL_EVERY = 0.5
+# Largest number of bytes to pass on at once.
 PIECE = 256 * 1024
 
 
 def answer(request: Relay, out: int) -> None:
-    """Look, receive, pass on."""
+    """Report the files that are missing below ``root``; unless ``look``, receive them and pass them on."""
     os.umask(processes.login_umask)
     root = os.path.realpath(os.path.expanduser(request.root))
     entries = listed(frames.read_frame(0))
@@ -42,15 +45,15 @@ def answer(request: Relay, out: int) -> None:
     here = {index: Part(root, entry, records) for index, entry in enumerate(entries) if entry[1] == "file"}
     if request.look:
         lacking = tuple((index, 0) for index, part in here.items() if not part.whole())
-        frames.send(out, RelayStatus(place=None, addresses=(), lacking=lacking))
+        frames.send(out, RelayStatus(disk_id=None, addresses=(), lacking=lacking))
         return
     prune.remove_abandoned(request.workdir)
-    lacking_parts = {index: part for index, part in here.items() if not part.there()}
+    lacking_parts = {index: part for index, part in here.items() if not part.complete()}
     for entry in entries:
         if entry[1] != "file":
-            make(root, entry)
+            make_folder_or_link(root, entry)
     known = RelayStatus(
-        place=shared_disk.of(request.workdir) if inside(root, request.workdir) else None,
+        disk_id=shared_disk.of(request.workdir) if inside(root, request.workdir) else None,
         addresses=tuple(addresses()),
         lacking=tuple((index, part.have) for index, part in lacking_parts.items()),
     )
@@ -62,7 +65,7 @@ def answer(request: Relay, out: int) -> None:
 
 
 def listed(frame: tuple[bytes, bytes] | None) -> tuple[Row, ...]:
-    """The entries of a data frame of deflated JSON."""
+    """Return the entries in a data frame of deflated JSON; raises Refused if there is no frame."""
     if frame is None:
         raise Refused("the transfer broke off", "broken")
     payload = inflated(frame[1], 16 * frames.MAX_FRAME)
@@ -70,7 +73,7 @@ def listed(frame: tuple[bytes, bytes] | None) -> tuple[Row, ...]:
 
 
 def addresses() -> list[tuple[str, str, int]]:
-    """This node's addresses, the one that SSH came in on first."""
+    """Return this node's addresses, beginning with the one that SSH came in on."""
     ssh = (facts.ssh_address() or "127.0.0.1").replace("::ffff:", "")
     known = facts.addresses()
     first = [entry for entry in known if entry[1] == ssh] or [("", ssh, 128 if ":" in ssh else 32)]
@@ -78,16 +81,19 @@ def addresses() -> list[tuple[str, str, int]]:
 
 
 def inside(root: str, workdir: str) -> bool:
-    """Whether a folder is below the workdir: only then a workdir that hosts share tells that they share it."""
+    """Return whether ``root`` is below the workdir; only then do hosts that share the workdir share ``root``."""
     return root.startswith(os.path.join(os.path.realpath(os.path.expanduser(workdir)), ""))
 
 
 def pass_on(entries: Sequence[Row], lacking: Mapping[int, Part], out: int) -> None:
-    """Obey an order: take the files in from where it says, and send them on."""
+    """Receive the files from the previous node or the control side, write those in ``lacking``, and pass them on.
+
+    Raises Refused if no data arrive within ``STALL_LIMIT`` seconds.
+    """
     listen = frames.receive(0, Listen)
     if listen is None:
         return
-    listeners = dial.opened(dial.own(listen.listen), socket.SOCK_STREAM, 0)
+    listeners = dial.opened(dial.listen_addresses(listen.listen), socket.SOCK_STREAM, 0)
     frames.send(out, ListeningAt(port=listeners[0].getsockname()[1]))
     order = frames.receive(0, PassOn)
     if order is None:
@@ -97,7 +103,7 @@ def pass_on(entries: Sequence[Row], lacking: Mapping[int, Part], out: int) -> No
     frames.send(out, NextNodeState(next=follower.state if follower else None))
     ready, _, _ = select.select([0, admitted.woken], [], [], STALL_LIMIT)
     if not ready:
-        raise Refused("no data came", "broken")
+        raise Refused("no data arrived", "broken")
     source: Upstream | InputFrames = admitted.stream if admitted.stream is not None else InputFrames()
     damaged: list[str] = []
     complete, at, told = True, 0, 0.0
@@ -132,13 +138,13 @@ def pass_on(entries: Sequence[Row], lacking: Mapping[int, Part], out: int) -> No
 
 
 class InputFrames:
-    """The data frames of stdin."""
+    """The data frames of stdin, as a stream."""
 
     def __init__(self) -> None:
         self.buffer = memoryview(b"")
 
     def read(self, size: int) -> bytes | memoryview:
-        """Up to ``size`` bytes; none at the end."""
+        """Return up to ``size`` bytes; b"" at the end of stdin."""
         if not self.buffer:
             try:
                 frame = frames.read_frame(0)
@@ -152,14 +158,14 @@ class InputFrames:
 
 
 class Upstream:
-    """What the node before sends."""
+    """The stream that the previous node sends."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         sock.settimeout(STALL_LIMIT)
 
     def read(self, size: int) -> bytes | memoryview:
-        """Up to ``size`` bytes; none at the end, or if nothing comes for too long."""
+        """Return up to ``size`` bytes; b"" at the end, or if nothing arrives within ``STALL_LIMIT`` seconds."""
         try:
             return self.sock.recv(size)
         except OSError:
@@ -167,9 +173,9 @@ class Upstream:
 
 
 class Admission:
-    """Lets the node before in, in the background, once it has shown its token; nobody else, and only one.
+    """Admits the previous node, in a thread: the first peer that presents the token.
 
-    ``woken`` is readable from then on, ``stream`` what it sends.
+    ``stream``: what that node sends; None until it is admitted. ``woken``: file descriptor that is readable then.
     """
 
     def __init__(self, listeners: Sequence[socket.socket], token: str) -> None:
@@ -179,7 +185,7 @@ class Admission:
         threading.Thread(target=self.wait, args=(token.encode("ascii"),), daemon=True).start()
 
     def wait(self, token: bytes) -> None:
-        """Until it is there."""
+        """Accept connections until a peer presents the token."""
         while self.stream is None:
             ready, _, _ = select.select(self.listeners, [], [])
             sock, _ = ready[0].accept()
@@ -202,11 +208,11 @@ class Admission:
 
 
 class Downstream:
-    """The node after this one. ``state`` is ``ok``, or why nothing more is sent to it."""
+    """The connection to the next node. ``state``: ``ok``, or why nothing more is sent to that node."""
 
     def __init__(self, door: NextNode) -> None:
         self.sock: socket.socket | None = None
-        self.state = "it has no address"
+        self.state = "the node has no address"
         for address in door.addresses:
             try:
                 self.sock = socket.create_connection((address, door.port), LINK_LIMIT)
@@ -221,7 +227,7 @@ class Downstream:
                 self.close()
 
     def send(self, piece: bytes | memoryview) -> None:
-        """Pass a piece on; once that fails the follower is given up."""
+        """Send a piece; after the first failure, close the connection and send nothing more."""
         if self.sock is not None:
             try:
                 self.sock.sendall(piece)
@@ -230,14 +236,14 @@ class Downstream:
                 self.close()
 
     def close(self) -> None:
-        """No more."""
+        """Close the connection."""
         if self.sock is not None:
             self.sock.close()
             self.sock = None
 
 
-def make(root: str, entry: Row) -> None:
-    """A folder or a link of the data."""
+def make_folder_or_link(root: str, entry: Row) -> None:
+    """Create a folder or link of the data."""
     path, kind, _mode, _size, about = entry
     there = os.path.join(root, path)
     folder = there if kind == "dir" else os.path.dirname(there)

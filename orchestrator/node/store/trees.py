@@ -1,4 +1,7 @@
-"""The verb ``store``: make a tree of what is here and what is sent, and put it in place with one rename."""
+"""The verbs ``store`` and ``verify``: build a tree from existing and received blobs, and check a tree.
+
+One rename puts a finished tree in place.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +27,21 @@ if TYPE_CHECKING:
     from ...protocol.transfer import Store, Verify
     from ...protocol.tree import Row
 
+# Longest name that common file systems accept, in bytes.
 MOST_NAME = 255
 
 
 def answer(request: Store, out: int) -> None:
-    """Answer, and receive the tree if it is not here; raises Refused for what must not be written."""
+    """Report whether the node has the tree, and which one was synced last; receive a missing tree unless ``look``.
+
+    Raises Refused for paths that must not be written, and if the list of entries or a file arrives damaged.
+    """
     workdir, project, tree_id = request.workdir, request.project, request.tree
     target = paths.tree_dir(workdir, project, tree_id)
     have = os.path.isdir(target)
     base = tree_id if have else newest(workdir, project)
-    place = None if request.look else disk.of(workdir)
-    frames.send(out, Stock(have=have, place=place, base=base))
+    disk_id = None if request.look else disk.of(workdir)
+    frames.send(out, Stock(have=have, disk_id=disk_id, base=base))
     if base is not None:
         listing = json.dumps(entries_of(workdir, project, base))
         frames.write_all(out, frames.data_frame(zlib.compress(listing.encode("ascii"))))
@@ -59,7 +66,7 @@ def answer(request: Store, out: int) -> None:
 
 
 def joined(known: Sequence[Row], change: Change) -> list[Row]:
-    """The entries after a change, sorted as the control side does."""
+    """Return the entries of ``known`` after a change, sorted as the control side sorts them."""
     found = {entry[0]: entry for entry in known}
     for path in change.removed:
         found.pop(path, None)
@@ -68,7 +75,7 @@ def joined(known: Sequence[Row], change: Change) -> list[Row]:
 
 
 def receive(store: blobs.Blobs, entries: Sequence[Row], out: int) -> None:
-    """Ask for the blobs that are not here, and take them in."""
+    """Request the blobs that are missing, and store them; raises Refused if one arrives damaged."""
     wanted: dict[tuple[str, int], tuple[str, int]] = {}
     for path, kind, mode, size, about in entries:
         if kind == "file" and not store.has(about, mode, size):
@@ -83,7 +90,10 @@ def receive(store: blobs.Blobs, entries: Sequence[Row], out: int) -> None:
 
 
 def build(store: blobs.Blobs, entries: Sequence[Row], target: str) -> None:
-    """The tree, aside, then in place. Links come last, so that nothing is ever written through one."""
+    """Build the tree under a temporary name, then rename it to ``target``; raises Refused if two names clash.
+
+    Links are made last, so that nothing is written through one.
+    """
     parent = os.path.dirname(target)
     paths.private(parent)
     building = os.path.join(parent, atomic.partial_name())
@@ -104,8 +114,10 @@ def build(store: blobs.Blobs, entries: Sequence[Row], target: str) -> None:
             except Refused as error:
                 raise Refused("%r: %s" % (path, error), error.kind) from None
             except FileExistsError:
-                raise Refused("%r: two names are one here: the file system ignores case" % path, "path") from None
-        # The list first: a tree that is there has one.
+                raise Refused(
+                    "%r: the name clashes with another: the file system ignores case" % path, "path"
+                ) from None
+        # The list is written first, because every tree in place must have one.
         with atomic.written(target + ".json") as file:
             json.dump(entries, file, separators=(",", ":"))
         with contextlib.suppress(FileExistsError):
@@ -116,7 +128,7 @@ def build(store: blobs.Blobs, entries: Sequence[Row], target: str) -> None:
 
 
 def check_path(path: str) -> None:
-    """Raises Refused for a path that could leave the tree, or that no file system takes."""
+    """Raise Refused if a path could leave the tree or has a name longer than ``MOST_NAME`` bytes."""
     parts = path.split("/")
     if not path or path.startswith("/") or "\0" in path or any(part in ("", ".", "..") for part in parts):
         raise Refused("refused the path %r: it could leave the tree" % path, "path")
@@ -126,7 +138,7 @@ def check_path(path: str) -> None:
 
 
 def newest(workdir: str, project: str) -> str | None:
-    """The tree of a project that was synced last, or None."""
+    """Return the id of the project's tree that was synced last, or None."""
     trees = paths.trees(workdir, project)
     if not trees:
         return None
@@ -134,19 +146,19 @@ def newest(workdir: str, project: str) -> str | None:
 
 
 def entries_of(workdir: str, project: str, tree_id: str) -> list[Row]:
-    """The entries of a tree that is here."""
+    """Return the entries of an existing tree, from its list."""
     with open(paths.tree_dir(workdir, project, tree_id) + ".json") as file:
         return [(path, kind, mode, size, about) for path, kind, mode, size, about in json.load(file)]
 
 
 def touch(tree: str) -> None:
-    """Remember that a tree is the one in use."""
+    """Mark a tree as the one synced last."""
     with contextlib.suppress(OSError):
         os.utime(tree + ".json")
 
 
 def verify(request: Verify, out: int) -> None:
-    """The verb ``verify``: read every file of a tree again."""
+    """Answer the verb ``verify``: hash every file of a tree and report what differs from its list."""
     root = paths.tree_dir(request.workdir, request.project, request.tree)
     entries = {entry[0]: entry for entry in entries_of(request.workdir, request.project, request.tree)}
     seen = {}
@@ -164,7 +176,7 @@ def verify(request: Verify, out: int) -> None:
 
 
 def same(entry: Row, path: str) -> bool:
-    """Whether what is at a path is what an entry says."""
+    """Return whether the file or link at ``path`` has the mode, size and contents of ``entry``."""
     _path, kind, mode, size, about = entry
     if kind == "link":
         return os.path.islink(path) and os.readlink(path) == about

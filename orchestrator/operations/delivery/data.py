@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.core.inventory.hosts import DataSource
-from orchestrator.core.transfer.data import Lacking, doors, root_on_node, to_send
-from orchestrator.core.transfer.snapshot import Hashes, Snapshot, take, take_file
+from orchestrator.core.transfer.data import Lacking, listen_addresses, target_on_node, to_send
+from orchestrator.core.transfer.local_tree import Hashes, LocalTree, hash_file, hash_tree
 from orchestrator.errors import ConnectionLost, HostErrors, OrchError, SyncError, UsageError
 from orchestrator.local.datasets import KNOWN, fetched
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.protocol.transfer import NextNode, Received
-from orchestrator.remote.connect.fanout import failures, on_all
+from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
 from orchestrator.remote.relay import RelayCall, contents
 from orchestrator.remote.shared_disk import groups_by_disk
@@ -43,26 +43,26 @@ def send_data(
 
     Raises UsageError, SyncError, and HostErrors once all others have theirs.
     """
-    path, snapshot = read_data(source, display)
-    distribution = Distribution(opened, source, path, snapshot, rate, display, label or path.name)
+    path, tree = read_data(source, display)
+    distribution = Distribution(opened, source, path, tree, rate, display, label or path.name)
     errors = distribution.run(nodes)
     if errors:
         raise HostErrors(errors, len(nodes))
     if label is None:
-        display.write(f"{path.name} is on {len(nodes)} hosts, {snapshot.size / 1e6:.1f} MB each\n")
+        display.write(f"{path.name} is on {len(nodes)} hosts, {tree.size / 1e6:.1f} MB each\n")
 
 
 def missing_data(
     opened: OpenCluster, nodes: Sequence[Node], source: DataSource, display: Display
 ) -> dict[str, list[str]]:
     """The files that each node lacks, or has otherwise; nothing is written there. Raises as ``send_data``."""
-    path, snapshot = read_data(source, display)
+    path, tree = read_data(source, display)
     workdirs = {host.name: host.workdir for host in opened.hosts}
 
     def look(node: Node) -> list[str]:
-        relay = asked_of(node, workdirs[node.name], source, path, snapshot, look=True)
+        relay = asked_of(node, workdirs[node.name], source, path, tree, look=True)
         relay.close()
-        return [snapshot.entries[index].path for index in relay.lacking.files]
+        return [tree.entries[index].path for index in relay.lacking.files]
 
     outcomes = on_all(nodes, look, limit=opened.fanout)
     if errors := failures(outcomes):
@@ -75,15 +75,15 @@ def missing_data(
 
 
 def asked_of(
-    node: Node, workdir: str, source: DataSource, path: Path, snapshot: Snapshot, *, look: bool = False
+    node: Node, workdir: str, source: DataSource, path: Path, tree: LocalTree, *, look: bool = False
 ) -> RelayCall:
     """A node that was asked what it lacks of some data, under the names that they get there."""
-    root, name = root_on_node(source, path.name, path.is_file(), workdir)
-    entries = snapshot.entries if name is None else [replace(snapshot.entries[0], path=name)]
+    root, name = target_on_node(source, path.name, path.is_file(), workdir)
+    entries = tree.entries if name is None else [replace(tree.entries[0], path=name)]
     return RelayCall(node, workdir, root, entries, look=look)
 
 
-def read_data(source: DataSource, display: Display) -> tuple[Path, Snapshot]:
+def read_data(source: DataSource, display: Display) -> tuple[Path, LocalTree]:
     """A source's path and what is there, a known data set fetched; raises UsageError, SyncError."""
     path = Path(source.path).expanduser()
     if not path.exists() and source.path in KNOWN:
@@ -92,10 +92,10 @@ def read_data(source: DataSource, display: Display) -> tuple[Path, Snapshot]:
     if not path.exists():
         raise UsageError(f"--data {source.path}: no such file or folder")
     with display.stage(f"reading {path}"), kept_hashes(path) as hashes:
-        snapshot = (
-            take_file(path, hashes) if path.is_file() else take(path, obey_ignore_files=False, hashes=hashes)
+        tree = (
+            hash_file(path, hashes) if path.is_file() else hash_tree(path, obey_ignore_files=False, hashes=hashes)
         )
-    return path, snapshot
+    return path, tree
 
 
 class Distribution:
@@ -106,14 +106,14 @@ class Distribution:
         opened: OpenCluster,
         source: DataSource,
         path: Path,
-        snapshot: Snapshot,
+        tree: LocalTree,
         rate: float | None,
         display: Display,
         label: str,
     ) -> None:
         self.label = label
         self.hosts = {host.name: host for host in opened.all_hosts}
-        self.source, self.path, self.snapshot = source, path, snapshot
+        self.source, self.path, self.tree = source, path, tree
         self.rate, self.display = rate, display
         self.errors: dict[str, OrchError] = {}
         # Nodes that get the data through another, with which they share a disk.
@@ -124,7 +124,7 @@ class Distribution:
         waiting, before = list(nodes), -1
         while waiting:
             relays = self.ask(waiting)
-            lacking = sum(relay.lacking.size(self.snapshot.entries) for relay in relays)
+            lacking = sum(relay.lacking.size(self.tree.entries) for relay in relays)
             if lacking == before:
                 for relay in relays:
                     relay.close()
@@ -144,7 +144,7 @@ class Distribution:
         """Those that lack something; of nodes that share a disk, one."""
 
         def ask(node: Node) -> RelayCall:
-            return asked_of(node, self.hosts[node.name].workdir, self.source, self.path, self.snapshot)
+            return asked_of(node, self.hosts[node.name].workdir, self.source, self.path, self.tree)
 
         with self.display.stage(f"asking {len(nodes)} hosts what they have of {self.label}"):
             asked = on_all(nodes, ask, limit=len(nodes))
@@ -164,9 +164,9 @@ class Distribution:
 
     def one_pass(self, relays: Sequence[RelayCall]) -> list[Node]:
         """Send what is lacking once through all nodes; those that still lack something."""
-        files = to_send([relay.lacking for relay in relays], self.snapshot.entries)
+        files = to_send([relay.lacking for relay in relays], self.tree.entries)
         heads = self.linked(relays, files)
-        size = Lacking(dict(files)).size(self.snapshot.entries)
+        size = Lacking(dict(files)).size(self.tree.entries)
         outcomes: dict[str, Received] = {}
         doing = f"sending {self.label}, {size / 1e6:.1f} MB, through {len(relays)} hosts"
         with (
@@ -182,7 +182,7 @@ class Distribution:
 
             def feed(relay: RelayCall) -> None:
                 share = self.rate and self.rate / len(heads)
-                relay.feed(contents(self.snapshot, files, share))
+                relay.feed(contents(self.tree, files, share))
 
             jobs = [(receive, relay) for relay in relays] + [(feed, relay) for relay in heads]
             self.note(failures(on_all(jobs, lambda job: job[0](job[1]), limit=len(jobs))))
@@ -229,7 +229,7 @@ class Distribution:
 
         def listen(relay: RelayCall) -> tuple[list[str], int]:
             others = [each.addresses for each in relays if each is not relay]
-            at = doors(self.hosts[relay.node.name], relay.addresses, others)
+            at = listen_addresses(self.hosts[relay.node.name], relay.addresses, others)
             return at, relay.listen(at)
 
         found = on_all(relays, listen, limit=len(relays))

@@ -10,8 +10,8 @@ from orchestrator.errors import HostErrors, OrchError, SyncError
 from orchestrator.local.wheels import fetch
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.operations.delivery.data import cache_folder, send_data
-from orchestrator.remote.connect.fanout import failures, on_all
 from orchestrator.remote.environment import Build, BuildFailure, has_environment
+from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
 from orchestrator.remote.shared_disk import groups_by_disk
 from orchestrator.ui.display import Display

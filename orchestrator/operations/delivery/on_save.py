@@ -8,32 +8,32 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
-from orchestrator.core.transfer.snapshot import Snapshot, difference, take
+from orchestrator.core.transfer.local_tree import LocalTree, difference, hash_tree
 from orchestrator.errors import OrchError
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.operations.delivery.syncing import deliver, differing
-from orchestrator.remote.connect.fanout import on_all
+from orchestrator.remote.fanout import on_all
 from orchestrator.remote.node import Node
 from orchestrator.ui.display import Display
 
 
-def push_on_save(opened: OpenCluster, nodes: Sequence[Node], snapshot: Snapshot, display: Display) -> None:
+def push_on_save(opened: OpenCluster, nodes: Sequence[Node], tree: LocalTree, display: Display) -> None:
     """Push on every save, until Ctrl-C. A push that fails is told, and the next save tries again.
 
     Raises KeyboardInterrupt, after the push that goes on; at once at the second Ctrl-C.
     """
-    root = snapshot.root
+    root = tree.root
     display.note(f"watching {root}; Ctrl-C ends it")
     for _ in saves(root):
         try:
-            now = take(root)
-            if now.tree_id == snapshot.tree_id:
+            now = hash_tree(root)
+            if now.tree_id == tree.tree_id:
                 continue
-            change = difference(snapshot.entries, now.entries)
+            change = difference(tree.entries, now.entries)
             display.note(", ".join(line for line in differing(change)[:5]))
             on_all([node.connection for node in nodes if not node.connection.alive], lambda link: link.open())
             deliver(opened, nodes, now, display)
-            snapshot = now
+            tree = now
         except OrchError as error:
             display.error(error)
 

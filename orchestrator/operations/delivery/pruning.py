@@ -9,7 +9,7 @@ from orchestrator.errors import HostErrors, OrchError
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.operations.delivery.syncing import SyncOptions
 from orchestrator.protocol.transfer import ListUsed, Prune, Pruned, Used
-from orchestrator.remote.connect.fanout import failures, on_all
+from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
 from orchestrator.remote.store import ANSWER_TIMEOUT
 from orchestrator.ui.display import Display

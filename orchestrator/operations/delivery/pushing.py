@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.core.transfer.snapshot import Snapshot, take
+from orchestrator.core.transfer.local_tree import LocalTree, hash_tree
 from orchestrator.errors import HostErrors, OrchError, SyncError
 from orchestrator.operations.cluster import OpenCluster
-from orchestrator.remote.connect.fanout import failures, on_all
+from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
 from orchestrator.remote.shared_disk import groups_by_disk
 from orchestrator.remote.store import Push
@@ -35,10 +35,10 @@ class Pushed:
         return sum(self.sent.values())
 
 
-def connected_with(opened: OpenCluster, root: Path) -> tuple[Snapshot, tuple[Node, ...]]:
+def connected_with(opened: OpenCluster, root: Path) -> tuple[LocalTree, tuple[Node, ...]]:
     """A folder hashed, on several cores, while the connections are made; raises SyncError, HostErrors."""
     with ThreadPoolExecutor(1) as beside, ThreadPoolExecutor(HASHING) as hashing:
-        taking = beside.submit(take, root, each=hashing.map)
+        taking = beside.submit(hash_tree, root, each=hashing.map)
         nodes = opened.connect()
         return taking.result(), nodes
 
@@ -47,15 +47,15 @@ def push_tree(
     nodes: Sequence[Node],
     workdirs: Mapping[str, str],
     project: str,
-    snapshot: Snapshot,
+    tree: LocalTree,
     limit: int,
     display: Display,
 ) -> Pushed:
     """Send a tree to the nodes that lack it; raises HostErrors. Nodes that got it keep it if others fail."""
-    if snapshot.size > LARGE:
-        size = f"{snapshot.root} holds {snapshot.size / 1e9:.1f} GB"
+    if tree.size > LARGE:
+        size = f"{tree.root} holds {tree.size / 1e9:.1f} GB"
         display.note(f"{size}: name what is data in .orchignore, and bring it to the hosts with orch sync --data")
-    asked = on_all(nodes, lambda node: Push(node, workdirs[node.name], project, snapshot), limit=limit)
+    asked = on_all(nodes, lambda node: Push(node, workdirs[node.name], project, tree), limit=limit)
     errors = failures(asked)
     lacking = []
     for push in asked:
@@ -72,7 +72,7 @@ def push_tree(
             push.close()
         raise
     totals = {group[0].node.name: group[0].difference.size for group in groups}
-    with display.transfer(f"tree {snapshot.tree_id[:8]}", totals) as transfer:
+    with display.transfer(f"tree {tree.tree_id[:8]}", totals) as transfer:
 
         def send(group: Sequence[Push]) -> None:
             first, *others = group
@@ -81,7 +81,7 @@ def push_tree(
                 other.close()
             done.sent[name] = first.send(lambda size: transfer.advance(name, size))
             for other in others:
-                if not other.node.has_tree(other.workdir, project, snapshot.tree_id):
+                if not other.node.has_tree(other.workdir, project, tree.tree_id):
                     raise SyncError(
                         f"does not see what {name} wrote to the disk that they share",
                         remedy="run it again; if that does not help, give each host a workdir: of its own",

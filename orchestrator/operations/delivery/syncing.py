@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator.core.inventory.hosts import DataSource
 from orchestrator.core.transfer.data import parse_data
-from orchestrator.core.transfer.snapshot import Difference, Snapshot
+from orchestrator.core.transfer.local_tree import Difference, LocalTree
 from orchestrator.errors import HostErrors, OrchError
 from orchestrator.local.datasets import KNOWN
 from orchestrator.operations.cluster import OpenCluster
@@ -18,7 +18,7 @@ from orchestrator.operations.delivery.environments import lacking
 from orchestrator.operations.delivery.pushing import push_tree
 from orchestrator.operations.run.source import project_name
 from orchestrator.protocol.transfer import Verified, Verify
-from orchestrator.remote.connect.fanout import failures, on_all
+from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
 from orchestrator.remote.store import ANSWER_TIMEOUT, Push
 from orchestrator.ui.answers import show_compared
@@ -57,32 +57,32 @@ def wanted_data(opened: OpenCluster, beside: Path, options: SyncOptions) -> list
     return [*of_inventory, *(parse_data(text, Path(text).exists()) for text in options.data)]
 
 
-def deliver(opened: OpenCluster, nodes: Sequence[Node], snapshot: Snapshot, display: Display) -> None:
+def deliver(opened: OpenCluster, nodes: Sequence[Node], tree: LocalTree, display: Display) -> None:
     """Push the tree to the hosts that lack it; raises HostErrors."""
-    project, workdirs = project_name(snapshot.root), {host.name: host.workdir for host in opened.hosts}
+    project, workdirs = project_name(tree.root), {host.name: host.workdir for host in opened.hosts}
 
     def there(node: Node) -> bool:
-        return node.has_tree(workdirs[node.name], project, snapshot.tree_id)
+        return node.has_tree(workdirs[node.name], project, tree.tree_id)
 
-    files, size = len(snapshot.entries), f"{snapshot.size / 1e6:.1f} MB"
-    with display.stage(f"syncing {snapshot.root}: {files} files, {size}") as stage:
+    files, size = len(tree.entries), f"{tree.size / 1e6:.1f} MB"
+    with display.stage(f"syncing {tree.root}: {files} files, {size}") as stage:
         known = on_all(nodes, there, limit=opened.fanout)
         if errors := failures(known):
             raise HostErrors(errors, len(nodes))
         absent = [node for node, has in zip(nodes, known, strict=True) if not has]
         stage.result = "every host has it"
         if absent:
-            pushed = push_tree(absent, workdirs, project, snapshot, opened.fanout, display)
+            pushed = push_tree(absent, workdirs, project, tree, opened.fanout, display)
             stage.result = f"sent {pushed.size:,} bytes to {len(pushed.sent)} of {len(nodes)} hosts"
             if pushed.through:
                 stage.result += f"; {len(pushed.through)} share a disk with one of them"
-    display.write(f"tree {snapshot.tree_id} is on {len(nodes)} hosts\n")
+    display.write(f"tree {tree.tree_id} is on {len(nodes)} hosts\n")
 
 
 def compare(
     opened: OpenCluster,
     nodes: Sequence[Node],
-    snapshot: Snapshot,
+    tree: LocalTree,
     options: SyncOptions,
     beside: Path,
     display: Display,
@@ -91,20 +91,20 @@ def compare(
 
     With ``options.check`` the hosts read their code again: what was changed there since is found, too.
     """
-    project, workdirs = project_name(snapshot.root), {host.name: host.workdir for host in opened.hosts}
+    project, workdirs = project_name(tree.root), {host.name: host.workdir for host in opened.hosts}
 
     def look(node: Node) -> list[str]:
         workdir = workdirs[node.name]
-        push = Push(node, workdir, project, snapshot, look=True)
+        push = Push(node, workdir, project, tree, look=True)
         push.close()
         if not push.have:
             return differing(push.difference)
         if not options.check:
             return []
-        request = Verify(workdir=workdir, project=project, tree=snapshot.tree_id)
+        request = Verify(workdir=workdir, project=project, tree=tree.tree_id)
         return damaged(node.ask(request, Verified.from_wire, ANSWER_TIMEOUT, scale=8))
 
-    with display.stage(f"comparing {len(snapshot.entries)} files with {len(nodes)} hosts"):
+    with display.stage(f"comparing {len(tree.entries)} files with {len(nodes)} hosts"):
         outcomes = on_all(nodes, look, limit=opened.fanout)
     if errors := failures(outcomes):
         raise HostErrors(errors, len(nodes))
@@ -118,7 +118,7 @@ def compare(
     for source in wanted_data(opened, beside, options):
         for name, paths in missing_data(opened, nodes, source, display).items():
             found[name] += [f"+ {shown(path)} of {Path(source.path).name}" for path in paths]
-    show_compared(display, found, snapshot.tree_id)
+    show_compared(display, found, tree.tree_id)
     return found
 
 

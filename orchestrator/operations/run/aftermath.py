@@ -15,7 +15,7 @@ from orchestrator.errors import OrchError
 from orchestrator.local.run_folder import RunFolder
 from orchestrator.protocol.events import Collected, CollectFailed, Event, Evidence
 from orchestrator.remote import outputs
-from orchestrator.remote.connect.fanout import on_all
+from orchestrator.remote.fanout import on_all
 from orchestrator.remote.node import Node
 from orchestrator.ui.display import Display
 

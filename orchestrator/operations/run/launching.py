@@ -14,7 +14,7 @@ from orchestrator.core.checks.findings import Examined, Finding, merged
 from orchestrator.core.inventory.hosts import Host
 from orchestrator.core.launch.plan import DEFAULT_PORT, LaunchPlan, plan
 from orchestrator.core.launch.torchrun import command
-from orchestrator.core.transfer.snapshot import Snapshot, take
+from orchestrator.core.transfer.local_tree import LocalTree, hash_tree
 from orchestrator.errors import HostErrors, PreflightError, SyncError, UsageError
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.operations.delivery.environments import ensure
@@ -22,7 +22,7 @@ from orchestrator.operations.delivery.pushing import connected_with, push_tree
 from orchestrator.operations.run.options import RunOptions, new_run_id
 from orchestrator.operations.survey import QUICK_PARTS, dialled, facts_request
 from orchestrator.protocol.run import CutOff, Start
-from orchestrator.remote.connect.fanout import failures, on_all
+from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
 from orchestrator.remote.probing import ask_facts, hang_up
 from orchestrator.remote.store import Push
@@ -46,7 +46,7 @@ class LaunchPreparation:
     plan: LaunchPlan
     lineup: Lineup
     facts: Mapping[str, Facts]
-    trees: Mapping[str, Sequence[Snapshot]]
+    trees: Mapping[str, Sequence[LocalTree]]
 
 
 def prepare(opened: OpenCluster, options: RunOptions, display: Display) -> LaunchPreparation:
@@ -63,7 +63,7 @@ def planned(
     opened: OpenCluster,
     options: RunOptions,
     lineup: Lineup,
-    trees: Mapping[str, Sequence[Snapshot]],
+    trees: Mapping[str, Sequence[LocalTree]],
     run_id: str,
     number: int,
     display: Display,
@@ -128,7 +128,7 @@ def push(prepared: LaunchPreparation, limit: int, display: Display, *, sync: boo
         if not there
     ]
 
-    def send(item: tuple[Node, Snapshot]) -> None:
+    def send(item: tuple[Node, LocalTree]) -> None:
         node, tree = item
         push = Push(node, workdirs[node.name], project, tree)
         push.close() if push.have else push.send()
@@ -193,7 +193,7 @@ def start_requests(
     return requests
 
 
-def earlier_outputs(options: RunOptions, hosts: Sequence[str]) -> dict[str, list[Snapshot]]:
+def earlier_outputs(options: RunOptions, hosts: Sequence[str]) -> dict[str, list[LocalTree]]:
     """``--resume``: each node's outputs of an earlier run; a node that had no part in it gets its first node's."""
     if options.resume is None or not hosts:
         return {}
@@ -205,7 +205,7 @@ def earlier_outputs(options: RunOptions, hosts: Sequence[str]) -> dict[str, list
     if not folders:
         raise UsageError(f"--resume {options.resume}: no outputs of such a run in {options.runs_dir}")
     first = next((name for name in hosts if name in folders), next(iter(folders)))
-    return {name: [take(folders.get(name, folders[first]), obey_ignore_files=False)] for name in hosts}
+    return {name: [hash_tree(folders.get(name, folders[first]), obey_ignore_files=False)] for name in hosts}
 
 
 def _count(things: Collection[object], noun: str) -> str:

@@ -12,7 +12,7 @@ from orchestrator.local.run_folder import RunFolder
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.protocol.events import Attached, NodeLost, Planned
 from orchestrator.protocol.run import ListRuns, RunsHere
-from orchestrator.remote.connect.fanout import on_all
+from orchestrator.remote.fanout import on_all
 from orchestrator.remote.node import Node
 from orchestrator.remote.ssh.connection import Connection
 from orchestrator.ui.display import Display

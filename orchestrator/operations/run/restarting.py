@@ -11,10 +11,10 @@ from orchestrator.core.inventory.hosts import Host
 from orchestrator.core.run.actions import Prepare
 from orchestrator.core.run.inputs import NotPrepared
 from orchestrator.core.run.inputs import Prepared as Ready
-from orchestrator.core.run.lineup import candidates
+from orchestrator.core.run.lineup import replacements
 from orchestrator.core.run.policy import Grace
 from orchestrator.core.run.result import RunResult
-from orchestrator.core.transfer.snapshot import Snapshot, take
+from orchestrator.core.transfer.local_tree import LocalTree, hash_tree
 from orchestrator.engine import engine
 from orchestrator.errors import HostErrors, OrchError
 from orchestrator.local.run_folder import RunFolder
@@ -113,7 +113,7 @@ class Restarting(Aftermath):
         nodes = {node.name: node for node in before.nodes}
         hosts = {host.name: host for host in (*self.opened.all_hosts, *before.hosts)}
         chosen = [(hosts[name], nodes[name]) for name in order.survivors]
-        order_of_trial = candidates(
+        order_of_trial = replacements(
             [host.name for host in self.opened.hosts],
             [host.name for host, _ in self.opened.spares],
             [host.name for host in before.hosts],
@@ -163,7 +163,7 @@ def carried_outputs(
     result: RunResult,
     note: Callable[[Event], None],
     display: Display,
-) -> dict[str, list[Snapshot]]:
+) -> dict[str, list[LocalTree]]:
     """For nodes that lack the newest version of a file that some node of the run wrote: a tree of these files.
 
     ``before`` are the nodes of the attempt before. A node that was rank 0 and still is has its own; others get
@@ -175,7 +175,7 @@ def carried_outputs(
     for node in {*before, *(host.name for host in lineup.hosts)}:
         for path, changed in _files(folder.node_folder(node)).items():
             newest[path] = max(newest.get(path, (0, "")), (changed, node))
-    trees: dict[str, list[Snapshot]] = {}
+    trees: dict[str, list[LocalTree]] = {}
     for name in takers:
         own = _files(folder.node_folder(name))
         lacking = {path: about for path, about in newest.items() if own.get(path, -1) < about[0]}
@@ -186,7 +186,7 @@ def carried_outputs(
             there = target / path
             there.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(folder.node_folder(node) / path, there)
-        trees[name] = [take(target, obey_ignore_files=False)]
+        trees[name] = [hash_tree(target, obey_ignore_files=False)]
         sources = sorted({node for _, node in lacking.values()})
         note(Carried(time=time.time(), node=name, files=tuple(sorted(lacking)), sources=tuple(sources)))
         display.note(f"{name}: gets {len(lacking)} files that {', '.join(sources)} wrote")

@@ -1,1 +1,1 @@
-"""The one door for SSH: no other folder imports fabric or paramiko, and none of their exceptions leaves it."""
+"""SSH: only this folder imports fabric and paramiko, and none of their exceptions leaves it."""

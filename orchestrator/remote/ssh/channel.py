@@ -1,4 +1,4 @@
-"""One command on a node: its input, its output, its end."""
+"""The channel of one command on a node: stdin, stdout, stderr and the exit code."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from orchestrator import errors
 from orchestrator.remote.ssh.translation import translate, translated
 
 PIECE = 128 * 1024
-# How long a command may take in nothing of what is sent to it, and how long it may take to say how it ended.
+# Longest time in which a command may read nothing of its input, and longest wait for its exit code, in seconds.
 WRITE_LIMIT, EXIT_LIMIT = 120.0, 30.0
-# What a command may print that is kept whole, in bytes.
+# Most bytes that a command may print to stdout; stderr is cut at the same size.
 MOST_OUTPUT = 64 * 1024 * 1024
 
 
@@ -27,20 +27,20 @@ class Channel:
         self._channel = channel
 
     def write(self, data: bytes | memoryview) -> None:
-        """Send to the command's stdin; ``sent`` counts the bytes. ConnectionSilent if it takes in nothing."""
+        """Send to stdin; ``sent`` counts the bytes. Raises ConnectionSilent if the command stops reading."""
         view = memoryview(data)
         taken_at, pause = time.monotonic(), 0.001
         with translated(self.host):
             while view:
                 if not self._channel.send_ready() and not self._channel.closed:
                     if time.monotonic() - taken_at > WRITE_LIMIT:
-                        raise errors.ConnectionSilent(f"it took in nothing for {WRITE_LIMIT:g} s")
+                        raise errors.ConnectionSilent(f"the command read nothing for {WRITE_LIMIT:g} s")
                     time.sleep(pause)
                     pause = min(2 * pause, 0.05)
                     continue
                 size = self._channel.send(bytes(view[:PIECE]))
                 if not size:
-                    raise EOFError("it reads no more")
+                    raise EOFError("the channel is closed")
                 view = view[size:]
                 self.sent += size
                 taken_at, pause = time.monotonic(), 0.001
@@ -51,27 +51,27 @@ class Channel:
             self._channel.shutdown_write()
 
     def read(self, silence: float | None = None) -> bytes:
-        """The next piece of stdout, b"" at its end; ConnectionSilent if none comes for ``silence`` seconds."""
+        """Return the next piece of stdout, b"" at its end. Raises ConnectionSilent after ``silence`` seconds."""
         with translated(self.host):
             self._channel.settimeout(silence)
             try:
                 return self._channel.recv(PIECE)
             except TimeoutError:
-                raise errors.ConnectionSilent(f"nothing heard for {silence:g} s") from None
+                raise errors.ConnectionSilent(f"no data for {silence:g} s") from None
             finally:
                 self._channel.settimeout(None)
 
     def read_errors(self) -> bytes:
-        """What the command has written to stderr so far, without waiting."""
+        """Return the unread part of stderr, without waiting."""
         parts = []
         while self._channel.recv_stderr_ready():
             parts.append(self._channel.recv_stderr(PIECE))
         return b"".join(parts)
 
     def output(self, silence: float | None = None) -> tuple[bytes, bytes]:
-        """All of stdout and stderr, read side by side so that neither can block the other.
+        """Return all of stdout and stderr, read side by side so that neither can block the other.
 
-        Raises ConnectionSilent as ``read`` does, and NodeProgramError for more than MOST_OUTPUT bytes.
+        Raises ConnectionSilent as ``read`` does, and NodeProgramError for more than MOST_OUTPUT bytes of stdout.
         """
         err: list[bytes] = []
 
@@ -91,12 +91,12 @@ class Channel:
             size += len(piece)
             if size > MOST_OUTPUT:
                 what = f"printed more than {MOST_OUTPUT >> 20} MiB"
-                raise errors.NodeProgramError(what, remedy="write it to a file there", host=self.host)
+                raise errors.NodeProgramError(what, remedy="redirect the output to a file", host=self.host)
         reader.join(EXIT_LIMIT)
         return b"".join(out), b"".join(err)
 
     def exit_code(self, limit: float | None = EXIT_LIMIT) -> int:
-        """Wait for the command's end, at most ``limit`` seconds. Raises ConnectionLost if it is not heard of."""
+        """Return the exit code, waiting at most ``limit`` seconds. Raises ConnectionLost if none arrives."""
         if not self._channel.status_event.wait(limit):
             raise errors.ConnectionSilent(f"no exit code within {limit:g} s", host=self.host)
         with translated(self.host):
@@ -106,6 +106,6 @@ class Channel:
         return code
 
     def close(self) -> None:
-        """Give the channel up."""
+        """Close the channel, ignoring errors."""
         with contextlib.suppress(Exception):
             self._channel.close()

@@ -1,4 +1,4 @@
-"""``Include`` of ssh_config(5), which paramiko passes over in silence."""
+"""Expansion of ``Include`` in ssh_config(5) files, which paramiko silently ignores."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import glob
 import re
 from pathlib import Path
 
-# As OpenSSH has it.
+# OpenSSH's own limit.
 DEEPEST = 16
 INCLUDE = re.compile(r"\s*include(?:\s*=\s*|\s+)(.*)", re.IGNORECASE)
 BLOCK = re.compile(r"\s*(?:host|match)(?:\s*=\s*|\s+)", re.IGNORECASE)
 
 
 def with_included(path: Path, base: Path, depth: int = 0) -> list[str]:
-    """The lines of a file with those of the files that it includes in their places.
+    """Return the lines of a file, with each ``Include`` replaced by the lines of the files that it names.
 
-    ``base``: what relative names are relative to. Raises OSError, and ValueError for what orch cannot follow: a
-    nesting without end, and blocks that are included within a block.
+    ``base``: the folder that relative names start from. Raises OSError, and ValueError for what orch does not
+    support: nesting deeper than DEEPEST, and blocks that are included within a block.
     """
     if depth > DEEPEST:
         raise ValueError(f"{path}: Include is nested more than {DEEPEST} deep")
@@ -33,11 +33,11 @@ def with_included(path: Path, base: Path, depth: int = 0) -> list[str]:
             for each in sorted(glob.glob(str(base / Path(name).expanduser()))):  # noqa: PTH207
                 inner = with_included(Path(each), base, depth + 1)
                 if block is not None and any(BLOCK.match(one) for one in inner):
-                    what = f"{path}: {line.strip()!r} within a block has blocks of its own"
+                    what = f"{path}: {line.strip()!r} is within a block and includes further blocks"
                     raise ValueError(f"{what}: move it before the first Host")
                 lines += inner
         if block is None:
-            # What follows is for every host, whatever the included file ended with.
+            # The lines that follow apply to every host, even if the included file ended within a block.
             lines.append("Host *")
     return lines
 

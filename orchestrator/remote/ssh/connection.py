@@ -1,7 +1,7 @@
-"""The SSH connection of a node, made by Fabric.
+"""The SSH connection to a node, made by Fabric.
 
-Fabric supplies ``~/.ssh/config``, jump hosts and keys. Two of its defaults are overruled: it accepts any
-host key (AutoAddPolicy), and its ``run`` reads fast output slowly; channels here are paramiko's own.
+Fabric handles ``~/.ssh/config``, jump hosts and keys. Two of its defaults are replaced: it accepts any host key
+(AutoAddPolicy), and its ``run`` reads fast output slowly, so channels are paramiko's own.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from orchestrator.remote.ssh.host_keys import HostKeyPolicy, Keyring
 from orchestrator.remote.ssh.translation import translated
 
 KEEPALIVE = 15
-# A server that is full drops connections before its banner; these are retried, refusals are not.
+# A busy server drops connections before it sends its banner. These are retried, refusals are not.
 BANNER_ATTEMPTS = 4
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -38,7 +38,7 @@ logging.getLogger("paramiko").propagate = False
 
 
 def _transport(sock: Any, **options: Any) -> paramiko.Transport:
-    """A transport that prefers AES-GCM: one pass over the bytes, where others take one for the MAC as well."""
+    """Return a transport that prefers AES-GCM: other ciphers need a second pass over the bytes for the MAC."""
     transport = paramiko.Transport(sock, **options)
     preferences = transport.get_security_options()
     preferences.ciphers = sorted(preferences.ciphers, key=lambda cipher: "gcm" not in cipher)
@@ -46,7 +46,7 @@ def _transport(sock: Any, **options: Any) -> paramiko.Transport:
 
 
 class Connection:
-    """The one SSH connection of a node; commands are channels on it."""
+    """The single SSH connection to a node; each command is a channel on it."""
 
     def __init__(self, host: Host, settings: Settings, keyring: Keyring, ssh_config: paramiko.SSHConfig) -> None:
         self.host = host
@@ -65,12 +65,12 @@ class Connection:
     def _made(
         self, to: Hop, gateway: fabric.Connection | None, through: tuple[str, ...] = ()
     ) -> fabric.Connection:
-        """A connection through ``gateway``, or as ``~/.ssh/config`` says; every hop on the way is secured.
+        """Return a connection through ``gateway``, or through the secured jump hosts of ``~/.ssh/config``.
 
-        Fabric would make those that the config names itself, with any key of theirs, and dial the last one first.
+        Fabric by itself would accept any host key from the config's jump hosts, and dial the last one first.
         """
-        # Never shared: a Connection changes its Config while it is made, and others are made at the same time.
-        # lazy: no fabric.yml takes part.
+        # Not shared: a Connection changes its Config while it is made, and other threads make theirs meanwhile.
+        # lazy: no fabric.yml is read.
         config = fabric.Config(ssh_config=self._ssh_config, lazy=True)
         known = False if gateway is None else gateway
         made = fabric.Connection(to.host, user=to.user, port=to.port, config=config, gateway=known)
@@ -82,10 +82,10 @@ class Connection:
             return made
         if to.host in through:
             raise errors.UsageError(
-                f"~/.ssh/config: ProxyJump of {to.host} goes round in circles", remedy="correct it"
+                f"~/.ssh/config: ProxyJump of {to.host} leads back to the same host", remedy="remove the loop"
             )
         hops = [_hop(text.strip(), "~/.ssh/config: ProxyJump") for text in named.split(",")]
-        # A jump host for every host is named for itself, too.
+        # A ProxyJump for every host also applies to the jump host itself.
         if not {hop.host for hop in hops} & {to.host, made.host}:
             for hop in hops:
                 gateway = self._secured(self._made(hop, gateway, (*through, to.host)), None)
@@ -93,14 +93,14 @@ class Connection:
         return made
 
     def _secured(self, connection: fabric.Connection, pinned: str | None) -> fabric.Connection:
-        """Replace Fabric's AutoAddPolicy by the user's known_hosts, or the key pinned in the inventory."""
+        """Set timeouts and keys, and trust only known_hosts or the key ``pinned`` in the inventory."""
         timeout = self.settings.connect_timeout
         connection.connect_timeout = timeout
         named = connection.ssh_config.get("identityfile", [])
         connection.connect_kwargs = {
             "key_filename": [path for path in named if Path(path).expanduser().is_file()],
             "pkey": self._identity(),
-            # As OpenSSH does: an identity that is named leaves only the agent's beside it.
+            # As in OpenSSH, a configured identity replaces the default keys; the agent's keys are still offered.
             "look_for_keys": not (self.host.identity_file or named),
             "banner_timeout": timeout,
             "auth_timeout": timeout,
@@ -125,7 +125,7 @@ class Connection:
         return connection
 
     def _identity(self) -> paramiko.PKey | None:
-        """The key of ``identity_file``; None if there is none, or only an agent can unlock it."""
+        """Return the key of ``identity_file``; None if there is none, or only an agent can unlock it."""
         identity = self.host.identity_file
         if identity is None:
             return None
@@ -136,7 +136,7 @@ class Connection:
         except OSError as error:
             problem = error.strerror or str(error)
         except RuntimeError:
-            problem = "nobody's home folder is known by this name"
+            problem = "no home folder is known for this user"
         except (paramiko.SSHException, paramiko.pkey.UnknownKeyType, ValueError):
             problem = "not a private key"
         remedy = "correct identity_file: in the inventory"
@@ -144,18 +144,18 @@ class Connection:
 
     @property
     def address(self) -> str:
-        """What is dialled: the inventory's address, or what ``~/.ssh/config`` makes of it."""
+        """The address dialled: the inventory's, or the one ``~/.ssh/config`` maps it to."""
         return str(self._fabric.host) if self._fabric else self.host.address
 
     @property
     def ssh_target(self) -> str:
-        """This host as arguments of OpenSSH's programs, for remedies."""
+        """The host as arguments for OpenSSH's programs, for remedies."""
         port = f"-p {self._fabric.port} " if self._fabric and self._fabric.port != 22 else ""
         return f"{port}{self._fabric.user}@{self.address}" if self._fabric else self.address
 
     @property
     def ssh_command(self) -> str:
-        """What a user would type to try the same."""
+        """The command with which a user can try the same connection."""
         return f"ssh -v {self.ssh_target}"
 
     @property
@@ -166,7 +166,7 @@ class Connection:
         return f"{self._fabric.user}@{self._fabric.host}:{self._fabric.port}"
 
     def open(self) -> None:
-        """Connect; raises a NodeUnreachable that says why not, and what helps."""
+        """Connect, retrying while the server drops the connection. Raises NodeUnreachable with a remedy."""
         with translated(self.host.name, connecting=self):
             self._fabric = self._prepare()
             self._open_with_retries()
@@ -187,13 +187,13 @@ class Connection:
                 time.sleep(pause)
 
     def reopen(self, timeout: float) -> None:
-        """Replace a connection that broke, or fell silent, by a new one; raises as ``open`` does.
+        """Replace a broken or silent connection by a new one. Raises as ``open`` does.
 
-        ``timeout`` in seconds, for this time.
+        ``timeout``: time limit of this call, in seconds.
         """
         broken = Connection(self.host, self.settings, self.keyring, self._ssh_config)
         broken._fabric = self._fabric
-        # Hanging up a silent connection may take as long as it likes.
+        # Closing a silent connection may block without a limit.
         threading.Thread(target=broken.close, daemon=True).start()
         usual = self.settings
         self.settings = replace(usual, connect_timeout=timeout)
@@ -203,7 +203,7 @@ class Connection:
             self.settings = usual
 
     def command(self, command: str) -> Channel:
-        """Start a command line on the node; raises ConnectionLost."""
+        """Start a command line on the node. Raises ConnectionLost, or PreflightError if no session opens."""
         with translated(self.host.name):
             channel = self._fabric.transport.open_session(timeout=self.settings.connect_timeout)
             channel.exec_command(command)
@@ -211,11 +211,11 @@ class Connection:
 
     @property
     def alive(self) -> bool:
-        """Whether the connection is there, as far as this side knows."""
+        """Whether the connection is up, as far as this side knows."""
         return bool(self._fabric.is_connected)
 
     def close(self) -> None:
-        """Hang up, the jump hosts too."""
+        """Close the connection and those to its jump hosts."""
         connection = self._fabric
         while isinstance(connection, fabric.Connection):
             with contextlib.suppress(Exception):
@@ -224,9 +224,9 @@ class Connection:
 
 
 def connections(hosts: Sequence[Host], settings: Settings) -> list[Connection]:
-    """One connection, not yet open, for each host; ``~/.ssh/config`` and known_hosts are read once.
+    """Return one connection, not yet open, for each host. SSH's config files and known_hosts are read once.
 
-    Raises UsageError if ``~/.ssh/config`` cannot be understood.
+    Raises UsageError if a config file cannot be read.
     """
     home = Path.home()
     keyring = Keyring(home)
@@ -236,7 +236,7 @@ def connections(hosts: Sequence[Host], settings: Settings) -> list[Connection]:
             try:
                 ssh_config.parse(with_included(path, path.parent))
             except (OSError, ValueError, paramiko.SSHException) as error:
-                raise errors.UsageError(f"{path} cannot be read: {error}", remedy="correct it") from None
+                raise errors.UsageError(f"{path} cannot be read: {error}", remedy="correct the file") from None
     return [Connection(host, settings, keyring, ssh_config) for host in hosts]
 
 

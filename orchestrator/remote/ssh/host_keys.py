@@ -1,4 +1,4 @@
-"""Host keys: which ones the user trusts, and what happens when a host shows another one."""
+"""Host keys: which keys the user trusts, and how unknown and changed keys are handled."""
 
 from __future__ import annotations
 
@@ -28,43 +28,43 @@ class Keyring:
         self._known = KnownHosts(lines)
 
     def keys_of(self, name: str) -> list[paramiko.PKey]:
-        """The recorded keys of a host, named as known_hosts names it."""
+        """Return the recorded keys of a host; ``name`` is spelled as in known_hosts."""
         found = []
         for key in self._known.lookup(name):
-            # As OpenSSH does, a damaged line is passed over.
+            # OpenSSH skips damaged lines; so do we.
             with contextlib.suppress(paramiko.SSHException, paramiko.hostkeys.InvalidHostKey, ValueError):
                 if entry := HostKeyEntry.from_line(f"{name} {key}"):
                     found.append(entry.key)
         return found
 
     def revokes(self, name: str, key: paramiko.PKey) -> bool:
-        """Whether a key must not be trusted for a host, whatever else says so."""
+        """Return whether the key is revoked for the host, even if another source trusts it."""
         return f"{key.get_name()} {key.get_base64()}" in self._known.revoked(name)
 
     def certifies(self, name: str) -> bool:
-        """Whether known_hosts would trust a certificate of the host, which orch does not check."""
+        """Return whether known_hosts trusts certificates for the host, which orch does not check."""
         return self._known.certified(name)
 
     def key_at(self, path: Path) -> paramiko.PKey:
-        """The private key in a file, read once however many hosts take it; raises what paramiko raises."""
+        """Return the private key in a file, read once for all hosts. Raises what paramiko raises."""
         with self._lock:
             if path not in self._identities:
                 self._identities[path] = paramiko.PKey.from_path(path)
             return self._identities[path]
 
     def learn(self, name: str, key: paramiko.PKey) -> None:
-        """Append a host's key to the user's file."""
+        """Append a host's key to the user's known_hosts file."""
         with self._lock:
             self.file.parent.mkdir(mode=0o700, exist_ok=True)
             text = self.file.read_text(errors="replace") if self.file.exists() else ""
-            # Somebody's editor may have left the last line without its end.
+            # An editor may have left the last line without a newline.
             start = "\n" if text and not text.endswith("\n") else ""
             with self.file.open("a") as file:
                 file.write(f"{start}{name} {key.get_name()} {key.get_base64()}\n")
 
 
 class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
-    """What to do about a host of which no key is recorded."""
+    """Policy for a host without a recorded key."""
 
     def __init__(self, host: str, settings: Settings, keyring: Keyring, pinned_fingerprint: str | None) -> None:
         self.host = host
@@ -73,12 +73,12 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
         self.pinned_fingerprint = pinned_fingerprint
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
-        """Accept ``key`` if it is pinned or may be recorded; raises HostKeyChanged, HostKeyUnknown otherwise."""
+        """Accept ``key`` if it is pinned or may be recorded. Raises HostKeyChanged or HostKeyUnknown otherwise."""
         seen = fingerprint(key)
         if self.keyring.revokes(hostname, key):
             raise errors.HostKeyChanged(
                 f"host key of {hostname} is REVOKED in known_hosts ({key.get_name()} {seen})",
-                remedy="do not log in there; whoever runs it has to give it a new key",
+                remedy="do not log in there; ask its administrator to install a new host key",
                 host=self.host,
             )
         if self.pinned_fingerprint:
@@ -97,20 +97,21 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
             raise errors.HostKeyUnknown(
                 f"host key of {hostname} is not known ({key.get_name()} {seen})",
                 fingerprint=seen,
-                remedy="check it, then pass --accept-new-host-keys once, or pin it with host_key:",
+                remedy="check the fingerprint, then pass --accept-new-host-keys once, or pin it with host_key:",
                 host=self.host,
             )
 
 
 def fingerprint(key: paramiko.PKey) -> str:
-    """``SHA256:...`` as OpenSSH prints it."""
+    """Return the key's fingerprint, ``SHA256:...`` as OpenSSH prints it."""
     return str(key.fingerprint)
 
 
 def changed(host: str, seen: str, recorded: str, where: str) -> errors.HostKeyChanged:
     """Return the error for a host that shows the key ``seen`` where ``recorded`` is trusted."""
     return errors.HostKeyChanged(
-        f"host key has CHANGED: it shows {seen}, {where} says {recorded}",
-        remedy="somebody may be listening in; if the machine was set up anew, replace the recorded key",
+        f"host key has CHANGED: the host shows {seen}, {where} says {recorded}",
+        remedy="someone may be intercepting the connection; "
+        "if the machine was reinstalled, replace the recorded key",
         host=host,
     )

@@ -1,4 +1,4 @@
-"""The door itself: every exception of Fabric, paramiko and sockets leaves as an error of ``errors.py``."""
+"""Translation of the exceptions of Fabric, paramiko and sockets into those of ``errors.py``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def translated(host: str, *, connecting: Connection | None = None) -> Iterator[None]:
-    """The door: every exception of Fabric, paramiko and sockets leaves as one of ours."""
+    """Re-raise every exception as an OrchError with the host's name; see ``translate``."""
     try:
         yield
     except errors.OrchError as error:
@@ -31,24 +31,24 @@ def translated(host: str, *, connecting: Connection | None = None) -> Iterator[N
 
 
 def translate(error: Exception, host: str, connecting: Connection | None = None) -> errors.OrchError:
-    """Our error for one of theirs, while ``connecting`` or on a connection that was there.
+    """Return the OrchError for an exception, raised while ``connecting`` or on an open connection.
 
-    What is none of the network's, a TypeError say, is a bug in orch and becomes a plain OrchError.
+    An exception that is not a network error, such as a TypeError, is a bug in orch and becomes a plain OrchError.
     """
     if isinstance(error, (paramiko.ConfigParseError, paramiko.CouldNotCanonicalize)):
-        return errors.UsageError(f"~/.ssh/config: {_first_line(error)}", remedy="correct it", host=host)
+        return errors.UsageError(f"~/.ssh/config: {_first_line(error)}", remedy="correct the file", host=host)
     if not isinstance(error, (paramiko.SSHException, OSError, EOFError, UnicodeError)):
         return errors.OrchError(f"{type(error).__name__}: {_first_line(error)}", host=host)
     if isinstance(error, paramiko.ChannelException):
         return errors.PreflightError(
             f"its SSH server opens no further session on a connection ({_first_line(error)})",
-            remedy="raise MaxSessions in its sshd_config: orch uses three",
+            remedy="raise MaxSessions in its sshd_config: orch uses three sessions",
             host=host,
         )
     if connecting is None:
         what = f"the connection broke ({_first_line(error)})"
         return errors.ConnectionLost(
-            what, remedy="what the node does now is unknown; look with: orch exec", host=host
+            what, remedy="what the node does now is unknown; check it with: orch exec", host=host
         )
     known = _authentication_error(error, host, connecting) or _network_error(error, host, connecting)
     if known is not None:
@@ -70,10 +70,10 @@ def _authentication_error(error: Exception, host: str, connecting: Connection) -
         allowed = f"; the server allows {', '.join(error.allowed_types)}"
     what = f"{connecting.where} refused the login (offered {offered}{allowed})"
     if keyless:
-        what = f"no key to log in to {connecting.where} with"
-    # A remedy is meant to be pasted into a shell.
+        what = f"no private key is available to log in to {connecting.where}"
+    # Users paste remedies into a shell, so the path is quoted.
     copy = f"ssh-copy-id {f'-i {shlex.quote(identity)} ' if identity else ''}{connecting.ssh_target}"
-    return errors.AuthenticationFailed(what, remedy=f"check user: and identity_file:, or {copy}", host=host)
+    return errors.AuthenticationFailed(what, remedy=f"check user: and identity_file:, or run: {copy}", host=host)
 
 
 def _network_error(error: Exception, host: str, connecting: Connection) -> errors.OrchError | None:
@@ -81,13 +81,13 @@ def _network_error(error: Exception, host: str, connecting: Connection) -> error
     if isinstance(error, (socket.gaierror, UnicodeError)):
         return errors.NameNotResolved(
             f"the name {connecting.address!r} cannot be resolved",
-            remedy="correct address: in the inventory, or give a numeric one",
+            remedy="correct address: in the inventory, or use a numeric address",
             host=host,
         )
     if isinstance(error, TimeoutError):
         return errors.ConnectTimeout(
             f"{where} did not answer within {connecting.settings.connect_timeout:g} s",
-            remedy="is the machine on, the address right, and the SSH port open in its firewall?",
+            remedy="check that the machine is on, the address right, and the SSH port open in its firewall",
             host=host,
         )
     causes = (
@@ -100,10 +100,10 @@ def _network_error(error: Exception, host: str, connecting: Connection) -> error
             f"{where} refused the connection: nothing listens there", remedy=remedy, host=host
         )
     if number in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES, errno.EPERM):
-        remedy = "check the address, and that this machine is on a network that leads there"
+        remedy = "check the address, and that this machine is on a network that reaches it"
         return errors.ConnectRefused(f"there is no route to {where}", remedy=remedy, host=host)
     if isinstance(error, EOFError) or "banner" in str(error) or number in (errno.ECONNRESET, errno.EPIPE):
-        remedy = "is it an SSH server? if it is busy, raise MaxStartups there or lower --fanout"
+        remedy = "check that this is an SSH server; if it is busy, raise MaxStartups there or lower --fanout"
         return errors.ConnectRefused(
             f"{where} closed the connection before its SSH banner", remedy=remedy, host=host
         )

@@ -1,4 +1,4 @@
-"""Put the user's public key on a host, with OpenSSH's own program: it asks for the password once."""
+"""Installation of the user's public key on a host by ssh-copy-id, which asks for the password once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from orchestrator.errors import AuthenticationFailed
 
 
 def install_key(host: Host) -> None:
-    """Run ssh-copy-id on the user's terminal; raises AuthenticationFailed if it does not succeed."""
+    """Run ssh-copy-id on the user's terminal. Raises AuthenticationFailed if it does not succeed."""
     argv = ["ssh-copy-id"]
     if host.identity_file:
         argv += ["-i", str(Path(host.identity_file).expanduser())]
@@ -23,5 +23,5 @@ def install_key(host: Host) -> None:
         raise AuthenticationFailed(f"ssh-copy-id cannot be started: {error.strerror}", host=host.name) from None
     if code:
         raise AuthenticationFailed(
-            f"ssh-copy-id ended with exit code {code}", remedy="try it by hand", host=host.name
+            f"ssh-copy-id ended with exit code {code}", remedy="run ssh-copy-id by hand", host=host.name
         )

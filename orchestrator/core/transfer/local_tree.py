@@ -1,7 +1,7 @@
-"""A folder as a value: its files, their hashes, and one id for the whole.
+"""A folder as a value: its files, their hashes, and one tree id.
 
-The tree id is the SHA-256 over every entry's path, kind, mode and content hash, so two folders have the
-same id exactly when a script would find the same in them. Folders have no mode of their own, files no time.
+The tree id is the SHA-256 over every entry's path, kind, mode and content hash, so two folders have the same id
+exactly when a script would find the same in them. Modes of folders and times of files do not count.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from orchestrator.protocol.tree import Row
 
 IGNORE_FILES = (".gitignore", ".orchignore")
-# Nothing here is ever part of what a script needs to run.
+# No script needs any of these to run.
 ALWAYS_IGNORED = (".git/", "__pycache__/", "*.pyc", ".orch/")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing in a tree. ``kind`` is ``file``, ``link`` or ``dir`` (an empty one).
+    """One entry of a tree. ``kind`` is ``file``, ``link`` or ``dir`` (an empty folder).
 
     ``about`` is the SHA-256 of a file's bytes, or a link's target.
     """
@@ -42,12 +42,12 @@ class Entry:
 
     @property
     def row(self) -> Row:
-        """The entry as lists of it have it."""
+        """The entry as a row of a list of entries."""
         return self.path, self.kind, self.mode, self.size, self.about
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class LocalTree:
     """The entries of a folder, sorted by path. ``root`` is where their bytes are."""
 
     root: Path
@@ -56,13 +56,13 @@ class Snapshot:
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Total size of all files, in bytes."""
         return sum(entry.size for entry in self.entries)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How one tree becomes another: the paths that go, and the entries that come or change, each sorted."""
+    """How one tree differs from another: paths removed and entries added or changed, each sorted by path."""
 
     removed: tuple[str, ...]
     added: tuple[Entry, ...]
@@ -70,7 +70,7 @@ class Difference:
 
     @property
     def size(self) -> int:
-        """Bytes of the files that come or change."""
+        """Total size of the added and changed files, in bytes."""
         return sum(entry.size for entry in (*self.added, *self.changed))
 
     def __bool__(self) -> bool:
@@ -78,7 +78,7 @@ class Difference:
 
 
 def difference(old: Sequence[Entry], new: Sequence[Entry]) -> Difference:
-    """What has to happen to ``old`` for it to be ``new``."""
+    """Return the changes that turn ``old`` into ``new``."""
     before = {entry.path: entry for entry in old}
     now = {entry.path: entry for entry in new}
     return Difference(
@@ -90,14 +90,14 @@ def difference(old: Sequence[Entry], new: Sequence[Entry]) -> Difference:
 
 @dataclass(frozen=True)
 class _Rules:
-    """The ignore rules of one folder, and those of the folders above it."""
+    """The ignore rules of one folder and of the folders above it."""
 
     folder: str
     spec: GitIgnoreSpec
     outer: _Rules | None
 
     def ignores(self, path: str) -> bool:
-        """As git decides: the innermost folder that has an opinion wins."""
+        """Return whether ``path`` is ignored. As in git, the innermost folder with a matching rule decides."""
         inner = path[len(self.folder) :]
         verdict = self.spec.check_file(inner).include
         if verdict is not None:
@@ -106,21 +106,21 @@ class _Rules:
 
 
 class Each(Protocol):
-    """``map``, or something like it."""
+    """``map``, or an equivalent that runs on several cores."""
 
     def __call__(self, do: Callable[[Any], Any], items: Iterable[Any], /) -> Iterable[Any]:
-        """The results, in order."""
+        """Return the results in the order of the items."""
 
 
 class Hashes:
-    """The hashes of files that were read before, valid while size, times and inode are the same."""
+    """Hashes of files read before, each valid while the file's size, times and inode are unchanged."""
 
     def __init__(self, known: Mapping[str, Sequence[int | str]] | None = None) -> None:
         self._before = known or {}
         self.now: dict[str, Sequence[int | str]] = {}
 
     def of(self, path: Path, status: os.stat_result) -> tuple[str, int]:
-        """SHA-256 and size of a file; raises OSError."""
+        """Return the SHA-256 and the size of a file; raises OSError."""
         mark = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
         known = self._before.get(str(path))
         if known is not None and list(known[:4]) == mark:
@@ -131,33 +131,33 @@ class Hashes:
         return sha, size
 
 
-def take(
+def hash_tree(
     root: Path, *, obey_ignore_files: bool = True, hashes: Hashes | None = None, each: Each = map
-) -> Snapshot:
+) -> LocalTree:
     """Hash a folder, leaving out what ``.gitignore`` and ``.orchignore`` files name.
 
-    ``hashes`` of an earlier time save reading what has not changed; ``each`` is ``map``, or what does the same on
-    several cores. Raises SyncError for what cannot be carried: sockets, pipes, devices, unreadable files.
+    Earlier ``hashes`` save reading unchanged files; ``each`` is ``map``, or an equivalent that runs on several
+    cores. Raises SyncError for entries that cannot be sent: sockets, pipes, devices, unreadable files.
     """
     rules = _Rules("", GitIgnoreSpec.from_lines(ALWAYS_IGNORED if obey_ignore_files else ()), None)
     known = hashes or Hashes()
     found = _walk(root, "", rules, obey_ignore_files)
     made = each(lambda item: _entry(root, item[0], item[1], known), found)
     entries = sorted(made, key=lambda entry: os.fsencode(entry.path))
-    return Snapshot(root, tuple(entries), tree_id(entry.row for entry in entries))
+    return LocalTree(root, tuple(entries), tree_id(entry.row for entry in entries))
 
 
-def take_file(path: Path, hashes: Hashes | None = None) -> Snapshot:
-    """One file as a folder that holds nothing else; raises SyncError."""
+def hash_file(path: Path, hashes: Hashes | None = None) -> LocalTree:
+    """Return one file as a folder that holds nothing else; raises SyncError."""
     try:
         entry = _entry(path.parent, path.name, path.stat(), hashes or Hashes())
     except OSError as error:
         raise SyncError(f"cannot read {path}: {error.strerror}") from None
-    return Snapshot(path.parent, (entry,), tree_id([entry.row]))
+    return LocalTree(path.parent, (entry,), tree_id([entry.row]))
 
 
 def _walk(root: Path, folder: str, rules: _Rules, obey: bool) -> Iterator[tuple[str, os.stat_result | None]]:
-    """The path and the status of whatever is not ignored; None for the status of an empty folder."""
+    """Yield the path and status of every entry that is not ignored; the status of an empty folder is None."""
     try:
         inside = sorted(os.scandir(root / folder), key=lambda item: item.name)
     except OSError as error:

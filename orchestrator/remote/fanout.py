@@ -1,4 +1,4 @@
-"""Do one thing on every host at once. Every host finishes; one that fails takes nobody's success away."""
+"""Concurrent calls on many hosts; a failure on one host does not affect the others."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ DEFAULT_LIMIT = 64
 def on_all(
     items: Sequence[Item], do: Callable[[Item], Result], *, limit: int = DEFAULT_LIMIT
 ) -> list[Result | OrchError]:
-    """``do(item)`` for every item, ``limit`` at a time; results and OrchErrors in the order of ``items``.
+    """Return ``do(item)``, or the OrchError it raises, for every item in order; run ``limit`` at a time.
 
-    Any other exception is a bug and is raised here once all have finished. Threads are daemons, so Ctrl-C
-    does not wait for a host that never answers.
+    Any other exception is a bug and is raised once all calls have finished. Threads are daemons, so Ctrl-C does
+    not wait for a host that never answers.
     """
     results: list[Result | OrchError | None] = [None] * len(items)
     bugs: list[BaseException] = []
@@ -53,5 +53,5 @@ def on_all(
 
 
 def failures(results: Sequence[Result | OrchError]) -> list[OrchError]:
-    """The errors among the results of ``on_all``."""
+    """Return the errors among the results of ``on_all``."""
     return [result for result in results if isinstance(result, OrchError)]

@@ -1,4 +1,4 @@
-"""Ping hosts from this machine, with the system's own ping: ICMP needs rights that orch does not have."""
+"""Pings from the control machine, by the system's own program: ICMP needs privileges that orch does not have."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-from orchestrator.remote.connect.fanout import on_all
+from orchestrator.remote.fanout import on_all
 
 COUNT = 5
 LIMIT = 5.0
@@ -17,12 +17,12 @@ TIMES = re.compile(r"= [\d.]+/([\d.]+)/")
 
 
 def options(system: str) -> list[str]:
-    """The options of a system's ping: Linux waits for so many seconds, macOS and the BSDs for milliseconds."""
+    """Return a system's ping options; ``-W`` is in seconds on Linux, in milliseconds on macOS and the BSDs."""
     return ["-n", "-q", "-c", str(COUNT), "-i", "0.2", "-W", "1" if system == "linux" else "1000"]
 
 
 def ping(addresses: Mapping[str, str]) -> dict[str, dict[str, float | None]]:
-    """``{"loss": 0 to 1, "rtt": mean seconds or None}`` of each host by name; none where there is no ping."""
+    """Return ``{"loss": 0 to 1, "rtt": mean seconds or None}`` by host name, empty if there is no ping program."""
     program = shutil.which("ping")
     if program is None:
         return {}

@@ -1,4 +1,4 @@
-"""What a node's login shell is sent, so that any of them hands it on as it is."""
+"""Quoting of commands so that any login shell passes them on unchanged."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import shlex
 import string
 from collections.abc import Sequence
 
-# Within single quotes csh takes these for its own, or ends the line; fish takes backslashes.
+# Even within single quotes, csh expands ! and ends the word at a newline, and fish interprets backslashes.
 UNSAFE = re.compile(r"[!\\\n]")
 PLAIN = b" ./-_0123456789" + string.ascii_letters.encode()
 
 
 def command_line(words: Sequence[str]) -> str:
-    """Words as a command line that sh, bash, dash, zsh, fish, tcsh and csh read alike; plain where they can."""
+    """Return a command line that sh, bash, dash, zsh, fish, tcsh and csh read alike, as plain text if possible."""
     line = shlex.join(words)
     if not UNSAFE.search(line) and not any(word.startswith("=") for word in words):
         return line

@@ -57,7 +57,10 @@ class RunFolder:
     def create(cls, base: Path, plan: LaunchPlan) -> RunFolder:
         """Make ``base/<run_id>`` and write the plan there. Raises UsageError if the folder cannot be written."""
         folder = cls.open(base, plan.run_id)
-        folder.keep_plan(plan)
+        try:
+            folder.keep_plan(plan)
+        except CannotRecord as error:
+            raise UsageError(error.message, remedy="make room, or pass another --runs-dir") from None
         return folder
 
     @classmethod
@@ -82,9 +85,10 @@ class RunFolder:
             raise UsageError(f"{path / 'events.jsonl'} is damaged: {error}", remedy="move the file away") from None
 
     def keep_plan(self, plan: LaunchPlan) -> None:
-        """Write an attempt's plan: ``plan.json``, ``plan.attempt2.json``."""
+        """Write an attempt's plan: ``plan.json``, ``plan.attempt2.json``. Raises CannotRecord."""
         name = "plan.json" if plan.attempt == 1 else f"plan.attempt{plan.attempt}.json"
-        (self.path / name).write_text(as_json(plan))
+        with self._recording():
+            (self.path / name).write_text(as_json(plan))
 
     def begin(self, nodes: list[str], attempt: int, min_nodes: int | None = None) -> None:
         """Record that an attempt starts on these nodes; an elastic one needs ``min_nodes`` of them."""
@@ -184,13 +188,16 @@ class RunFolder:
         return self.path / node
 
     def tails(self) -> Iterator[tuple[str, int | None, str]]:
-        """Yield ``(node, rank, text)`` for the end of each log of this attempt; rank is None for torchrun's."""
+        """Yield ``(node, rank, text)`` for the end of each log of this attempt; rank is None for torchrun's.
+
+        The logs of workers whose rank is not known are left out: no rank could be blamed for what they say.
+        """
         for node in self.result().nodes:
             folder = self.path / "logs" / self._log_folder(node)
             for file in sorted(folder.glob("*.log")):
                 word = file.name.partition(".")[0]
-                rank = int(word[4:]) if word.startswith("rank") else None
-                yield node, rank, _tail(file)
+                if not word.startswith("local_rank"):
+                    yield node, int(word[4:]) if word.startswith("rank") else None, _tail(file)
 
     def last_lines(self, node: str, rank: int | None, lines: int) -> list[str]:
         """Return the last lines of a rank's stderr, or of its stdout if that is empty; None means torchrun."""

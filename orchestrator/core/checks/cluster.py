@@ -53,13 +53,14 @@ def versions(examined: Examined) -> Iterator[Finding]:
     )
     agreeing = {node for node, value in torch.items() if value == most_common(torch)}
     for name, title in (("nvidia-nccl", "NCCL"), ("nvidia-cudnn", "cuDNN"), ("torchvision", "torchvision")):
-        same_torch = {node: value for node, value in package(name).items() if node in agreeing}
+        # NCCL and cuDNN come with torch.
+        install = f"--force-reinstall torch=={most_common(torch)}" if name.startswith("nvidia") else name + "=={}"
         yield from _differing(
             examined,
-            same_torch,
-            lambda node, mine, most, title=title: (  # type: ignore[misc]
+            {node: value for node, value in package(name).items() if node in agreeing},
+            lambda node, mine, most, title=title, install=install: (  # type: ignore[misc]
                 f"{title} is {mine}; most hosts have {most}",
-                f"install that version there with {facts[node].python.path} -m pip install",
+                f"run there: {facts[node].python.path} -m pip install {install.format(most)}",
             ),
             "fail" if name == "nvidia-nccl" else "warn",
         )
@@ -69,13 +70,17 @@ def versions(examined: Examined) -> Iterator[Finding]:
         {node: value for node, value in cuda.items() if node in agreeing},
         lambda node, mine, most: (
             f"torch is built for CUDA {mine}; on most hosts for CUDA {most}",
-            f"install that version there with {facts[node].python.path} -m pip install",
+            "install the torch wheel there that is built for the CUDA version of the other hosts",
         ),
         "warn",
     )
+    yield from _interpreters(examined)
+
+
+def _interpreters(examined: Examined) -> Iterator[Finding]:
     pythons = {
         node: ".".join(known.python.version.split(".")[:2]) if known.python.version else None
-        for node, known in facts.items()
+        for node, known in examined.facts.items()
     }
     yield from _differing(
         examined,

@@ -31,8 +31,6 @@ def parts(examined: Examined) -> Iterator[Finding]:
     remedies = {
         "gpus": "run nvidia-smi there; reboot the host if nvidia-smi hangs",
         "gpu_users": "run nvidia-smi there; reboot the host if nvidia-smi hangs",
-        "versions": "run the interpreter there by hand; set python: for this host to an interpreter that works",
-        "torch": "import torch there by hand; set python: for this host to an interpreter that works",
     }
     for host in examined.hosts:
         for name, why in examined.parts(host.name).unanswered.items():
@@ -173,7 +171,11 @@ def disks(examined: Examined) -> Iterator[Finding]:
                 yield warn(host.name, gone, f"run there: mkdir -p {shlex.quote(disk.path)}", MakeFolder(disk.path))
                 continue
             if not disk.writable and disk.free >= MIB:
-                remedy = as_root(system, f"chown $USER {disk.path}") + ", or set workdir: to another folder"
+                remedy = (
+                    "run there: "
+                    + as_root(system, f"chown $USER {disk.path}")
+                    + ", or set workdir: to another folder"
+                )
                 severity = warn if what == "/tmp" else fail
                 yield severity(host.name, f"{where} cannot be written", remedy)
             elif disk.free < LEAST_DISK[what][1]:
@@ -184,7 +186,9 @@ def disks(examined: Examined) -> Iterator[Finding]:
                 yield warn(host.name, f"{where} has {disk.inodes} inodes left", "delete small files on that disk")
             if disk.noexec and what == "workdir":
                 remedy = (
-                    as_root(system, f"mount -o remount,exec {disk.path}") + ", or set workdir: to another folder"
+                    "run there: "
+                    + as_root(system, f"mount -o remount,exec {disk.path}")
+                    + ", or set workdir: to another folder"
                 )
                 yield warn(host.name, f"{where} is mounted noexec: compiled extensions cannot be loaded", remedy)
 

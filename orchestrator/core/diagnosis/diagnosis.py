@@ -282,7 +282,7 @@ def as_markdown() -> str:
     for signature in SIGNATURES:
         seen = signature.example.replace("|", "\\|")
         source = f" ({signature.source})" if signature.source else ""
-        cause = signature.cause.replace(" {0}", "").replace("({0})", "").replace(": {0}", "")
+        cause = signature.cause.replace(" ({0})", "").replace(" {0}", "")
         rows.append(f"| `{seen}` | {cause}{source} | {signature.remedy} |")
     for ending in ENDINGS.values():
         rows.append(f"| {ending.name.replace('-', ' ')} | {ending.cause} | {ending.remedy} |")

@@ -40,10 +40,6 @@ IMPORT = (
     + """
 sys.stdout.flush()
 import torch, torch.distributed as dist
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 print(json.dumps({"cuda": torch.version.cuda, "devices": torch.cuda.device_count(),
       "backends": [name for name in ("gloo", "nccl", "mpi") if getattr(dist, "is_%s_available" % name)()]}))
 """

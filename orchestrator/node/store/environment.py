@@ -50,9 +50,10 @@ OFFLINE = (
 def answer(request: BuildEnvironment, out: int) -> None:
     """Report the environment if it exists, else build it; raises Refused if the interpreter does not work."""
     base = os.path.join(paths.own_dir(request.workdir), "envs")
-    python = shutil.which(os.path.expanduser(request.python or "python3"))
+    wanted = request.python or "python3"
+    python = shutil.which(os.path.expanduser(wanted))
     if python is None:
-        raise Refused("no such program: %s" % request.python, "tree")
+        raise Refused("no such program: %s" % wanted, "tree")
     version = version_of(python)
     about = {"version": version, "machine": os.uname().machine, "libc": machine.libc()}
     kind = json.dumps([request.requirements, python] + sorted(about.items()))

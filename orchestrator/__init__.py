@@ -14,7 +14,7 @@ __all__ = ["Cluster", "Examination", "Line", "OrchError", "Run", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    # The command line imports this package, too, and does not pay for SSH before it needs it.
+    # Importing the API loads SSH. The command line imports this package, too, and often needs no SSH.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from orchestrator import api

@@ -1,4 +1,4 @@
-"""``python -m orchestrator`` is ``orch``."""
+"""Makes ``python -m orchestrator`` the same as ``orch``."""
 
 from orchestrator.cli import main
 

@@ -1,6 +1,6 @@
-"""The Python API: what the verbs do, with values for what they print. See docs/api.md.
+"""The Python API: the verbs as methods that return values instead of printing. See docs/api.md.
 
-Nothing is printed; ``progress`` is told what a command would have shown. Every failure is an ``OrchError``.
+Nothing is printed; ``progress`` receives the lines that a verb would show. Every failure is an ``OrchError``.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from orchestrator.operations.survey import DoctorOptions, survey
 from orchestrator.protocol.events import Event
 from orchestrator.ui.quiet import Progress, QuietDisplay
 
-# How much of what happens is kept for whoever iterates over a run later; the run's folder has all of it.
+# Most events and lines kept for an iteration over the run; the run's folder has all of them.
 MOST_KEPT = 100_000
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line that a rank printed; ``rank`` is None for torchrun's own. ``text`` has no newline."""
+    """A line that a rank printed, or torchrun itself if ``rank`` is None. ``text`` has no newline."""
 
     node: str
     rank: int | None
@@ -59,21 +59,21 @@ class Line:
 
 @dataclass(frozen=True)
 class Examination:
-    """What doctor found. ``unreachable``: why a host could not be looked at, by its name."""
+    """The result of ``Cluster.doctor``. ``unreachable`` holds the error of each host that could not be checked."""
 
     findings: tuple[Finding, ...]
     unreachable: Mapping[str, OrchError]
 
     @property
     def ok(self) -> bool:
-        """Whether a run could start."""
+        """Whether a run could start: every host was checked, and no finding is a failure."""
         return not self.unreachable and all(each.severity != "fail" for each in self.findings)
 
 
 class Run:
-    """A run that this process sees to its end. Iterating gives its events and lines as they come.
+    """A run that this process sees to its end. Iterating yields events and lines as they arrive.
 
-    As a context manager it stops the run on leaving, if it is not over.
+    As a context manager, it stops the run at the end of the block unless the run is over.
     """
 
     def __init__(self, live: Live, closing: ExitStack) -> None:
@@ -90,27 +90,27 @@ class Run:
 
     @property
     def run_id(self) -> str:
-        """The id, which ``orch logs``, ``orch attach`` and ``orch stop`` take, too."""
+        """The run's id, as ``orch logs``, ``orch attach`` and ``orch stop`` take it."""
         return self._live.run_id
 
     @property
     def outputs(self) -> Path:
-        """The run's folder: logs, events, and what each node wrote, in a folder with its name."""
+        """The run's folder. It holds logs, events, and each node's outputs in a folder named after the node."""
         return self._live.folder.path
 
     @property
     def over(self) -> bool:
-        """Whether the run has ended, or was left."""
+        """Whether the run has ended or this process has left it."""
         return self._done.is_set()
 
     @property
     def diagnosis(self) -> Diagnosis | None:
-        """What made the run fail; None while it goes on, and if it did not."""
+        """The cause of the run's failure; None while the run goes on, and if it did not fail."""
         return self._last.found if self._last is not None else None
 
     @property
     def results(self) -> dict[int, Any]:
-        """What each rank of a shipped function returned, by rank."""
+        """The value that each rank of a shipped function returned, by rank."""
         return values(self.outputs)
 
     @property
@@ -124,10 +124,13 @@ class Run:
         return found
 
     def wait(self, timeout: float | None = None) -> RunResult:
-        """How the run ended, once it has; raises TimeoutError after ``timeout`` seconds, HostErrors if it never
-        began."""
+        """Wait until the run has ended, and return its result.
+
+        Raises TimeoutError after ``timeout`` seconds, HostErrors if the run could not start, and OrchError if this
+        process could not see the run to its end.
+        """
         if not self._done.wait(timeout):
-            raise TimeoutError(f"run {self.run_id} goes on after {timeout:g} s")
+            raise TimeoutError(f"run {self.run_id} has not ended after {timeout:g} s")
         if self._error is not None:
             raise self._error
         assert self._last is not None and self._result is not None
@@ -136,11 +139,11 @@ class Run:
         return self._result
 
     def stop(self, grace: float | None = None) -> None:
-        """Ask for the end; ranks have ``grace`` seconds. Returns at once: ``wait()`` for it."""
+        """Ask the run to end, with ``grace`` seconds for its ranks. Returns at once; see ``wait``."""
         self._live.engine.stop("stopped", self._live.grace.stop if grace is None else grace)
 
     def leave(self) -> None:
-        """Let the run go on without this process; ``Cluster.attach`` takes it up again."""
+        """Let the run go on without this process. ``Cluster.attach`` takes it over again."""
         self._live.engine.leave()
 
     def __iter__(self) -> Iterator[Event | Line]:
@@ -163,12 +166,12 @@ class Run:
             self._done.wait()
 
     def start(self) -> Run:
-        """Set it in motion; ``Cluster`` does."""
+        """Start the thread that sees the run to its end. ``Cluster`` calls this."""
         self._thread.start()
         return self
 
     def heard(self, item: Event | Output) -> None:
-        """Keep what the engine says for whoever iterates."""
+        """Keep an item from the engine for iteration."""
         with self._news:
             if isinstance(item, Event):
                 self._items.append(item)
@@ -198,9 +201,9 @@ class Run:
 
 
 class Cluster:
-    """The machines of a hosts file. ``nodes`` chooses some, as ``--nodes`` does; see docs/inventory.md.
+    """The hosts of a hosts file (docs/inventory.md).
 
-    As a context manager it keeps an embedded cluster up meanwhile, and at the end stops the runs that go on.
+    As a context manager, it keeps an embedded cluster up during the block, and stops its runs at the end.
     """
 
     def __init__(self, target: Target, progress: Progress | None = None) -> None:
@@ -220,7 +223,11 @@ class Cluster:
         fanout: int = 64,
         progress: Progress | None = None,
     ) -> Cluster:
-        """The cluster of a hosts file. ``progress`` is called with each line that tells what goes on."""
+        """Return the cluster of a hosts file.
+
+        ``nodes`` chooses some of the hosts, as ``--nodes`` does. ``connect_timeout`` is in seconds. ``progress``
+        is called with each line of progress.
+        """
         settings = Settings(connect_timeout, accept_new_host_keys)
         return cls(Target(Path(path), nodes, settings, fanout), progress)
 
@@ -243,9 +250,9 @@ class Cluster:
         return Examination(findings, {error.host or "?": error for error in errors})
 
     def sync(self, project: str | Path | None = None) -> str:
-        """Bring code, environments and data up to date on every host; the id of the code's tree.
+        """Bring code, environments and data up to date on every host, and return the id of the code's tree.
 
-        Raises HostErrors.
+        Raises UsageError, SyncError, and HostErrors if hosts fail.
         """
         root = Path(project).resolve() if project is not None else project_of(Path.cwd()).resolve()
         with open_cluster(self._target, interpreters=True) as opened:
@@ -258,7 +265,10 @@ class Cluster:
         return tree.tree_id
 
     def exec(self, *argv: str) -> dict[str, CommandResult]:
-        """Run a command on every host, each word as it is; its answers by host. Raises HostErrors."""
+        """Run a command on every host, and return the results by host. No shell expands the words.
+
+        Raises HostErrors if a host gives no answer. A command that fails is a result, too.
+        """
         with open_cluster(self._target) as opened:
             answers, errors = execute(opened, argv)
         if errors:
@@ -266,7 +276,7 @@ class Cluster:
         return answers
 
     def plan(self, what: str, args: Sequence[str] = (), **options: Any) -> LaunchPlan:
-        """What ``run`` would start, started nowhere; no node is asked. ``options`` as for ``run``."""
+        """Return the plan that ``run`` would carry out. No node is asked. ``options`` are those of ``run``."""
         return preview(self._target, self._asked(what, args, None, options), self._display, offline=True)
 
     def run(
@@ -276,12 +286,13 @@ class Cluster:
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Run:
-        """Start a run and return while it goes on; raises OrchError if it cannot start.
+        """Prepare a run, start it and return. Raises OrchError if it cannot be prepared.
 
         ``what`` is the name of a bundled workload, the path of a script, ``-m module``, or a function, which is
-        called with ``args`` and ``kwargs`` on every rank. ``options``: ``nproc``, ``backend``, ``env``, ``port``,
-        ``project``, ``runs_dir``, ``resume``, ``max_restarts``, ``node_timeout``, ``limit``, ``grace``,
-        ``collect_every``, ``check``: as those of ``orch run``, times in seconds.
+        called with ``args`` and ``kwargs`` on every rank. The options ``nproc``, ``backend``, ``env``, ``port``,
+        ``project``, ``runs_dir``, ``resume``, ``max_restarts``, ``node_timeout``, ``grace`` and ``collect_every``
+        are those of ``orch run``, with times in seconds. ``limit`` stops the run after so many seconds;
+        ``check=False`` is ``--no-doctor``.
         """
         closing = ExitStack()
         try:
@@ -296,7 +307,7 @@ class Cluster:
     def attach(
         self, run_id: str | None = None, *, runs_dir: str | Path = "runs", node_timeout: float = 30.0
     ) -> Run:
-        """Take a run up again; with None the only one there is. Raises OrchError."""
+        """Take over a run, with None the only one on the hosts. Raises OrchError."""
         closing = ExitStack()
         try:
             opened = closing.enter_context(open_cluster(self._target, spares_too=True))
@@ -309,7 +320,7 @@ class Cluster:
             raise
 
     def runs(self, everything: bool = False) -> list[ListedRun]:
-        """What runs on the hosts; with ``everything`` also what has ended. Raises HostErrors."""
+        """Return the runs on the hosts, with ``everything`` also those that have ended. Raises HostErrors."""
         with open_cluster(self._target, spares_too=True) as opened:
             found, errors = ask_runs(opened, None, ended=everything)
             if errors:
@@ -331,7 +342,7 @@ class Cluster:
         options: Mapping[str, Any],
         folder: Path | None = None,
     ) -> RunOptions:
-        """What is asked for, as the command line would have it."""
+        """Return the RunOptions that the command line would make of this request."""
         given = dict(options)
         project = given.pop("project", None)
         if callable(what):

@@ -1,4 +1,4 @@
-"""argv -> one command -> exit code. The only place that catches errors and has them printed."""
+"""The command line: parse the arguments, run one verb, print its error if any, and exit with its code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from orchestrator.options import (
 )
 
 BUG = 70
-# What macOS lets a process have, whatever the hard limit says (OPEN_MAX).
+# Most files that macOS lets a process open, whatever the hard limit says (OPEN_MAX).
 MOST_FILES = 10240
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 
@@ -47,23 +47,23 @@ def cli() -> None:
 @launch_options
 @node_timeout_option
 @runs_dir_option
-@click.option("-d", "--detach", is_flag=True, help="Start it, print its id, and leave it running.")
+@click.option("-d", "--detach", is_flag=True, help="Start the run, print its id, and leave it running.")
 @click.option(
     "--on-disconnect",
     metavar="continue|stop:SECONDS",
     default="continue",
     show_default=True,
-    help="What a host does without this machine.",
+    help="What hosts do when this machine is gone: let the run go on, or end it after SECONDS.",
 )
 @grace_option
-@click.option("--collect-every", type=seconds, metavar="SECONDS", help="Fetch outputs while it runs, too.")
-@click.option("--dry-run", is_flag=True, help="Show the plan and stop: the same as orch plan.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON event a line on stdout, nothing else.")
+@click.option("--collect-every", type=seconds, metavar="SECONDS", help="Also fetch outputs during the run.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and start nothing, as orch plan does.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON event per line on stdout, and nothing else.")
 def run(dry_run: bool, as_json: bool, **options: Any) -> int:
     r"""Run WORKLOAD on every host: a bundled name (see orch workloads), a script, or -m MODULE.
 
-    What follows -- goes to the script untouched. Ctrl-C stops the run; a lost terminal or Ctrl-\ leaves it
-    running, for orch attach.
+    The words after -- go to the script untouched. Ctrl-C stops the run. A lost terminal or Ctrl-\ leaves the run
+    going, and orch attach takes it over.
     """
     from orchestrator.ui.display import Display
 
@@ -83,9 +83,11 @@ def run(dry_run: bool, as_json: bool, **options: Any) -> int:
 @launch_options
 @runs_dir_option
 @format_option
-@click.option("--offline", is_flag=True, help="Ask no node; assume what the inventory does not say.")
+@click.option(
+    "--offline", is_flag=True, help="Connect to no node; assume the facts that the inventory does not give."
+)
 def plan(form: str, offline: bool, **options: Any) -> int:
-    """Show the exact command of every node; run nothing."""
+    """Show the exact command of every node without running it."""
     from orchestrator.commands.plan import plan as command
     from orchestrator.ui.display import Display
 
@@ -106,7 +108,7 @@ def workloads() -> int:
 @target_options
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED, required=True, metavar="-- CMD [ARGS]")
 def execute(argv: Sequence[str], **options: Any) -> int:
-    """Run one command on every host; equal output is shown once."""
+    """Run one command on every host, and show equal output once."""
     from orchestrator.commands.exec import run_everywhere as command
     from orchestrator.ui.display import Display
 
@@ -116,13 +118,17 @@ def execute(argv: Sequence[str], **options: Any) -> int:
 @cli.command()
 @target_options
 @click.option("--backend", type=click.Choice(["auto", "nccl", "gloo", "mpi"]), default="auto", show_default=True)
-@click.option("--port", type=click.IntRange(1, 65535), help="The master port that a run would be given.")
-@click.option("--deep", is_flag=True, help="Time the links, too, and rehearse an all-reduce.")
-@click.option("--mesh", is_flag=True, help="Let every host log in to every other by SSH, as mpirun does.")
-@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page with heat maps.")
-@click.option("--json", "as_json", is_flag=True, help="Everything that was seen, as one JSON object.")
-@click.option("--fix", is_flag=True, help="Offer, one by one, the mends that need no root.")
-@click.option("--yes", is_flag=True, help="With --fix: make them all without asking.")
+@click.option("--port", type=click.IntRange(1, 65535), help="The master port that the run would use.")
+@click.option("--deep", is_flag=True, help="Also time the links, and rehearse an all-reduce.")
+@click.option(
+    "--mesh", is_flag=True, help="Also check that each host can log in to each other by SSH, as mpirun does."
+)
+@click.option(
+    "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page with heat maps to FILE."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print all facts and findings as one JSON object.")
+@click.option("--fix", is_flag=True, help="Offer the mends that need no root, one by one.")
+@click.option("--yes", is_flag=True, help="With --fix: make all mends without asking.")
 def doctor(
     backend: str,
     port: int | None,
@@ -134,7 +140,7 @@ def doctor(
     yes: bool,
     **options: Any,
 ) -> int:
-    """Check every host, every pair of hosts, and that all agree; each finding names what mends it."""
+    """Check every host, every pair of hosts, and that all agree; name a remedy for each problem."""
     from orchestrator.commands.doctor import doctor as command
     from orchestrator.operations.survey import DoctorOptions
     from orchestrator.ui.display import Display
@@ -157,20 +163,26 @@ def doctor(
     "--data",
     multiple=True,
     metavar="PATH[:REMOTE]",
-    help="A file or folder, too, passed on from host to host, or mnist, which is fetched first; to <workdir>/data "
-    "unless REMOTE says else.",
+    help="Also send a file or a folder, passed on from host to host, to REMOTE or <workdir>/data; for mnist, orch "
+    "downloads the data set first.",
 )
-@click.option("--rate", metavar="SIZE", help="Send at most so many bytes a second: 20M, 1G.")
-@click.option("--offline", is_flag=True, help="Send the wheels of env: from here, whatever the hosts reach.")
-@click.option("--check", is_flag=True, help="Compare, write nothing; exit code 5 if a host differs.")
+@click.option("--rate", metavar="SIZE", help="Send data at no more than SIZE bytes per second: 20M, 1G.")
+@click.option(
+    "--offline", is_flag=True, help="Send the wheels for env: from here, even if the hosts reach an index."
+)
+@click.option("--check", is_flag=True, help="Compare and write nothing; exit with code 5 if a host differs.")
 @click.option("--dry-run", is_flag=True, help="List what would be sent.")
 @click.option("--watch", is_flag=True, help="Push again whenever a file is saved, until Ctrl-C.")
 @click.option("--prune", is_flag=True, help="Remove old trees, environments and blobs that no run uses.")
 @click.option(
-    "--keep", type=click.IntRange(min=1), default=3, show_default=True, help="With --prune: how many stay."
+    "--keep",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="With --prune: how many of each to keep.",
 )
-@click.option("--runs", is_flag=True, help="With --prune: the working folders of ended runs, too.")
-@click.option("--yes", is_flag=True, help="Send what data: names outside the project folder without asking.")
+@click.option("--runs", is_flag=True, help="With --prune: also remove the working folders of ended runs.")
+@click.option("--yes", is_flag=True, help="Send files that data: names outside the project folder without asking.")
 def sync(
     project: Path | None,
     data: tuple[str, ...],
@@ -185,7 +197,7 @@ def sync(
     yes: bool,
     **options: Any,
 ) -> int:
-    """Push the project folder to every host, verified by hash, build env:, and pass data on."""
+    """Push code and data to every host, verified by hash, and build the environments there."""
     from orchestrator.commands.sync import sync as command
     from orchestrator.operations.delivery.syncing import SyncOptions
     from orchestrator.ui.display import Display
@@ -208,10 +220,10 @@ def sync(
 
 @cli.command()
 @target_options
-@click.option("-a", "--all", "everything", is_flag=True, help="Runs that have ended, too.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a run and line.")
+@click.option("-a", "--all", "everything", is_flag=True, help="Also list runs that have ended.")
+@click.option("--json", "as_json", is_flag=True, help="Print each run as one line of JSON.")
 def ps(everything: bool, as_json: bool, **options: Any) -> int:
-    """List the runs on all hosts, and the processes that a killed one left over."""
+    """List the runs on all hosts, and the processes that killed runs left behind."""
     from orchestrator.commands.ps import ps as command
     from orchestrator.ui.display import Display
 
@@ -221,12 +233,12 @@ def ps(everything: bool, as_json: bool, **options: Any) -> int:
 @cli.command()
 @target_options
 @node_timeout_option
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is printed from now on.")
+@click.option("-f", "--follow", is_flag=True, help="Go on to print new output as it arrives.")
 @click.option("--rank", "ranks", type=click.IntRange(min=0), multiple=True, help="Only this rank; repeatable.")
 @click.option("--node", metavar="NAME", help="Only the ranks of this host.")
 @from_start_option
-@click.option("--since", metavar="AGE", help="Only what is younger: 90s, 10m, 2h.")
-@click.option("-v", "--verbose", is_flag=True, help="torchrun's own words, too.")
+@click.option("--since", metavar="AGE", help="Only output from the last AGE: 90s, 10m, 2h.")
+@click.option("-v", "--verbose", is_flag=True, help="Also print torchrun's own output.")
 @click.argument("run_id", required=False, metavar="RUN")
 def logs(
     run_id: str | None,
@@ -239,7 +251,10 @@ def logs(
     verbose: bool,
     **options: Any,
 ) -> int:
-    """Print what the ranks of RUN printed, from the hosts; without RUN, of the only run there is."""
+    """Print the output of the ranks of RUN, read from the hosts.
+
+    Without RUN, print the output of the only run on the hosts.
+    """
     from orchestrator.commands.logs import logs as command
     from orchestrator.operations.run.reading import LogSelection
     from orchestrator.ui.display import Display
@@ -253,7 +268,7 @@ def logs(
 @node_timeout_option
 @runs_dir_option
 @from_start_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON event a line on stdout, nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON event per line on stdout, and nothing else.")
 @click.option("-v", "--verbose", is_flag=True, help="Show every event.")
 @click.argument("run_id", required=False, metavar="RUN")
 def attach(
@@ -265,10 +280,10 @@ def attach(
     from_start: bool,
     **options: Any,
 ) -> int:
-    """Take RUN up again, from any machine that reaches its hosts, and see it to its end.
+    """Take over RUN, from any machine that reaches its hosts, and see it to its end.
 
-    Shows what this machine has not recorded yet, then what comes, collects the outputs, and ends as orch run
-    would have. Without RUN: the only run there is.
+    Show the output that this machine has not recorded yet, then new output, collect the outputs, and exit as orch
+    run would have. Without RUN, take over the only run on the hosts.
     """
     from orchestrator.commands.attach import attach as command
     from orchestrator.ui.display import Display
@@ -280,10 +295,10 @@ def attach(
 @cli.command()
 @target_options
 @click.argument("run_id", required=False, metavar="RUN")
-@click.option("--all", "everything", is_flag=True, help="Whatever runs on the hosts.")
+@click.option("--all", "everything", is_flag=True, help="Stop every run on the hosts.")
 @grace_option
 def stop(run_id: str | None, everything: bool, grace: float | None, **options: Any) -> int:
-    """End RUN on every host; returns when no process of it is left."""
+    """End RUN on every host, and return when no process of the run is left."""
     from orchestrator.commands.stop import stop as command
     from orchestrator.ui.display import Display
 
@@ -294,7 +309,7 @@ def stop(run_id: str | None, everything: bool, grace: float | None, **options: A
 
 @cli.group()
 def sandbox() -> None:
-    """The embedded cluster: SSH servers on this machine, for trying orch without any other."""
+    """Control the embedded cluster: SSH servers on this machine, to try orch without other machines."""
 
 
 @sandbox.command()
@@ -310,7 +325,7 @@ def up(hosts_file: Path) -> int:
 @sandbox.command()
 @hosts_option
 def down(hosts_file: Path) -> int:
-    """End them; their files stay."""
+    """Stop the hosts of FILE; their files stay."""
     from orchestrator.commands.sandbox import down as command
     from orchestrator.ui.display import Display
 
@@ -318,7 +333,7 @@ def down(hosts_file: Path) -> int:
 
 
 def raise_open_files() -> None:
-    """Let this process have as many files as it may: a host takes several, and macOS begins with 256 in all."""
+    """Raise this process's limit on open files: each host takes several, and macOS begins with 256 in all."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -329,7 +344,7 @@ def raise_open_files() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry of the ``orch`` program. Never returns; every way out is an exit code of ``errors.py``."""
+    """Run ``argv`` as the ``orch`` program does. Never return: exit with a code of ``errors.py``."""
     if sys.platform == "win32":
         click.echo("error: orch runs on Linux and macOS; on Windows, run it in WSL: wsl --install", err=True)
         os._exit(UsageError.exit_code)
@@ -346,8 +361,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         code = _report(Interrupted("interrupted"))
     except BrokenPipeError:
-        # The reader of our output has gone, as with "| head". That is no reason to end a training.
-        click.echo("nobody reads the output any more; a run that began goes on until orch stop RUN", err=True)
+        # The reader of stdout has ended, as "| head" does. That must not end a run.
+        click.echo("stdout was closed; a run that has started goes on until orch stop RUN", err=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 1
     except OrchError as error:

@@ -1,4 +1,4 @@
-"""The options that several verbs share, and what their values mean."""
+"""The options that several verbs share, and the conversion of their values."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from orchestrator.errors import UsageError
 
 
 def stack(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Several click options as one decorator."""
+    """Return one decorator that applies several click options."""
     return lambda command: functools.reduce(lambda inner, option: option(inner), reversed(options), command)
 
 
 class Backend(click.Choice[str]):
-    """The backends that torchrun can start ranks for; of the one it cannot, why."""
+    """The backends that torchrun can start ranks for. The refusal of ``mpi`` gives the reason."""
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
-        """The choice; raises UsageError for mpi."""
+        """Return the choice. Raises UsageError for ``mpi``."""
         if value == "mpi":
             raise UsageError(
                 "--backend mpi: its ranks have to be started by mpirun, which orch does not do",
@@ -33,7 +33,7 @@ class Backend(click.Choice[str]):
         return super().convert(value, parameter, context)
 
 
-# How often torchrun may start the ranks of an elastic run again where the user does not say.
+# How often torchrun may restart the ranks of an elastic run by default.
 ELASTIC_RESTARTS = 3
 
 hosts_option = click.option(
@@ -49,7 +49,9 @@ hosts_option = click.option(
 
 target_options = stack(
     hosts_option,
-    click.option("--nodes", metavar="EXPR", help="Names, globs, ranges gpu[01-04], or a count."),
+    click.option(
+        "--nodes", metavar="EXPR", help="The hosts to use: names, globs, ranges such as gpu[01-04], or a count."
+    ),
     click.option(
         "--connect-timeout",
         type=click.FloatRange(min=0.1),
@@ -64,7 +66,11 @@ target_options = stack(
         help="Record the keys of hosts seen for the first time in ~/.ssh/known_hosts.",
     ),
     click.option(
-        "--fanout", type=click.IntRange(min=1), default=64, show_default=True, help="Hosts handled at once."
+        "--fanout",
+        type=click.IntRange(min=1),
+        default=64,
+        show_default=True,
+        help="How many hosts to handle at once.",
     ),
 )
 
@@ -74,12 +80,12 @@ launch_options = stack(
         "--project",
         type=click.Path(path_type=Path),
         metavar="DIR",
-        help="The folder to sync; by default the nearest one with .git or pyproject.toml around the script.",
+        help="The folder to sync; by default the nearest one above the script that has .git or pyproject.toml.",
     ),
     click.option(
         "--nnodes",
         metavar="MIN:MAX",
-        help="Elastic: go on while MIN of MAX hosts are left; torchrun itself starts the ranks again (c10d).",
+        help="Elastic run: go on while MIN of MAX hosts are left; torchrun itself restarts the ranks (c10d).",
     ),
     click.option("--nproc", metavar="auto|N", default="auto", show_default=True, help="Processes per node."),
     click.option(
@@ -93,38 +99,46 @@ launch_options = stack(
         type=click.Choice(["torchrun", "accelerate"]),
         default="torchrun",
         show_default=True,
-        help="What is started on each node: torchrun, or Hugging Face's accelerate launch.",
+        help="The program to start on each node: torchrun, or Hugging Face's accelerate launch.",
     ),
     click.option(
         "--mixed-precision",
         type=click.Choice(MIXED_PRECISIONS),
         default="no",
         show_default=True,
-        help="With --launcher accelerate: what its config says.",
+        help="With --launcher accelerate: the mixed precision in its config.",
     ),
-    click.option("--single-node", is_flag=True, help="Only on the first of the hosts: the same as --nodes 1."),
+    click.option("--single-node", is_flag=True, help="Use only the first host, as --nodes 1 does."),
     click.option(
         "--env",
         "env",
         multiple=True,
         metavar="K[=V]",
-        help="A variable for every rank, K alone with its value here; repeatable.",
+        help="Set a variable for every rank; K alone takes its value from this machine; repeatable.",
     ),
     click.option("--port", type=click.IntRange(1, 65535), help="The master port; by default a free one."),
-    click.option("--rdzv-backend", type=click.Choice(["static", "c10d"]), help="How torchruns find each other."),
-    click.option("--rdzv-id", metavar="ID", help="c10d: the rendezvous id; by default the run's."),
-    click.option("--rdzv-endpoint", metavar="HOST:PORT", help="c10d: where they meet; by default the master."),
-    click.option("--debug", is_flag=True, help="TORCH_DISTRIBUTED_DEBUG and NCCL_DEBUG on every rank, and -v."),
-    click.option("--no-sync", is_flag=True, help="Send nothing: refuse to start where a host lacks the code."),
-    click.option("--no-doctor", is_flag=True, help="Start even if the preflight says that it will fail."),
+    click.option(
+        "--rdzv-backend", type=click.Choice(["static", "c10d"]), help="How the torchruns find each other."
+    ),
+    click.option("--rdzv-id", metavar="ID", help="c10d: the rendezvous id; by default the run's id."),
+    click.option(
+        "--rdzv-endpoint", metavar="HOST:PORT", help="c10d: where the torchruns meet; by default at the master."
+    ),
+    click.option(
+        "--debug", is_flag=True, help="Set TORCH_DISTRIBUTED_DEBUG and NCCL_DEBUG on every rank; implies -v."
+    ),
+    click.option("--no-sync", is_flag=True, help="Send nothing; refuse to start if a host lacks the code."),
+    click.option("--no-doctor", is_flag=True, help="Start even if the checks find that the run would fail."),
     click.option(
         "--max-restarts",
         type=click.IntRange(min=0),
         metavar="N",
-        help="Start a failed run again, with spares in place of lost hosts; "
-        f"by default 0 times, with --nnodes {ELASTIC_RESTARTS}.",
+        help="Start a failed run again up to N times, with spares in place of lost hosts; "
+        f"by default 0, with --nnodes {ELASTIC_RESTARTS}.",
     ),
-    click.option("--resume", metavar="RUN", help="Begin with an earlier run's outputs in each working folder."),
+    click.option(
+        "--resume", metavar="RUN", help="Put the outputs of an earlier run into the working folders first."
+    ),
     click.option("-v", "--verbose", is_flag=True, help="Show every event."),
     click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="WORKLOAD [-- ARGS]"),
 )
@@ -134,22 +148,22 @@ grace_option = click.option(
     "--grace",
     type=click.FloatRange(0, 7 * 86400),
     metavar="SECONDS",
-    help="How long ranks may take to end when they are stopped: to write a checkpoint, say. Default: grace: of "
-    "the inventory, else 30, and 3 after a failure.",
+    help="How long stopped ranks may take to end, for example to write a checkpoint. Default: grace: of the "
+    "inventory, else 30, and 3 after a failure.",
 )
 
 from_start_option = click.option(
-    "--from-start", is_flag=True, help="Logs from their first byte, not only what was printed last (64 KiB each)."
+    "--from-start", is_flag=True, help="Show each log from its first byte, not only its last 64 KiB."
 )
 
 node_timeout_option = click.option(
     "--node-timeout",
-    # Half of it must hold a sign of life, and those come every two seconds.
+    # Signs of life come every two seconds, and half of the timeout must be long enough for one.
     type=click.FloatRange(min=6.0),
     default=30.0,
     show_default=True,
     metavar="SECONDS",
-    help="After how long a silence a host is lost.",
+    help="How long a host may be silent before it counts as lost.",
 )
 runs_dir_option = click.option(
     "--runs-dir",
@@ -167,12 +181,12 @@ format_option = click.option(
     type=click.Choice(["table", "sh", "ps1", "json"]),
     default="table",
     show_default=True,
-    help="How to write the plan.",
+    help="The format of the plan.",
 )
 
 
 def target(options: dict[str, Any]) -> Any:
-    """The shared options as a Target."""
+    """Return the shared options as a Target. Raises UsageError if both options that choose nodes are given."""
     from orchestrator.core.inventory.target import Settings, Target
 
     settings = Settings(options["connect_timeout"], options["accept_new_host_keys"])
@@ -183,7 +197,7 @@ def target(options: dict[str, Any]) -> Any:
 
 
 def launch(options: dict[str, Any]) -> Any:
-    """The launch options as RunOptions; raises UsageError for what cannot be meant."""
+    """Return the launch options as RunOptions. Raises UsageError for values that are invalid or contradict."""
     from orchestrator.core.launch.plan import RunSpec
     from orchestrator.operations.run.options import RunOptions
     from orchestrator.operations.run.source import bundled, resolve
@@ -215,12 +229,12 @@ def launch(options: dict[str, Any]) -> Any:
         raise UsageError("--nnodes MIN:MAX needs torchrun and its c10d rendezvous")
     if spec.mixed_precision != "no" and spec.launcher != "accelerate":
         raise UsageError(
-            "--mixed-precision is for --launcher accelerate", remedy="tell the script by its own options"
+            "--mixed-precision is for --launcher accelerate", remedy="set the precision by an option of the script"
         )
     detach, max_restarts = options.get("detach", False), 0 if nnodes else _restarts(options["max_restarts"], 0)
     if detach and max_restarts:
         raise UsageError(
-            "--detach and --max-restarts: restarts are made by the process that is left out",
+            "--detach and --max-restarts exclude each other: without its control process, a run is not restarted",
             remedy="leave --detach out and start orch in tmux, or with nohup",
         )
     return RunOptions(
@@ -243,7 +257,7 @@ def _nnodes(value: str) -> tuple[int, int]:
     low, _, high = value.partition(":")
     if not all(each.isascii() and each.isdigit() for each in (low, high)) or not 1 <= int(low) <= int(high):
         raise UsageError(
-            f"--nnodes {value}: expected MIN:MAX, such as 2:3", remedy="--nodes chooses a fixed number"
+            f"--nnodes {value}: expected MIN:MAX, such as 2:3", remedy="use --nodes for a fixed number of hosts"
         )
     return int(low), int(high)
 
@@ -270,7 +284,7 @@ def _on_disconnect(value: str) -> float | None:
 
 
 def age(value: str) -> float:
-    """``10m`` in seconds; raises UsageError."""
+    """Return an age such as ``10m`` in seconds. Raises UsageError."""
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     number, unit = (value[:-1], value[-1:]) if value[-1:] in units else (value, "s")
     if not number.isascii() or not number.isdigit():
@@ -279,17 +293,19 @@ def age(value: str) -> float:
 
 
 def size(value: str) -> int:
-    """``20M`` in bytes; raises UsageError."""
+    """Return a rate such as ``20M`` in bytes per second. Raises UsageError."""
     found = parse_size(value)
     if not found:
-        raise UsageError(f"--rate {value}: expected bytes a second such as 500k, 20M or 1G")
+        raise UsageError(f"--rate {value}: expected bytes per second such as 500k, 20M or 1G")
     return found
 
 
 def _variable(entry: str) -> tuple[str, str]:
     name, equals, value = entry.partition("=")
     if not name.isidentifier() or not name.isascii():
-        raise UsageError(f"--env {name!r}: expected NAME=VALUE, or NAME for its value here")
+        raise UsageError(f"--env {name!r}: expected NAME=VALUE, or NAME to take its value from this machine")
     if not equals and name not in os.environ:
-        raise UsageError(f"--env {name}: it is not set here", remedy=f"export {name}, or give {name}=VALUE")
+        raise UsageError(
+            f"--env {name}: not set on this machine", remedy=f"export {name}, or pass --env {name}=VALUE"
+        )
     return name, value if equals else os.environ[name]

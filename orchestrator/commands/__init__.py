@@ -1,1 +1,1 @@
-"""One file a verb; each only sequences what the other layers do."""
+"""The verbs, one per file. Each only calls operations and the display in sequence."""

@@ -1,4 +1,4 @@
-"""``orch attach``: take a run up again, from any machine that reaches its nodes, and see it to its end."""
+"""``orch attach``: take over a run, from any machine that reaches its nodes, and see it to its end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestrator.ui.display import Display
 def attach(
     target: Target, run_id: str | None, runs_dir: Path, node_timeout: float, from_start: bool, display: Display
 ) -> int:
-    """Follow a run to its end; returns its exit code. A run that has ended is shown and collected all the same."""
+    """Follow a run to its end, and return its exit code. Show and collect a run that has already ended, too."""
     with (
         open_cluster(target, spares_too=True) as opened,
         closing(attach_run(opened, run_id, runs_dir, node_timeout, display, from_start=from_start)) as live,

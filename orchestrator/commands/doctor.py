@@ -1,4 +1,4 @@
-"""``orch doctor``: what would keep a run from working, on every node and between every two, and what mends it."""
+"""``orch doctor``: find what would make a run fail, on every host and between any two, and name remedies."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from orchestrator.ui.html import as_html
 
 
 def doctor(target: Target, options: DoctorOptions, display: Display) -> int:
-    """Check every host and every pair; returns 0 if a run could start, 4 if a host is out of reach, else 3.
+    """Check every host and every pair. Return 0 if a run could start, 4 if a host is unreachable, else 3.
 
-    What was mended is looked at again.
+    After mends, all checks are made again.
     """
     began, made = time.monotonic(), 0
     with open_cluster(target, spares_too=True, interpreters=True) as opened:

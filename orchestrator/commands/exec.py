@@ -1,4 +1,4 @@
-"""``orch exec``: one command on every host, equal output shown once."""
+"""``orch exec``: run one command on every host, and show equal output once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from orchestrator.ui.display import Display
 
 
 def run_everywhere(target: Target, argv: Sequence[str], display: Display) -> int:
-    """Run ``argv`` on every host; returns 0, 1 if it failed somewhere, 4 if a host could not be reached."""
+    """Run ``argv`` on every host. Return 0, or 1 if the command failed on a host.
+
+    If hosts gave no answer, return the code of the first error, such as 4 for an unreachable host.
+    """
     with open_cluster(target) as opened:
         answers, errors = execute(opened, argv)
     alike: dict[CommandResult, list[str]] = {}
@@ -26,5 +29,5 @@ def run_everywhere(target: Target, argv: Sequence[str], display: Display) -> int
     if errors:
         return errors[0].exit_code
     if any(answer.exit_code == 127 for answer in alike) and len(argv) == 1 and " " in argv[0]:
-        display.note(f"hint: for a shell line, use: orch exec -- sh -c {shlex.quote(argv[0])}")
+        display.note(f"hint: to run a shell command line: orch exec -- sh -c {shlex.quote(argv[0])}")
     return 1 if any(answer.exit_code for answer in alike) else 0

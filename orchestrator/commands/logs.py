@@ -1,4 +1,4 @@
-"""``orch logs``: what the ranks of a run printed, from the nodes, whoever started it."""
+"""``orch logs``: print the output of a run's ranks, read from the nodes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from orchestrator.ui.display import Display
 def logs(
     target: Target, run_id: str | None, selection: LogSelection, node_timeout: float, display: Display
 ) -> int:
-    """Print the selected lines of a run, or of the only one there is; returns 0.
+    """Print the selected lines of a run, with ``run_id`` None of the only run on the hosts. Return 0.
 
-    Raises UsageError for a selection that does not fit the run, HostErrors for nodes that were lost.
+    Raises UsageError if the selection does not fit the run, HostErrors for lost nodes.
     """
     with open_cluster(target, spares_too=True) as opened:
         members = find_members(opened, run_id, display)

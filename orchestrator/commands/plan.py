@@ -1,4 +1,4 @@
-"""``orch plan``: the exact command of every node, run nowhere."""
+"""``orch plan``: show the exact command of every node without running it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from orchestrator.ui.plan import show_plan
 
 
 def plan(target: Target, options: RunOptions, form: str, display: Display, *, offline: bool) -> int:
-    """Print the plan as ``form`` (table, sh, ps1, json); returns 0. ``offline`` connects to no node."""
+    """Print the plan as ``form`` (table, sh, ps1, json), and return 0. With ``offline``, connect to no node."""
     show_plan(display, preview(target, options, display, offline=offline), form)
     return 0

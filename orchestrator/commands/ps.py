@@ -1,4 +1,4 @@
-"""``orch ps``: the runs on all hosts of an inventory."""
+"""``orch ps``: list the runs on all hosts of an inventory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from orchestrator.ui.runs import show_runs
 
 
 def ps(target: Target, everything: bool, display: Display) -> int:
-    """Show what runs and what is left over, with ``everything`` also what has ended; raises HostErrors last."""
+    """Show active runs and leftovers, with ``everything`` also ended runs, and return 0.
+
+    Raises HostErrors, after the list is shown, if hosts gave no answer.
+    """
     with open_cluster(target, spares_too=True) as opened:
         found, errors = ask_runs(opened, None, ended=everything)
     show_runs(display, whole_runs(run for _, runs in found for run in runs), everything)

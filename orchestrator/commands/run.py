@@ -1,4 +1,4 @@
-"""``orch run``: preflight, sync, launch, stream, restart, collect, summary."""
+"""``orch run``: check the hosts, sync, launch, stream, restart, collect and summarise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.ui.display import Display
 
 
 def run(target: Target, options: RunOptions, display: Display) -> int:
-    """Run a workload to its end; returns the exit code. Raises OrchError if it cannot start."""
+    """Run a workload to its end, and return the exit code. Raises OrchError if the run cannot start."""
     with (
         open_cluster(target, interpreters=True) as opened,
         closing(launch_run(opened, options, display)) as live,

@@ -12,20 +12,22 @@ from orchestrator.ui.display import Display
 
 
 def up(hosts_file: Path, display: Display) -> int:
-    """Start the servers and leave them; prints how to reach each."""
+    """Start the servers, print the ssh command for each, and leave them running. Return 0."""
     for host in _sandbox(hosts_file).start(keep=True):
         display.write(f"{host.name}  ssh -i {host.identity_file} -p {host.port} {host.user}@{host.address}\n")
     return 0
 
 
 def down(hosts_file: Path, display: Display) -> int:
-    """End the servers; their hosts' files stay."""
-    display.write("stopped\n" if _sandbox(hosts_file).stop() else "it was not running\n")
+    """Stop the servers, and return 0. The files of their hosts stay."""
+    display.write("stopped\n" if _sandbox(hosts_file).stop() else "the sandbox was not running\n")
     return 0
 
 
 def _sandbox(hosts_file: Path) -> Sandbox:
     inventory = read_inventory(hosts_file)
     if not inventory.sandbox:
-        raise UsageError(f"{hosts_file} describes real machines", remedy="a sandbox's file says sandbox: true")
+        raise UsageError(
+            f"{hosts_file} describes real machines", remedy="pass a hosts file that says sandbox: true"
+        )
     return the_sandbox(hosts_file, inventory)

@@ -1,4 +1,4 @@
-"""``orch stop``: end a run, and what is left over of it, on every host."""
+"""``orch stop``: end a run and its leftovers on every host."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from orchestrator.ui.display import Display
 
 
 def stop(target: Target, run_id: str | None, grace: float | None, display: Display) -> int:
-    """Stop ``run_id``, or every run if it is None; returns 0 when no process of it is left.
+    """Stop ``run_id``, or every run if it is None. Return 0 when no process of these runs is left.
 
-    Ranks have ``grace`` seconds to end; None takes the inventory's. Raises HostErrors, after all hosts have
-    finished, for those where something could not be stopped.
+    Ranks have ``grace`` seconds to end; None means the inventory's value. Raises HostErrors, after all hosts have
+    finished, for the hosts that still run something.
     """
     with open_cluster(target, spares_too=True) as opened:
         seconds = grace_of(opened.inventory.grace, grace).stop
-        with display.stage(f"stopping, {seconds:g} s at most for ranks to end"):
+        with display.stage(f"stopping; ranks have at most {seconds:g} s to end"):
             outcomes = stop_on_all(opened, run_id, seconds)
     errors = failures(outcomes)
     hosts_of: dict[str, list[str]] = {}
@@ -30,7 +30,7 @@ def stop(target: Target, run_id: str | None, grace: float | None, display: Displ
             if outcome.leftovers:
                 display.note(f"{outcome.host}: ended {outcome.leftovers} processes that no supervisor watched")
             if outcome.held_by and run_id is not None:
-                display.note(f"{outcome.host}: the lock is held by {outcome.held_by}; no run of yours is there")
+                display.note(f"{outcome.host}: the lock is held by {outcome.held_by}, not by a run of yours")
             errors += outcome.errors(run_id)
     for each, hosts in hosts_of.items():
         display.write(f"stopped {each} on {', '.join(hosts)}\n")

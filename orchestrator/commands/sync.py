@@ -1,4 +1,4 @@
-"""``orch sync``: the project folder on every node, verified by hash; or what would have to happen for that."""
+"""``orch sync``: bring code, environments and data to every host, or show what differs there."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from orchestrator.ui.display import Display
 
 
 def sync(target: Target, options: SyncOptions, display: Display) -> int:
-    """Bring every host up to date, or compare; returns 0, with ``check`` 5 if a host differs.
+    """Bring every host up to date, compare or prune. Return 0, or 5 if ``check`` finds a host that differs.
 
-    Raises HostErrors.
+    Raises UsageError, SyncError, HostErrors.
     """
     root = (options.project or project_of(Path.cwd())).resolve()
     with open_cluster(target, interpreters=True) as opened:

@@ -1,1 +1,1 @@
-"""What several verbs do with the nodes of a cluster, each to be tried on its own."""
+"""Operations on a cluster that several verbs and the Python API share. Each can be tested on its own."""

@@ -1,4 +1,4 @@
-"""What every verb begins with: the inventory, the hosts asked for, and a connection to each."""
+"""The first step of every verb: read the inventory, choose hosts, and prepare a connection to each."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from orchestrator.sandbox.cluster import Sandbox, sandbox_folder
 
 @dataclass(frozen=True)
 class OpenCluster:
-    """An inventory, the hosts chosen from it in node_rank order, and the connections of those.
+    """An inventory, the hosts chosen from it in node_rank order, and their connections.
 
-    ``spares`` are hosts to fall back on, with connections that are not open.
-    ``environments`` are what orch builds, by host; the hosts' ``python`` is then the one of theirs.
+    ``spares`` are hosts that may replace lost ones, with connections that are not open yet. ``environments`` holds
+    the environments that orch builds, by host; ``python`` of such a host is the environment's interpreter.
     """
 
     inventory: Inventory
@@ -36,23 +36,23 @@ class OpenCluster:
 
     @property
     def all_hosts(self) -> tuple[Host, ...]:
-        """The hosts, then the spares."""
+        """The chosen hosts, then the spares."""
         return (*self.hosts, *(host for host, _ in self.spares))
 
     def link(self, name: str) -> Connection:
-        """The connection of one of ``all_hosts``."""
+        """Return the connection of one of ``all_hosts``."""
         pairs = (*zip(self.hosts, self.links, strict=True), *self.spares)
         return next(link for host, link in pairs if host.name == name)
 
     def connect(self) -> tuple[Node, ...]:
-        """Open every connection; raises HostErrors naming each host that cannot be reached."""
+        """Open every connection, and return the nodes. Raises HostErrors for the hosts that cannot be reached."""
         outcomes = on_all(self.links, Connection.open, limit=self.fanout)
         if errors := failures(outcomes):
             raise HostErrors(errors, len(self.links))
         return tuple(Node(link) for link in self.links)
 
     def connect_some(self) -> tuple[tuple[Node, ...], list[OrchError]]:
-        """Open every connection; the nodes that can be reached, and for each other host why not."""
+        """Open every connection. Return the nodes that can be reached, and an error for each other host."""
         outcomes = on_all(self.links, Connection.open, limit=self.fanout)
         nodes = [
             Node(link)
@@ -64,10 +64,10 @@ class OpenCluster:
 
 @contextmanager
 def open_cluster(target: Target, *, spares_too: bool = False, interpreters: bool = False) -> Iterator[OpenCluster]:
-    """The hosts asked for, with connections not yet open; the sandbox is up meanwhile if they are its.
+    """Yield the target's hosts, with connections not yet open. Keep the sandbox up meanwhile if it has the hosts.
 
-    ``spares_too``: with no hosts named, the spares are asked for as well. ``interpreters``: those are needed, so
-    the files that describe environments are read.
+    ``spares_too``: unless the target names hosts, the spares belong to it. ``interpreters``: the verb needs the
+    hosts' interpreters, so the files that describe environments are read.
     """
     inventory = read_inventory(target.hosts_file)
     everyone = spares_too and target.nodes is None
@@ -93,13 +93,16 @@ def open_cluster(target: Target, *, spares_too: bool = False, interpreters: bool
 
 
 def the_sandbox(hosts_file: Path, inventory: Inventory) -> Sandbox:
-    """The embedded cluster of a hosts file."""
+    """Return the embedded cluster of a hosts file."""
     folder = sandbox_folder(hosts_file, inventory.cluster, Path.home())
     return Sandbox(folder, [host.name for host in inventory.hosts])
 
 
 def _sandboxed(hosts: Sequence[Host], sandbox: Sandbox) -> tuple[Host, ...]:
-    """Hosts as the embedded cluster serves them. They run orch's own Python unless the inventory says else."""
+    """Start the embedded cluster, and return its hosts with the addresses, users and keys that it gave them.
+
+    Without ``python:`` in the inventory, a host runs the interpreter that runs orch.
+    """
     served = {each.name: each for each in sandbox.start(keep=False)}
     return tuple(
         replace(

@@ -1,4 +1,4 @@
-"""One command on every host."""
+"""Runs one command on every host."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestrator.remote.ssh.connection import Connection
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a command printed on a host, and how it ended."""
+    """The output and the exit code of a command on one host."""
 
     exit_code: int
     out: bytes
@@ -22,9 +22,9 @@ class CommandResult:
 
 
 def execute(opened: OpenCluster, argv: Sequence[str]) -> tuple[dict[str, CommandResult], list[OrchError]]:
-    """Run ``argv`` on every host: the answers by host, and why others gave none.
+    """Run ``argv`` on every host. Return the results by host, and the errors of the other hosts.
 
-    Each word reaches the command as it is: no shell of the host's expands it.
+    Each word reaches the command unchanged: no shell of the host expands it.
     """
     line = command_line(argv)
 

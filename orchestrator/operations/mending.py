@@ -1,4 +1,4 @@
-"""``orch doctor --fix``: the mends that need no root, one by one, each said before it is done."""
+"""``orch doctor --fix``: offers the mends that need no root one by one, and makes those that are agreed to."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ GRACE = 5.0
 
 @dataclass(frozen=True)
 class PossibleMend:
-    """Something that can be mended: what will be done, and the doing; that may raise OrchError.
+    """A mend to offer. ``will`` is the question to ask; ``do`` makes the mend, and may raise OrchError.
 
-    ``possible`` raises OrchError if it is better not offered.
+    ``possible`` raises OrchError if the mend cannot be made, and so must not be offered.
     """
 
     will: str
@@ -46,7 +46,7 @@ def mend(
     agree: Callable[[str], bool],
     display: Display,
 ) -> int:
-    """Offer each mend; returns how many were made. ``agree`` is asked before each."""
+    """Ask ``agree`` about each mend, make those that are agreed to, and return their number."""
     made = 0
     for each in chain(_of_errors(opened, errors), _of_findings(opened, hosts_file, findings)):
         try:
@@ -77,7 +77,7 @@ def _of_errors(opened: OpenCluster, errors: Sequence[OrchError]) -> Iterator[Pos
 def _accept(opened: OpenCluster, host: Host, fingerprint: str) -> Callable[[], object]:
     def do() -> None:
         usual = next(link for link in opened.links if link.host.name == host.name).settings
-        # That key and no other: who answers now may be somebody else than when the user was shown it.
+        # Accept this key only: another machine may answer now than when the user saw the fingerprint.
         (link,) = connections([host], Settings(usual.connect_timeout, accept_fingerprint=fingerprint))
         link.open()
         link.close()
@@ -91,7 +91,7 @@ def _of_findings(opened: OpenCluster, hosts_file: Path, findings: Sequence[Findi
         name = finding.nodes[0]
         match finding.mend:
             case EndLeftovers(run_id):
-                will = f"{name}: end the processes that run {run_id} left over there?"
+                will = f"{name}: end the processes that run {run_id} left behind there?"
                 yield PossibleMend(will, partial(Node(links[name]).stop, run_id, GRACE))
             case MakeFolder(path):
                 yield PossibleMend(f"{name}: make the folder {path}?", partial(_make_folder, links[name], path))
@@ -107,13 +107,15 @@ def _make_folder(link: Connection, folder: str) -> None:
     _, err = channel.output()
     if channel.exit_code():
         said = err.decode("utf-8", "replace").strip()
-        raise PreflightError(f"{folder} could not be made: {said}", remedy="make it by hand", host=link.host.name)
+        raise PreflightError(
+            f"{folder} could not be made: {said}", remedy="make the folder by hand", host=link.host.name
+        )
 
 
 def edited(hosts_file: Path, name: str, key: str, value: str) -> str:
-    """The text of a hosts file with one value of one host changed; raises UsageError."""
+    """Return the text of a hosts file with one value of one host changed. Raises UsageError."""
     try:
-        # Bytes, so that the ends of its lines stay what they are.
+        # Read as bytes: reading as text would change the line ends.
         text = hosts_file.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{hosts_file} cannot be read: {error}") from None
@@ -121,12 +123,12 @@ def edited(hosts_file: Path, name: str, key: str, value: str) -> str:
 
 
 def rewrite(hosts_file: Path, name: str, key: str, value: str) -> None:
-    """Change one value of one host in a hosts file, which stays as it is if that fails; raises UsageError."""
+    """Change one value of one host in a hosts file. Raises UsageError, and then the file is unchanged."""
     text = edited(hosts_file, name, key, value)
     real = hosts_file.resolve()
     new = None
     try:
-        # Under a name of its own, so that nothing that lies there is written through.
+        # A new name, so that no existing file or link is written through.
         with NamedTemporaryFile("wb", prefix=f".{real.name}-", dir=real.parent, delete=False) as file:
             new = Path(file.name)
             file.write(text.encode("utf-8"))

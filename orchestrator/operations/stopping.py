@@ -1,4 +1,4 @@
-"""End runs, and what is left over of them, on every host."""
+"""Ends runs and their leftovers on every host."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from orchestrator.remote.ssh.connection import Connection
 
 @dataclass(frozen=True)
 class HostStopped:
-    """What was ended on one host.
+    """The result of a stop on one host.
 
-    ``runs`` are their ids, ``leftovers`` the number of processes that had no supervisor, ``alive`` descriptions of
-    processes that could not be ended. ``held_by`` names the other user who holds the host's lock, if any.
+    ``runs`` holds the ids of the runs that were ended, ``leftovers`` is the number of leftover processes that were
+    ended, and ``alive`` describes the processes that could not be ended. ``held_by`` names the other user who
+    holds the host's lock, if any.
     """
 
     host: str
@@ -26,21 +27,27 @@ class HostStopped:
     held_by: str | None = None
 
     def errors(self, run_id: str | None) -> list[OrchError]:
-        """Return an error for each thing that could not be ended, where ``run_id`` (None: every run) was meant."""
+        """Return an error for what could not be ended, after a stop of ``run_id`` (None: of every run)."""
         found: list[OrchError] = []
         if self.alive:
             what = f"could not end {', '.join(self.alive)}"
-            found.append(PreflightError(what, remedy="end it as that user, or as root, there", host=self.host))
+            found.append(
+                PreflightError(what, remedy="on that host, end them as their user or as root", host=self.host)
+            )
         if self.held_by and run_id is None:
             what = f"the lock is held by {self.held_by}"
-            found.append(PreflightError(what, remedy="only that user, or root there, can end it", host=self.host))
+            found.append(
+                PreflightError(
+                    what, remedy="have that user, or root there, end the run: orch stop --all", host=self.host
+                )
+            )
         return found
 
 
 def stop_on_all(opened: OpenCluster, run_id: str | None, grace: float) -> list[HostStopped | OrchError]:
-    """End ``run_id``, or every run if it is None, on each host; ranks have ``grace`` seconds.
+    """End ``run_id``, or every run if it is None, on each host. Ranks have ``grace`` seconds.
 
-    Every host finishes, whatever happens on the others. The results are in the order of the hosts.
+    A failure on one host does not keep the others from finishing. The results are in the order of the hosts.
     """
 
     def stop_on(link: Connection) -> HostStopped:
@@ -51,7 +58,7 @@ def stop_on_all(opened: OpenCluster, run_id: str | None, grace: float) -> list[H
         answer = node.stop(run_id, grace)
         refused = answer.refused
         if refused is not None and not refused.foreign:
-            raise PreflightError(refused.error or "does not answer", host=node.name)
+            raise PreflightError(refused.error or "the supervisor does not answer", host=node.name)
         held_by = refused.owner if refused is not None else None
         return HostStopped(node.name, answer.ended, answer.killed, answer.alive, held_by)
 

@@ -1,4 +1,4 @@
-"""Looking at a cluster: the facts of every node, and what the nodes find out about each other."""
+"""The survey of a cluster: the facts of every node, and what the nodes find out about each other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from orchestrator.remote.ping import ping
 from orchestrator.remote.probing import FactsCall, Mesh, ask_facts, hang_up
 from orchestrator.ui.display import Display
 
-# What run looks at before each start, and what only doctor takes the time for.
+# The parts of the facts. ``orch run`` asks for the quick ones before each start, ``orch doctor`` for all.
 QUICK_PARTS = (
     "system",
     "own_name",
@@ -39,15 +39,15 @@ OF_THE_PAST = ("torchruns", "locks", "kept")
 ALL_PARTS = (*QUICK_PARTS, *OF_GPUS, *OF_THE_PAST, "home", "names", "timekeeping", "torch")
 
 
-# How long streams between nodes are timed with --deep, in seconds.
+# Duration of the streams between nodes that --deep times, in seconds.
 DEEP_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
 class DoctorOptions:
-    """What ``orch doctor`` was asked for. ``agree`` is asked before each mend; None: nothing is mended.
+    """The options of ``orch doctor``. ``agree`` is asked before each mend; None: nothing is mended.
 
-    ``mesh``: whether every node must be able to log in to every other.
+    ``mesh``: also check that each node can log in to each other node by SSH.
     """
 
     backend: str = "auto"
@@ -59,7 +59,7 @@ class DoctorOptions:
 
 
 def facts_request(host: Host, parts: Sequence[str]) -> AskFacts:
-    """What is asked of a host, but for the master's port and the trees."""
+    """Return the request for a host's facts, still without the master's port and the trees."""
     return AskFacts(python=host.python, workdir=host.workdir, parts=tuple(parts), probe=True)
 
 
@@ -72,10 +72,11 @@ def dialled(
     seconds: float | None = None,
     mesh: bool = False,
 ) -> Examined:
-    """With what the nodes found out about each other; nobody listens any more afterwards.
+    """Let the nodes dial each other, and return ``examined`` with the results. Then no node listens any more.
 
-    ``interface`` is the rendezvous' of the inventory: what is dialled is what a run would use. With ``mesh`` they
-    log in to each other by SSH, too.
+    ``interface`` is the inventory's for the rendezvous: nodes dial the addresses that a run would use. Unless
+    ``thorough``, they dial one address per node, and try connections only. ``seconds`` is the duration of the
+    timed streams; None: a moment. With ``mesh``, they also log in to each other by SSH.
     """
     hosts, facts = examined.hosts, examined.facts
     planned = planned_addresses(hosts, facts, interface)
@@ -99,7 +100,7 @@ def dialled(
 
 
 def planned_addresses(hosts: Sequence[Host], facts: Mapping[str, Facts], interface: str | None) -> dict[str, str]:
-    """The address of each node that a run would use, where one can be worked out."""
+    """Return the address of each node that a run would use. Nodes without one are left out."""
     if not hosts:
         return {}
     try:
@@ -115,7 +116,7 @@ def planned_addresses(hosts: Sequence[Host], facts: Mapping[str, Facts], interfa
 
 
 def survey(opened: OpenCluster, options: DoctorOptions, display: Display) -> tuple[Examined, list[OrchError]]:
-    """Everything about the hosts that answer, and why others do not."""
+    """Survey the hosts that answer. Return what is known of them, and the errors of the others."""
     with display.stage(f"connecting to {len(opened.hosts)} hosts"):
         nodes, errors = opened.connect_some()
     hosts = [host for host in opened.hosts if host.name in {node.name for node in nodes}]
@@ -137,7 +138,7 @@ def survey(opened: OpenCluster, options: DoctorOptions, display: Display) -> tup
     dialled_at = {link.host.name: link.address for link in opened.links if not link.host.jump}
     reached = {node.name: dialled_at[node.name] for node in nodes if node.name in dialled_at}
     with ThreadPoolExecutor(1) as beside, display.stage("asking every host"):
-        # A sandbox's hosts are this machine.
+        # The hosts of a sandbox are this machine: pings would tell nothing.
         pinging = beside.submit(ping, {} if opened.inventory.sandbox else reached)
         answers, silent = ask_facts(nodes, requests, opened.fanout)
         pings = pinging.result()
@@ -158,7 +159,7 @@ def survey(opened: OpenCluster, options: DoctorOptions, display: Display) -> tup
 
 
 def requirements_of(project: Path) -> tuple[str, ...]:
-    """The lines of a project's requirements.txt; none where it has none."""
+    """Return the lines of a project's requirements.txt, none if the file is missing."""
     try:
         return tuple((project / "requirements.txt").read_text(encoding="utf-8", errors="replace").splitlines())
     except OSError:

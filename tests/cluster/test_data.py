@@ -104,7 +104,7 @@ def test_nodes_that_do_not_reach_each_other_get_it_from_here(orch: Orch, cluster
     finally:
         cluster["node3"].clear_drops()
     assert done.returncode == 0, done.stderr
-    assert re.search(r"node3 cannot be reached from node2 \(.*\): it gets the data from here", done.stderr)
+    assert re.search(r"node3 cannot be reached from node2 \(.*\): it gets the data from this machine", done.stderr)
     assert 2 * SIZE < size < 2.4 * SIZE
     assert there(cluster["node3"], big.name).read_bytes() == big.read_bytes()
 
@@ -118,7 +118,7 @@ def test_a_broken_transfer_goes_on_where_it_was(orch: Orch, cluster: Cluster, bi
         os.kill(each.pid_outside, signal.SIGKILL)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
-    assert "going on where it broke off" in output
+    assert "resuming the transfer to " in output
     for host in cluster.hosts:
         assert there(host, big.name).read_bytes() == big.read_bytes()
         assert parts(host) == []
@@ -139,7 +139,7 @@ def test_a_killed_control_process_leaves_parts_that_are_used(orch: Orch, cluster
 def test_what_is_not_there_is_said(orch: Orch, big: Path) -> None:
     for words, said in (
         (["--data", "nowhere.bin"], "--data nowhere.bin: no such file or folder"),
-        (["--data", big.name, "--rate", "fast"], "--rate fast: expected bytes a second such as 500k"),
+        (["--data", big.name, "--rate", "fast"], "--rate fast: expected bytes per second such as 500k"),
     ):
         done = orch("sync", *words)
         assert done.returncode == 2 and said in done.stderr

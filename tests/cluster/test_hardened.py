@@ -130,7 +130,7 @@ def test_secrets_are_masked_by_name_and_by_value(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("HF_TOKEN", "abc")
     assert _variable("HF_TOKEN") == ("HF_TOKEN", "abc")
     monkeypatch.delenv("HF_TOKEN")
-    with pytest.raises(UsageError, match="--env HF_TOKEN: it is not set here"):
+    with pytest.raises(UsageError, match="--env HF_TOKEN: not set on this machine"):
         _variable("HF_TOKEN")
 
 

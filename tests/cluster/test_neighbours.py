@@ -280,7 +280,7 @@ def test_a_part_is_written_through_no_link(records: parts.Records, tmp_path: Pat
     for plant in (os.symlink, os.link):
         plant(victim, part.partial)
         with pytest.raises(Refused, match="'file': its partial file has been replaced by a"):
-            part.there() or part.write(0, b"text")
+            part.complete() or part.write(0, b"text")
         Path(part.partial).unlink()
     assert victim.read_text() == "a key\n"
     # Without the secret, nobody else knows the name of a part.
@@ -297,7 +297,7 @@ def test_equal_files_in_one_folder_have_a_part_each(records: parts.Records, tmp_
     broken.close()
     for entry in entries:
         part = parts.Part(str(data), entry, records)
-        assert not part.there()
+        assert not part.complete()
         part.write(0, content)
         assert part.finish()
     assert (data / "a").read_bytes() == content and (data / "b").read_bytes() == content

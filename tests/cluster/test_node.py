@@ -120,16 +120,16 @@ def test_a_node_knows_whether_it_is_cut_off(cluster: Cluster) -> None:
 
 def test_a_run_ends_without_its_control_machine_if_that_was_asked_for(tmp_path: Path) -> None:
     switch = DeadManSwitch(str(tmp_path), 0.2, None)
-    assert switch.ended() is None
-    until(lambda: switch.ended(), 5)
-    assert switch.ended() == "no contact with the control machine for 0 s"
+    assert switch.reason_to_end() is None
+    until(lambda: switch.reason_to_end(), 5)
+    assert switch.reason_to_end() == "no contact with the control machine for 0 s"
     touch(str(tmp_path))
-    assert switch.ended() is None
+    assert switch.reason_to_end() is None
     # A contact file that is empty for a moment, or missing, says nothing about the control machine.
     (tmp_path / "contact").write_text("")
-    assert switch.ended() is None
+    assert switch.reason_to_end() is None
     (tmp_path / "contact").unlink()
-    assert switch.ended() is None
+    assert switch.reason_to_end() is None
 
 
 def test_events_are_kept_until_the_disk_has_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

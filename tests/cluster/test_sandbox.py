@@ -95,7 +95,7 @@ def test_verbs_on_a_kept_sandbox(local_orch: Orch) -> None:
         assert orch("stop", "--all").stdout == "nothing to stop\n"
     finally:
         assert orch("sandbox", "down").stdout == "stopped\n"
-    assert orch("sandbox", "down").stdout == "it was not running\n"
+    assert orch("sandbox", "down").stdout == "the sandbox was not running\n"
 
 
 @pytest.mark.torch

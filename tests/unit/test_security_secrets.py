@@ -160,7 +160,7 @@ def test_a_variable_by_its_name_alone_is_taken_from_here(monkeypatch: pytest.Mon
     assert _variable("THE_TOKEN") == ("THE_TOKEN", "a=b c")
     assert _variable("THE_TOKEN=") == ("THE_TOKEN", "")
     monkeypatch.delenv("THE_TOKEN")
-    with pytest.raises(UsageError, match="--env THE_TOKEN: it is not set here") as caught:
+    with pytest.raises(UsageError, match="--env THE_TOKEN: not set on this machine") as caught:
         _variable("THE_TOKEN")
     assert "\n" not in str(caught.value)
     with pytest.raises(UsageError) as caught:

@@ -1,1 +1,1 @@
-"""Code, environments and data on every node, and what is removed there."""
+"""Delivery of code, environments and data to the nodes, and the removal of old ones there."""

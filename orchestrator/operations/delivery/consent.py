@@ -1,4 +1,4 @@
-"""What an inventory may not do unasked: have files from outside its project sent to other machines."""
+"""The user's consent to send files from outside the project, which an inventory names, to other machines."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ Agree = Callable[[str], bool]
 
 
 def outside(beside: Path, sources: Sequence[DataSource]) -> list[str]:
-    """The real paths of the sources that are not in the project folder around an inventory's."""
+    """Return the real paths of the sources that lie outside the project folder of the inventory.
+
+    ``beside`` is the folder of the inventory. Known data sets such as ``mnist`` are left out.
+    """
     root = project_of(beside.resolve()).resolve()
     paths = [Path(each.path).resolve() for each in sources if each.path not in KNOWN]
     return [str(path) for path in paths if not path.is_relative_to(root)]
 
 
 def agreed_to(paths: Sequence[str], hosts_file: Path, agree: Agree | None) -> None:
-    """Ask once for each path that an inventory names, and remember it; raises UsageError if the answer is no.
+    """Ask for consent to send the paths, except those agreed to before, and remember the answer yes.
 
-    ``agree`` None: there is nobody to ask.
+    ``agree`` is None if no user can be asked. Raises UsageError without consent.
     """
     file = _answers(hosts_file)
     try:
@@ -37,10 +40,10 @@ def agreed_to(paths: Sequence[str], hosts_file: Path, agree: Agree | None) -> No
     if not new:
         return
     named = ", ".join(new)
-    if agree is None or not agree(f"{hosts_file.name} wants {named} sent to all its hosts. Send it?"):
+    if agree is None or not agree(f"{hosts_file.name} asks for {named} to be sent to all its hosts. Send?"):
         raise UsageError(
-            f"{hosts_file.name}: data: {named} is outside the project folder: not sent without your word",
-            remedy="pass --yes once, or take it out of data:",
+            f"{hosts_file.name}: data: {named} is outside the project folder, and not sent without consent",
+            remedy="pass --yes once, or remove the path from data:",
         )
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     file.write_text(json.dumps(sorted(known | set(new))))

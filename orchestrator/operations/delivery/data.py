@@ -1,4 +1,4 @@
-"""Data on every node: sent once, passed on from node to node as they arrive, verified, resumed after a break."""
+"""Delivery of data: sent once, passed on from node to node during arrival, verified, and resumed after a break."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from orchestrator.remote.relay import RelayCall, contents
 from orchestrator.remote.shared_disk import groups_by_disk
 from orchestrator.ui.display import Display
 
-# How long a broken connection may take to come back, in seconds.
+# How long to try to make a broken connection again, in seconds.
 REOPEN = 10.0
 
 
@@ -37,11 +37,11 @@ def send_data(
     *,
     label: str | None = None,
 ) -> None:
-    """Bring a file or a folder to every node, at most ``rate`` bytes a second, and say so on stdout.
+    """Bring a file or a folder to every node, at ``rate`` bytes per second or less, and print a line on stdout.
 
-    With a ``label``, what it is called meanwhile, they are a means to something else, and stdout is left alone.
+    ``label`` names data that are part of another operation, as wheels are: then no line is printed on stdout.
 
-    Raises UsageError, SyncError, and HostErrors once all others have theirs.
+    Raises UsageError, SyncError, and HostErrors after all other nodes have the data.
     """
     path, tree = read_data(source, display)
     distribution = Distribution(opened, source, path, tree, rate, display, label or path.name)
@@ -55,7 +55,7 @@ def send_data(
 def missing_data(
     opened: OpenCluster, nodes: Sequence[Node], source: DataSource, display: Display
 ) -> dict[str, list[str]]:
-    """The files that each node lacks, or has otherwise; nothing is written there. Raises as ``send_data``."""
+    """Return the files that each node lacks or has with other contents. Raises what ``send_data`` raises."""
     path, tree = read_data(source, display)
     workdirs = {host.name: host.workdir for host in opened.hosts}
 
@@ -77,14 +77,14 @@ def missing_data(
 def asked_of(
     node: Node, workdir: str, source: DataSource, path: Path, tree: LocalTree, *, look: bool = False
 ) -> RelayCall:
-    """A node that was asked what it lacks of some data, under the names that they get there."""
+    """Ask a node what it lacks of some data, under the names that the files get there. ``look``: only compare."""
     root, name = target_on_node(source, path.name, path.is_file(), workdir)
     entries = tree.entries if name is None else [replace(tree.entries[0], path=name)]
     return RelayCall(node, workdir, root, entries, look=look)
 
 
 def read_data(source: DataSource, display: Display) -> tuple[Path, LocalTree]:
-    """A source's path and what is there, a known data set fetched; raises UsageError, SyncError."""
+    """Return a source's path and its tree. Download a known data set. Raises UsageError, SyncError."""
     path = Path(source.path).expanduser()
     if not path.exists() and source.path in KNOWN:
         with display.stage(f"fetching {source.path}"):
@@ -99,7 +99,7 @@ def read_data(source: DataSource, display: Display) -> tuple[Path, LocalTree]:
 
 
 class Distribution:
-    """Some data on their way to nodes."""
+    """The delivery of one data source to nodes. ``errors`` holds the last error of each node without the data."""
 
     def __init__(
         self,
@@ -116,11 +116,11 @@ class Distribution:
         self.source, self.path, self.tree = source, path, tree
         self.rate, self.display = rate, display
         self.errors: dict[str, OrchError] = {}
-        # Nodes that get the data through another, with which they share a disk.
+        # For each node that gets the data over a shared disk, the node that writes to the disk.
         self.through: dict[str, str] = {}
 
     def run(self, nodes: Sequence[Node]) -> list[OrchError]:
-        """Pass after pass, while each brings something; why some nodes have not got all of it."""
+        """Make passes while each brings progress. Return the errors of the nodes that still lack something."""
         waiting, before = list(nodes), -1
         while waiting:
             relays = self.ask(waiting)
@@ -133,7 +133,7 @@ class Distribution:
             waiting = self.reachable(self.one_pass(relays)) if relays else []
         self.note(
             [
-                SyncError(f"shares a disk with {first}, which did not get the data", host=name)
+                SyncError(f"shares a disk with {first}, which did not get all data", host=name)
                 for name, first in self.through.items()
                 if first in self.errors
             ]
@@ -141,7 +141,7 @@ class Distribution:
         return list(self.errors.values())
 
     def ask(self, nodes: Sequence[Node]) -> list[RelayCall]:
-        """Those that lack something; of nodes that share a disk, one."""
+        """Ask the nodes what they lack. Return the calls of those that lack something, one a disk."""
 
         def ask(node: Node) -> RelayCall:
             return asked_of(node, self.hosts[node.name].workdir, self.source, self.path, self.tree)
@@ -163,7 +163,7 @@ class Distribution:
         return found
 
     def one_pass(self, relays: Sequence[RelayCall]) -> list[Node]:
-        """Send what is lacking once through all nodes; those that still lack something."""
+        """Send the missing bytes through all nodes once. Return the nodes that still lack something."""
         files = to_send([relay.lacking for relay in relays], self.tree.entries)
         heads = self.linked(relays, files)
         size = Lacking(dict(files)).size(self.tree.entries)
@@ -195,12 +195,12 @@ class Distribution:
             left.append(relay.node)
             if outcome is not None:
                 what = ", ".join(map(repr, outcome.damaged[:4]))
-                said = f"{what} arrived damaged, or changed while it was sent" if what else "the data broke off"
-                self.note([SyncError(said, remedy="run it again", host=name)])
+                said = f"{what} arrived damaged or changed during the transfer" if what else "the data ended early"
+                self.note([SyncError(said, remedy="run the command again", host=name)])
         return left
 
     def linked(self, relays: Sequence[RelayCall], files: Sequence[tuple[int, int]]) -> list[RelayCall]:
-        """Tell every node who comes before and after it; those that have to be fed from here."""
+        """Tell every node its own token and its successor. Return the calls to feed from this machine."""
         tokens = [secrets.token_hex(16) for _ in relays]
         places = self.listening(relays)
 
@@ -219,13 +219,13 @@ class Distribution:
                 why = f" ({answer})" if isinstance(answer, str) else ""
                 name = after.node.name
                 self.display.note(
-                    f"{name} cannot be reached from {relay.node.name}{why}: it gets the data from here"
+                    f"{name} cannot be reached from {relay.node.name}{why}: it gets the data from this machine"
                 )
                 heads.append(after)
         return heads
 
     def listening(self, relays: Sequence[RelayCall]) -> list[tuple[list[str], int]]:
-        """Where each node listens for the one before it: addresses and port."""
+        """Let each node listen for its predecessor. Return each node's addresses and port; on failure, ([], 0)."""
 
         def listen(relay: RelayCall) -> tuple[list[str], int]:
             others = [each.addresses for each in relays if each is not relay]
@@ -237,7 +237,7 @@ class Distribution:
         return [([], 0) if isinstance(each, OrchError) else each for each in found]
 
     def reachable(self, nodes: Sequence[Node]) -> list[Node]:
-        """Those with a connection, a new one where it broke."""
+        """Make broken connections again. Return the nodes that can be reached."""
 
         def reopen(node: Node) -> None:
             if not node.connection.alive or isinstance(self.errors.get(node.name), ConnectionLost):
@@ -248,21 +248,21 @@ class Distribution:
         there = [node for node, outcome in zip(nodes, outcomes, strict=True) if not isinstance(outcome, OrchError)]
         if there:
             names = ", ".join(node.name for node in there[:8])
-            self.display.note(f"going on where it broke off: {names}{' and others' if len(there) > 8 else ''}")
+            self.display.note(f"resuming the transfer to {names}{' and others' if len(there) > 8 else ''}")
         return there
 
     def note(self, errors: Sequence[OrchError]) -> None:
-        """Remember what went wrong on a node, until it has its data after all."""
+        """Keep each node's error until the node has its data. Raise an error of this machine at once."""
         for error in errors:
             if error.host is None:
-                # Of this machine: no node can help it.
+                # An error of this machine fails the delivery to every node.
                 raise error
             self.errors[error.host] = error
 
 
 @contextmanager
 def kept_hashes(path: Path) -> Iterator[Hashes]:
-    """The hashes of what was read before under ``path``, kept for the next time in the user's cache folder."""
+    """Yield the hashes of files read earlier under ``path``, and save them in the user's cache folder."""
     cache = cache_folder()
     file = cache / f"hashes-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:24]}.json"
     try:
@@ -279,5 +279,5 @@ def kept_hashes(path: Path) -> Iterator[Hashes]:
 
 
 def cache_folder() -> Path:
-    """Where this machine keeps what it can make again."""
+    """Return the user's cache folder for orch."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orch"

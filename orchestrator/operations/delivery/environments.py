@@ -1,4 +1,4 @@
-"""The environments that the inventory asks for, on every node: built where they are not there yet."""
+"""The environments that the inventory asks for: built on every node that lacks its own."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from orchestrator.remote.node import Node
 from orchestrator.remote.shared_disk import groups_by_disk
 from orchestrator.ui.display import Display
 
-# Where wheels lie on a node until its environment is built; the host's workdir is filled in.
+# Folder of the wheels on a node until its environment is built. ``{workdir}`` is the host's.
 WHEELS = "{workdir}/.orch/wheels/"
 
 
 def lacking(opened: OpenCluster, nodes: Sequence[Node]) -> list[Node]:
-    """The nodes whose environment is not there; raises HostErrors. One round trip."""
+    """Return the nodes that lack their environment, after one round trip. Raises HostErrors."""
     asked = [node for node in nodes if node.name in opened.environments]
     workdirs = {host.name: host.workdir for host in opened.all_hosts}
 
@@ -35,9 +35,9 @@ def lacking(opened: OpenCluster, nodes: Sequence[Node]) -> list[Node]:
 
 
 def ensure(opened: OpenCluster, nodes: Sequence[Node], display: Display, *, offline: bool = False) -> None:
-    """Build the environments that are not there, on all nodes at once; raises HostErrors, SyncError.
+    """Build the missing environments on all nodes at once. Raises HostErrors, SyncError.
 
-    Nodes that reach no packages, with ``offline`` all of them, get wheels from here.
+    Nodes that reach no package index get wheels from this machine; with ``offline``, all nodes do.
     """
     waiting = lacking(opened, nodes)
     if not waiting:
@@ -61,7 +61,11 @@ def ensure(opened: OpenCluster, nodes: Sequence[Node], display: Display, *, offl
 def build(
     opened: OpenCluster, nodes: Sequence[Node], wheels: dict[str, str] | None, display: Display
 ) -> tuple[dict[str, BuildFailure], list[OrchError]]:
-    """Build on these nodes; how some failed, and what else went wrong. Nodes that share a disk build once."""
+    """Build the environments of these nodes, once for each shared disk.
+
+    ``wheels`` holds each node's folder of wheels; with None, nodes fetch packages themselves. Returns the failed
+    builds by node, and other errors.
+    """
     workdirs = {host.name: host.workdir for host in opened.all_hosts}
     environments = opened.environments
     asked = on_all(
@@ -85,11 +89,11 @@ def build(
                 if other.kind != first.kind:
                     mine, theirs = (" ".join(each.kind) for each in (other, first))
                     failed[other.node.name] = BuildFailure(
-                        (f"it shares its workdir with {name}, but has {mine}, not {theirs}",)
+                        (f"the host shares its workdir with {name}, but has {mine}, not {theirs}",)
                     )
                 elif not has_environment(other.node, other.workdir, environments[other.node.name]):
                     failed[other.node.name] = BuildFailure(
-                        (f"it does not see what {name} built on the disk they share",)
+                        (f"the host does not see what {name} built on the disk that they share",)
                     )
 
         waiting = [each for each in asked if isinstance(each, Build) and not each.ready]
@@ -99,18 +103,21 @@ def build(
 
 
 def fetch_for(opened: OpenCluster, nodes: Sequence[Node], display: Display, *, told: bool) -> dict[str, str]:
-    """Wheels on these nodes; the folder of each. Raises SyncError, HostErrors."""
+    """Fetch wheels here and send them to these nodes. Return each node's folder of wheels.
+
+    ``told``: tell the user why. Raises SyncError, HostErrors.
+    """
     workdirs = {host.name: host.workdir for host in opened.all_hosts}
     if told:
         names = ", ".join(node.name for node in nodes)
-        display.note(f"{names}: no package index is reached from there; wheels go from here")
+        display.note(f"{names}: no package index can be reached from there; this machine sends the wheels")
     kinds: dict[Path, list[Node]] = {}
     for node in nodes:
         environment = opened.environments[node.name]
         asked = Build(node, workdirs[node.name], environment)
         asked.close()
         if asked.ready:
-            # Somebody else has built it meanwhile.
+            # Another sync has built the environment meanwhile.
             continue
         kinds.setdefault(fetch(environment, asked.kind, cache_folder()), []).append(node)
     for folder, members in kinds.items():
@@ -125,6 +132,8 @@ def fetch_for(opened: OpenCluster, nodes: Sequence[Node], display: Display, *, t
 
 
 def failure(name: str, failed: BuildFailure) -> SyncError:
-    """A build that failed, with the resolver's words."""
+    """Return the error for a failed build, with the last output of pip or uv."""
     words = "\n    ".join(failed.words)
-    return SyncError(f"the environment cannot be built:\n    {words}", remedy="see what pip says above", host=name)
+    return SyncError(
+        f"the environment cannot be built:\n    {words}", remedy="correct the cause shown above", host=name
+    )

@@ -1,4 +1,4 @@
-"""``orch sync --watch``: a push for every save."""
+"""``orch sync --watch``: pushes the project after every save."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from orchestrator.ui.display import Display
 
 
 def push_on_save(opened: OpenCluster, nodes: Sequence[Node], tree: LocalTree, display: Display) -> None:
-    """Push on every save, until Ctrl-C. A push that fails is told, and the next save tries again.
+    """Push on every save until Ctrl-C. If a push fails, show the error and try again on the next save.
 
-    Raises KeyboardInterrupt, after the push that goes on; at once at the second Ctrl-C.
+    The first Ctrl-C raises KeyboardInterrupt after the current push, the second at once.
     """
     root = tree.root
     display.note(f"watching {root}; Ctrl-C ends it")
@@ -39,13 +39,13 @@ def push_on_save(opened: OpenCluster, nodes: Sequence[Node], tree: LocalTree, di
 
 
 def saves(root: Path) -> Iterator[object]:
-    """Once for every save below a folder; raises KeyboardInterrupt between two of them."""
-    from watchfiles import DefaultFilter, watch  # takes a while, and only --watch needs it
+    """Yield once for every save below a folder. After Ctrl-C, raises KeyboardInterrupt between two saves."""
+    from watchfiles import DefaultFilter, watch  # Slow to import, and only --watch needs it.
 
     stopped = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        # An exception raised at any place may be lost in a callback; an event is not.
+        # An exception raised here could be swallowed in a callback; an event cannot.
         stopped.set()
         signal.signal(signal.SIGINT, usual)
 

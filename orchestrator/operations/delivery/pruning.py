@@ -1,4 +1,4 @@
-"""What no run uses any more, removed from every node."""
+"""Removes from every node what no run uses any more."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from orchestrator.ui.display import Display
 
 
 def prune(opened: OpenCluster, nodes: Sequence[Node], options: SyncOptions, display: Display) -> int:
-    """Remove what no run uses from every host; raises HostErrors."""
+    """Remove old trees, environments, blobs and runs that are not in use from every host, and return 0.
+
+    All hosts are first asked what their runs use, because they may share a disk. Raises HostErrors.
+    """
     workdirs = {host.name: host.workdir for host in opened.hosts}
 
     asked = on_all(

@@ -1,4 +1,4 @@
-"""A tree on many nodes: each gets what it lacks, and nodes that share a disk get it once."""
+"""Pushes a tree to many nodes: each gets the blobs that it lacks, and a shared disk gets the tree once."""
 
 from __future__ import annotations
 
@@ -16,27 +16,30 @@ from orchestrator.remote.shared_disk import groups_by_disk
 from orchestrator.remote.store import Push
 from orchestrator.ui.display import Display
 
-# A folder of more bytes than this holds more than code: each host gets all of it from here, not from the others.
+# A folder of more bytes holds more than code. This machine sends a tree to every host; hosts pass only data on.
 LARGE = 1e9
-# Threads that read and hash: hashlib lets others go on meanwhile.
+# Number of threads that read and hash: hashlib releases the GIL.
 HASHING = 4
 
 
 @dataclass
 class Pushed:
-    """What happened: bytes sent by node, and for a node that shares a disk, through which it got the tree."""
+    """The result of a push: ``sent`` bytes by node, and ``through``, which node wrote to a node's shared disk."""
 
     sent: dict[str, int] = field(default_factory=dict)
     through: dict[str, str] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
-        """Bytes sent to all nodes."""
+        """Bytes sent to all nodes together."""
         return sum(self.sent.values())
 
 
 def connected_with(opened: OpenCluster, root: Path) -> tuple[LocalTree, tuple[Node, ...]]:
-    """A folder hashed, on several cores, while the connections are made; raises SyncError, HostErrors."""
+    """Hash a folder on several cores while the connections are made; return its tree and the nodes.
+
+    Raises SyncError, HostErrors.
+    """
     with ThreadPoolExecutor(1) as beside, ThreadPoolExecutor(HASHING) as hashing:
         taking = beside.submit(hash_tree, root, each=hashing.map)
         nodes = opened.connect()
@@ -51,10 +54,10 @@ def push_tree(
     limit: int,
     display: Display,
 ) -> Pushed:
-    """Send a tree to the nodes that lack it; raises HostErrors. Nodes that got it keep it if others fail."""
+    """Send a tree to the nodes that lack it. Raises HostErrors; the other nodes keep the tree."""
     if tree.size > LARGE:
         size = f"{tree.root} holds {tree.size / 1e9:.1f} GB"
-        display.note(f"{size}: name what is data in .orchignore, and bring it to the hosts with orch sync --data")
+        display.note(f"{size}: list its data in .orchignore, and send them with orch sync --data")
     asked = on_all(nodes, lambda node: Push(node, workdirs[node.name], project, tree), limit=limit)
     errors = failures(asked)
     lacking = []
@@ -84,7 +87,7 @@ def push_tree(
                 if not other.node.has_tree(other.workdir, project, tree.tree_id):
                     raise SyncError(
                         f"does not see what {name} wrote to the disk that they share",
-                        remedy="run it again; if that does not help, give each host a workdir: of its own",
+                        remedy="run the command again; if it fails again, give each host a workdir: of its own",
                         host=other.node.name,
                     )
                 done.through[other.node.name] = name

@@ -1,4 +1,4 @@
-"""The project folder on every node, verified by hash; or what would have to happen for that."""
+"""Brings the project folder to every node, verified by hash, or shows what differs there."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from orchestrator.ui.display import Display
 
 @dataclass(frozen=True)
 class SyncOptions:
-    """What ``orch sync`` was asked for. ``keep``: how many of the newest trees stay when it prunes.
+    """The options of ``orch sync``. ``keep``: how many of the newest trees, environments and runs pruning keeps.
 
-    ``data``: ``PATH[:PATH on the nodes]`` beside what the inventory names, at most ``rate`` bytes a second.
-    ``offline``: the nodes get the wheels of their environments from here without being asked what they reach.
-    ``agree`` is asked before data from outside the project go; None: nobody can be.
+    ``data``: ``PATH[:PATH on the nodes]`` to send besides the inventory's, at ``rate`` bytes per second or less.
+    ``offline``: this machine sends the wheels of all environments, and no node tries to reach a package index.
+    ``agree`` is asked before data from outside the project are sent; None if no user can be asked.
     """
 
     project: Path | None = None
@@ -48,7 +48,10 @@ class SyncOptions:
 
 
 def wanted_data(opened: OpenCluster, beside: Path, options: SyncOptions) -> list[DataSource]:
-    """What the inventory names, by paths relative to its file, and what the command line does."""
+    """Return the data of the inventory, with paths relative to its folder ``beside``, and of the command line.
+
+    Raises UsageError if the user does not agree to send what the inventory names outside the project.
+    """
     of_inventory = [
         each if each.path in KNOWN else replace(each, path=str(beside / Path(each.path).expanduser()))
         for each in opened.inventory.data
@@ -58,7 +61,7 @@ def wanted_data(opened: OpenCluster, beside: Path, options: SyncOptions) -> list
 
 
 def deliver(opened: OpenCluster, nodes: Sequence[Node], tree: LocalTree, display: Display) -> None:
-    """Push the tree to the hosts that lack it; raises HostErrors."""
+    """Push the tree to the hosts that lack it. Raises HostErrors."""
     project, workdirs = project_name(tree.root), {host.name: host.workdir for host in opened.hosts}
 
     def there(node: Node) -> bool:
@@ -87,9 +90,9 @@ def compare(
     beside: Path,
     display: Display,
 ) -> dict[str, list[str]]:
-    """Print what each host has otherwise, and write nothing there; the lines of each host.
+    """Print and return the differences of each host, a line each. Nothing is written on the hosts.
 
-    With ``options.check`` the hosts read their code again: what was changed there since is found, too.
+    With ``options.check``, the hosts read their code again, which finds changes made there since the sync.
     """
     project, workdirs = project_name(tree.root), {host.name: host.workdir for host in opened.hosts}
 
@@ -123,7 +126,7 @@ def compare(
 
 
 def differing(change: Difference) -> list[str]:
-    """A line for each file that would be sent or go."""
+    """Return a line for each file that would be sent or removed."""
     return [
         *(f"+ {shown(entry.path)} ({entry.size} bytes)" for entry in change.added),
         *(f"~ {shown(entry.path)} ({entry.size} bytes)" for entry in change.changed),
@@ -132,7 +135,7 @@ def differing(change: Difference) -> list[str]:
 
 
 def damaged(answer: Verified) -> list[str]:
-    """A line for each file that was changed on a host since it was synced."""
+    """Return a line for each file that was changed on a host since the sync."""
     return [
         *(f"! {shown(path)} was changed there" for path in answer.changed),
         *(f"! {shown(path)} was removed there" for path in answer.missing),
@@ -141,5 +144,5 @@ def damaged(answer: Verified) -> list[str]:
 
 
 def shown(path: str) -> str:
-    """A path for a terminal: one with control characters or undecodable bytes as Python writes it."""
+    """Return a path for a terminal: its ``repr`` if it has control characters or undecodable bytes."""
     return path if path.isprintable() else repr(path)

@@ -1,1 +1,1 @@
-"""A run from what was asked for to its end."""
+"""The operations on a run, from its options to its end."""

@@ -1,4 +1,4 @@
-"""What a run needs beside its nodes' parts: its outputs, what made it fail, and its next attempt."""
+"""The errands of a run: collect its outputs, explain its failure, prepare its next attempt."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Note = Callable[[Event], None]
 
 
 class NoErrands:
-    """A run that is only looked at."""
+    """The errands of a run that is only read: none."""
 
     def collect(self, names: tuple[str, ...], final: bool, note: Note) -> None:
         """Fetch nothing."""
@@ -33,23 +33,23 @@ class NoErrands:
         return None
 
     def prepare(self, order: Prepare, result: RunResult, note: Note) -> Ready | NotPrepared:
-        """There is no further attempt."""
+        """Prepare no further attempt."""
         return NotPrepared(order.attempt)
 
 
 class Aftermath(NoErrands):
-    """Fetches and explains what nodes of a run left; there is no attempt after this one."""
+    """Collects the outputs of a run and explains its failure. Prepares no further attempt."""
 
     def __init__(self, nodes: Mapping[str, Node], outputs: Outputs, folder: RunFolder, display: Display) -> None:
         self.nodes = dict(nodes)
         self.outputs = outputs
         self.folder = folder
         self.display = display
-        # What was said of each node last, so that no interval repeats it.
+        # The last message about each node, so that periodic collection does not repeat it.
         self._said: dict[str, str] = {}
 
     def collect(self, names: tuple[str, ...], final: bool, note: Note) -> None:
-        """Collect from these nodes; one that fails is named, the others' files are kept."""
+        """Fetch the outputs of these nodes. A node that fails is named; the files of the others are kept."""
         if not final:
             self._collect(names, note)
             return
@@ -57,7 +57,7 @@ class Aftermath(NoErrands):
             stage.result = f"{self._collect(names, note) / 1e6:.1f} MB"
 
     def _collect(self, names: tuple[str, ...], note: Note) -> int:
-        """Fetch, note what came of it, and say once what did not come; the bytes that came."""
+        """Fetch outputs, note the results, and show each problem once. Return the number of bytes fetched."""
         run_id, size = self.folder.path.name, 0
 
         def collect_from(node: Node) -> outputs.CollectedOutputs:
@@ -80,14 +80,14 @@ class Aftermath(NoErrands):
                         lacking=outcome.lacking,
                     )
                 )
-                said = f"its newest snapshot stays there: {outcome.lacking}" if outcome.lacking else ""
+                said = f"its newest snapshot stays on the node: {outcome.lacking}" if outcome.lacking else ""
             if said and self._said.get(node.name) != said:
                 self.display.note(f"{node.name}: {said}")
             self._said[node.name] = said
         return size
 
     def explain(self, result: RunResult, note: Note) -> Diagnosis | None:
-        """Look for what went wrong in the logs of all nodes, note it, and say what it amounts to."""
+        """Search all logs for evidence, note it, and return the diagnosis; None if the attempt did not fail."""
         if result.ok or not result.failures:
             return None
         for node, rank, text in self.folder.tails():

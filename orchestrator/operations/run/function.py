@@ -1,4 +1,4 @@
-"""A Python function as a workload: shipped with cloudpickle, what its ranks return brought back as JSON."""
+"""Python functions as workloads: shipped with cloudpickle, with return values that come back as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from orchestrator.operations.run.source import Source
 
 PROJECT = "orch-function"
 CALL = "orch_call.py"
-# What each rank runs. cloudpickle lies beside it: nodes need not have it.
+# The script that each rank runs. cloudpickle is shipped beside it, so nodes need not have it installed.
 SCRIPT = '''\
 """Call the function that was shipped, and write down what it returns."""
 
@@ -47,10 +47,10 @@ os.replace(name + ".part", name)
 
 
 def packed(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], into: Path) -> Source:
-    """A project folder that calls ``function(*args, **kwargs)`` on every rank; raises UsageError.
+    """Make the project folder ``into``, which calls ``function(*args, **kwargs)`` on every rank, and return it.
 
-    The function goes by value, and so does what it uses of the module it stands in; what it imports has to be
-    installed on the nodes, whose Python must be of the same minor version.
+    The function is shipped by value, and so is what it uses of its own module. Modules that it imports must be
+    installed on the nodes, whose Python must have the same minor version. Raises UsageError if shipping fails.
     """
     try:
         import cloudpickle
@@ -63,7 +63,7 @@ def packed(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[st
     try:
         data = cloudpickle.dumps((function, tuple(args), dict(kwargs)))
     except Exception as error:
-        # pickle raises whatever the object's own methods do.
+        # pickle calls methods of the objects, which may raise anything.
         what = f"{type(error).__name__}: {error}"
         remedy = "open files, locks and connections inside the function"
         raise UsageError(f"{_name(function)} cannot be shipped: {what}", remedy=remedy) from None
@@ -81,11 +81,11 @@ def packed(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[st
 
 
 def values(outputs: Path) -> dict[int, Any]:
-    """What each rank returned, by rank, from the outputs of a run; ranks that returned nothing are missing."""
+    """Return the value that each rank returned, by rank, from the outputs of a run. Others are left out."""
     found = {}
     for file in outputs.glob("*/result.rank*.json"):
         rank = file.name.removeprefix("result.rank").removesuffix(".json")
-        # What comes from a node is data: never unpickled, and what is no JSON is not there.
+        # Data from a node are never unpickled. A file that is not JSON counts as missing.
         with suppress(ValueError):
             found[int(rank)] = json.loads(file.read_text(encoding="utf-8", errors="replace"))
     return dict(sorted(found.items()))
@@ -96,7 +96,7 @@ def _name(function: Callable[..., Any]) -> str:
 
 
 def _is_users(module: Any) -> bool:
-    """Whether a module is the user's own, which no node has, rather than installed."""
+    """Return whether a module is the user's own, which nodes lack, rather than an installed one."""
     file = getattr(module, "__file__", None)
     if module.__name__ == "__main__" or file is None:
         return False

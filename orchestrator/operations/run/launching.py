@@ -1,4 +1,4 @@
-"""From what was asked for to an attempt that could start: connect, gather facts, check, plan, push."""
+"""Launch preparation: connect, gather facts, check, plan and push, until an attempt could start."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from orchestrator.ui.doctor import show_findings
 
 @dataclass(frozen=True)
 class Lineup:
-    """Who takes part in an attempt, in node_rank order; ``new`` are those that had no part in the one before."""
+    """The nodes of an attempt, in node_rank order. ``new`` names those without a part in the attempt before."""
 
     hosts: tuple[Host, ...]
     nodes: tuple[Node, ...]
@@ -41,7 +41,7 @@ class Lineup:
 
 @dataclass(frozen=True)
 class LaunchPreparation:
-    """An attempt that could start now. ``trees`` are a node's: the code first, then what is laid over it."""
+    """An attempt that could start now. ``trees`` holds each node's: the code, then trees to lay over it."""
 
     plan: LaunchPlan
     lineup: Lineup
@@ -50,8 +50,10 @@ class LaunchPreparation:
 
 
 def prepare(opened: OpenCluster, options: RunOptions, display: Display) -> LaunchPreparation:
-    """Connect, gather facts, check them and plan. Nothing is changed on any node but the node program, and orch's
-    environments."""
+    """Connect, gather facts, check them and plan. Raises OrchError.
+
+    This changes nothing on a node except the node program and the environments that orch builds.
+    """
     resumed = earlier_outputs(options, [host.name for host in opened.hosts])
     with display.stage(f"connecting to {_count(opened.hosts, 'host')}"):
         code, nodes = connected_with(opened, options.source.root)
@@ -68,7 +70,7 @@ def planned(
     number: int,
     display: Display,
 ) -> LaunchPreparation:
-    """Build environments that are lacking, gather facts, check them, and plan attempt ``number``.
+    """Build missing environments, gather facts, check them, and plan attempt ``number``.
 
     Raises HostErrors, PreflightError.
     """
@@ -107,7 +109,7 @@ def planned(
 
 
 def preflight(findings: Sequence[Finding], hosts: int, strict: bool, display: Display) -> None:
-    """Show the findings; raises HostErrors if one would make the run fail, unless told not to care."""
+    """Show the findings. If ``strict``, raise HostErrors for those with which the run would fail."""
     fatal = [finding for finding in findings if finding.severity == "fail"]
     show_findings(display, merged([finding for finding in findings if not strict or finding not in fatal]))
     if fatal and strict:
@@ -116,7 +118,7 @@ def preflight(findings: Sequence[Finding], hosts: int, strict: bool, display: Di
 
 
 def push(prepared: LaunchPreparation, limit: int, display: Display, *, sync: bool = True) -> None:
-    """Put the trees on the nodes that lack them; raises HostErrors, without ``sync`` instead of sending."""
+    """Send the trees to the nodes that lack them. Raises HostErrors, without ``sync`` for each such node."""
     nodes = prepared.lineup.nodes
     workdirs = {each.node: each.workdir for each in prepared.plan.nodes}
     project = prepared.plan.spec.workload.project
@@ -136,7 +138,9 @@ def push(prepared: LaunchPreparation, limit: int, display: Display, *, sync: boo
     code = prepared.trees[nodes[0].name][0]
     if not sync and (lacking or overlays):
         refused = [
-            SyncError(f"lacks tree {code.tree_id[:8]}", remedy="orch sync, or leave out --no-sync", host=node.name)
+            SyncError(
+                f"lacks tree {code.tree_id[:8]}", remedy="run orch sync, or leave out --no-sync", host=node.name
+            )
             for node in lacking or [node for node, _ in overlays]
         ]
         raise HostErrors(refused, len(nodes))
@@ -152,7 +156,7 @@ def push(prepared: LaunchPreparation, limit: int, display: Display, *, sync: boo
 def start_requests(
     prepared: LaunchPreparation, options: RunOptions, grace: float, max_log: int
 ) -> dict[str, Start]:
-    """What each node is told to start. Environments travel here and nowhere else. ``grace`` in seconds,
+    """Return each node's request to start. No other message carries variables. ``grace`` is in seconds,
     ``max_log`` in bytes."""
     made = prepared.plan
     owner = f"{getpass.getuser()}@{socket.gethostname()}"
@@ -185,7 +189,7 @@ def start_requests(
             grace=grace,
             log_limit=max_log,
             on_disconnect=options.on_disconnect,
-            # A node that is cut off from all others has been replaced by a spare when it comes back.
+            # A node that is cut off must end its part, because a spare may replace it meanwhile.
             cut_off=CutOff(after=options.node_timeout, peers=peers)
             if options.max_restarts or made.min_nodes
             else None,
@@ -194,7 +198,10 @@ def start_requests(
 
 
 def earlier_outputs(options: RunOptions, hosts: Sequence[str]) -> dict[str, list[LocalTree]]:
-    """``--resume``: each node's outputs of an earlier run; a node that had no part in it gets its first node's."""
+    """Return each host's outputs of the run to ``--resume``. A host without any gets those of its first host.
+
+    Raises UsageError if there are none.
+    """
     if options.resume is None or not hosts:
         return {}
     path = options.runs_dir / options.resume
@@ -203,7 +210,7 @@ def earlier_outputs(options: RunOptions, hosts: Sequence[str]) -> dict[str, list
     folders = {each.name: each for each in sorted(path.iterdir()) if each.is_dir()} if path.is_dir() else {}
     folders.pop("logs", None)
     if not folders:
-        raise UsageError(f"--resume {options.resume}: no outputs of such a run in {options.runs_dir}")
+        raise UsageError(f"--resume {options.resume}: no outputs of this run in {options.runs_dir}")
     first = next((name for name in hosts if name in folders), next(iter(folders)))
     return {name: [hash_tree(folders.get(name, folders[first]), obey_ignore_files=False)] for name in hosts}
 

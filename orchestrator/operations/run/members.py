@@ -1,4 +1,4 @@
-"""Which nodes have a part in a run, and what of it is here already."""
+"""The nodes that have a part in a run, and what this machine has recorded of the run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ class Member:
 def ask_runs(
     opened: OpenCluster, run_id: str | None, *, ended: bool
 ) -> tuple[list[tuple[Node, list[NodeRun]]], list[OrchError]]:
-    """Connect to every host and ask for its runs: those of each node that answered, and why others did not."""
+    """Ask every host for its runs. Return the runs of each node that answers, and the others' errors.
+
+    ``run_id``: ask for this run only. ``ended``: also for ended runs.
+    """
 
     def ask(link: Connection) -> tuple[Node, list[NodeRun]]:
         link.open()
@@ -48,11 +51,11 @@ def ask_runs(
 
 
 def find_members(opened: OpenCluster, run_id: str | None, display: Display) -> list[Member]:
-    """The nodes of a run's newest attempt, in node_rank order, of an elastic run as many as answer.
+    """Return the nodes of a run's newest attempt, in node_rank order. ``run_id`` None: of the only active run.
 
-    Raises UsageError, HostErrors.
+    All nodes must answer, of an elastic run at least MIN. Raises UsageError, HostErrors.
     """
-    with display.stage(f"looking on {len(opened.hosts)} hosts"):
+    with display.stage(f"looking for the run on {len(opened.hosts)} hosts"):
         found, errors = ask_runs(opened, run_id, ended=run_id is not None)
     everywhere: dict[str, list[Member]] = {}
     for node, runs in found:
@@ -62,9 +65,9 @@ def find_members(opened: OpenCluster, run_id: str | None, display: Display) -> l
         raise HostErrors(errors, len(opened.hosts))
     if not everywhere:
         what = f"no host knows a run {run_id}" if run_id else "nothing runs on these hosts"
-        raise UsageError(what, remedy="orch ps --all lists the runs there are")
+        raise UsageError(what, remedy="list the runs: orch ps --all")
     if len(everywhere) > 1:
-        raise UsageError(f"several runs: {', '.join(sorted(everywhere))}", remedy="name the one that is meant")
+        raise UsageError(f"there are several runs: {', '.join(sorted(everywhere))}", remedy="name one of them")
     (members,) = everywhere.values()
     newest = max(each.run.attempt for each in members)
     members = sorted(
@@ -76,26 +79,29 @@ def find_members(opened: OpenCluster, run_id: str | None, display: Display) -> l
             raise HostErrors(errors, len(opened.hosts))
         raise UsageError(
             f"run {members[0].run.run_id} has nodes that this inventory does not reach: {', '.join(absent)}",
-            remedy="use the inventory it was started with",
+            remedy="use the inventory that the run was started with",
         )
     return members
 
 
 def absent_nodes(members: Sequence[Member]) -> list[str]:
-    """The nodes of a run that are not among its members."""
+    """Return the nodes of a run that are not among its members."""
     there = {each.run.node for each in members}
     return [name for name in members[0].run.nodes if name not in there]
 
 
 def taken_up(folder: RunFolder, members: Sequence[Member]) -> Mapping[str, Mapping[str, int]]:
-    """What is here already of a run's attempt; begins a record of it where there is none."""
+    """Record that a run's attempt was attached, and return the log offsets recorded so far, by node.
+
+    Begin a record of the attempt if there is none, and record absent nodes as lost. Raises CannotRecord.
+    """
     run = members[0].run
     begun = [event for event in folder.events if isinstance(event, Planned)]
     if not begun or begun[-1].attempt != run.attempt:
         folder.begin(list(run.nodes), run.attempt, run.min_nodes)
     for name in absent_nodes(members):
         if name not in folder.result().lost:
-            reason = "it does not answer orch attach"
+            reason = "the node does not answer orch attach"
             folder.record(NodeLost(time=time.time(), node=name, reason=reason))
     offsets = folder.offsets()
     folder.record(Attached(time=time.time(), nodes=tuple(each.run.node for each in members)))

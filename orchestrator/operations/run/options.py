@@ -1,4 +1,4 @@
-"""What ``orch run`` and ``orch plan`` are asked for."""
+"""The options of ``orch run`` and ``orch plan``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from orchestrator.operations.run.source import Source
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What ``orch run`` was asked for, beside the target. Times are in seconds.
+    """The options of ``orch run`` besides the target. Times are in seconds.
 
-    ``on_disconnect``: after how long without a control machine a node ends the run by itself; None for never.
-    ``limit``: how long the run may take before it is stopped; ``grace``: how long its ranks may take to end then.
+    ``on_disconnect``: how long a node goes on without the control machine before it ends the run; None: forever.
+    ``limit``: how long the run may take before it is stopped. ``grace``: how long stopped ranks may take to end.
     """
 
     spec: RunSpec
@@ -35,5 +35,5 @@ class RunOptions:
 
 
 def new_run_id() -> str:
-    """``20261121-042040-7f3a``: sorts by time, and two started in one second differ."""
+    """Return a new id such as ``20261121-042040-7f3a``. Ids sort by time, and differ within the same second."""
     return time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)

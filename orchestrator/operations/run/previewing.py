@@ -1,4 +1,4 @@
-"""The plan of a run, without starting it."""
+"""Plans a run without starting it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def preview(target: Target, options: RunOptions, display: Display, *, offline: b
         inventory = read_inventory(target.hosts_file)
         named = select(inventory, target.nodes)
         chosen = in_their_environments(named, environments_of(named, target.hosts_file.parent))
-        # With nobody asked, the address that SSH dials is the best guess at the one to meet at.
+        # Without facts, the address that SSH dials is the best guess at the master's.
         hosts = [replace(host, fabric_address=host.fabric_address or host.address) for host in chosen]
         facts = {host.name: assumed_facts(host) for host in hosts}
         made = plan(hosts, inventory.rendezvous, options.spec, facts, new_run_id())
-        note = "no node was asked: port, interpreter and number of GPUs are assumed, addresses are the inventory's"
+        note = "no node was asked: port, interpreter and number of GPUs are assumed; addresses are the inventory's"
         return replace(made, notes=(*made.notes, note))
     # Imported here because loading SSH takes longer than planning offline.
     from orchestrator.operations.cluster import open_cluster

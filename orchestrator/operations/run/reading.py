@@ -1,4 +1,4 @@
-"""What the ranks of a run printed, read from the nodes, whoever started it."""
+"""Reads the output of a run's ranks from the nodes, whichever machine started the run."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from orchestrator.ui.display import Display
 
 @dataclass(frozen=True)
 class LogSelection:
-    """Which lines to read: of ``ranks`` (None: all), of ``node`` (None: all), at most ``since`` seconds old.
+    """The lines to read: of ``ranks`` (None: all), of ``node`` (None: all), at most ``since`` seconds old.
 
-    ``follow`` goes on with new output; it begins with the last part of each log, unless ``from_start``.
+    ``follow``: go on with new output. It starts with the last ``TAIL`` bytes of each log, unless ``from_start`` or
+    ``since`` is given.
     """
 
     ranks: tuple[int, ...] | None = None
@@ -44,9 +45,9 @@ class LogSelection:
 
 
 def print_logs(members: Sequence[Member], selection: LogSelection, node_timeout: float, display: Display) -> None:
-    """Print the selected lines, node by node as they come; the run is not touched.
+    """Print the selected lines of all nodes in the order they arrive. The run is not changed.
 
-    Raises HostErrors, after all nodes have finished, for those that were lost.
+    Raises HostErrors, after all nodes have finished, for lost nodes.
     """
     first = members[0].run
     request = Follow(

@@ -1,4 +1,4 @@
-"""Keeps what happens in a run's folder and shows it."""
+"""The recorders of the engine: one records a run in its folder and shows it, one only shows output."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Hearer = Callable[[Event | Output], None]
 
 
 def nobody(heard: Event | Output) -> None:
-    """Hear nothing."""
+    """Ignore an event or a piece of output."""
 
 
 class Recording:
-    """The record of one run, and the view of the attempt that goes on. ``heard`` is told everything, too."""
+    """The record of one run, and the view of its current attempt. ``heard`` gets every event and output, too."""
 
     def __init__(self, folder: RunFolder, workload: str, display: Display, heard: Hearer = nobody) -> None:
         self.folder = folder
@@ -31,12 +31,12 @@ class Recording:
         self._view = ExitStack()
 
     def begun(self, attempt: int, nodes: tuple[str, ...]) -> None:
-        """An attempt is shown from here on."""
+        """Show an attempt from now on."""
         self._view.close()
         self._view.enter_context(self.shown.attempt(self.folder.path.name, self.workload, attempt, list(nodes)))
 
     def event(self, event: Event) -> None:
-        """Keep it and show it; raises CannotRecord."""
+        """Record and show an event. Raises CannotRecord."""
         self.folder.record(event)
         if isinstance(event, Planned):
             self.begun(event.attempt, event.nodes)
@@ -44,17 +44,17 @@ class Recording:
         self.heard(event)
 
     def output(self, output: Output) -> None:
-        """Keep it and show it; raises CannotRecord."""
+        """Record and show a piece of output. Raises CannotRecord."""
         self.folder.log(output)
         self.shown.output(output)
         self.heard(output)
 
     def sample(self, sample: NodeSample) -> None:
-        """Show it."""
+        """Show a node's load."""
         self.shown.sample(sample)
 
     def ended(self) -> None:
-        """The attempt's view goes."""
+        """End the view of the attempt."""
         self._view.close()
 
     def refused(self, errors: tuple[OrchError, ...]) -> None:
@@ -63,24 +63,24 @@ class Recording:
 
 
 class Printing:
-    """Shows output and keeps nothing."""
+    """A recorder that shows output and records nothing."""
 
     def __init__(self, display: Display) -> None:
         self.shown = RunDisplay(display)
 
     def event(self, event: Event) -> None:
-        """Pass it over."""
+        """Ignore an event."""
 
     def output(self, output: Output) -> None:
-        """Show it."""
+        """Show a piece of output."""
         self.shown.output(output)
 
     def sample(self, sample: NodeSample) -> None:
-        """Pass it over."""
+        """Ignore a node's load."""
 
     def ended(self) -> None:
-        """Show the last lines."""
+        """Show the incomplete last lines."""
         self.shown.end_of_output()
 
     def refused(self, errors: tuple[OrchError, ...]) -> None:
-        """Whoever called tells."""
+        """Ignore the errors: the caller raises them."""

@@ -1,4 +1,4 @@
-"""A short real run, by which ``orch doctor --deep`` finds what no check models."""
+"""A short real run, with which ``orch doctor --deep`` finds problems that no check covers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from orchestrator.operations.run.running import launch_run, see_through
 from orchestrator.operations.run.source import resolve
 from orchestrator.ui.display import Display
 
-# How long a rehearsal may take, in seconds.
+# Longest duration of a rehearsal, in seconds.
 LIMIT = 60.0
 
 
 def rehearse(target: Target, backend: str, port: int | None, display: Display) -> int:
-    """Run an all-reduce over every host but the spares, under a real torchrun; returns its exit code."""
+    """Run an all-reduce under torchrun on every host of the target, and return the exit code of the run."""
     source = resolve("allreduce-bench")
     args = ("--collectives", "all-reduce", "--sizes", "1K", "16M")
     spec = RunSpec(workload=source.workload, args=args, backend=backend, port=port)

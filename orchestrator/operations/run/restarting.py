@@ -1,4 +1,4 @@
-"""Another attempt of a run that failed: spares in place of lost nodes, the newest snapshot on the new rank 0."""
+"""Restarts of a failed run: spares replace lost nodes, and the new rank 0 gets the newest snapshot."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from orchestrator.remote.node_client import SshNodeClient
 from orchestrator.ui.display import Display
 from orchestrator.ui.run import RunDisplay
 
-# How long a host may take to say what runs there, in seconds.
+# Timeout for a host's list of runs, in seconds.
 ASK_LIMIT = 20.0
 
 
 class Restarting(Aftermath):
-    """The errands of a run that may be started again."""
+    """The errands of a run that may have further attempts."""
 
     def __init__(
         self,
@@ -59,11 +59,11 @@ class Restarting(Aftermath):
         self.options = options
         self.prepared = prepared
         self.grace = grace
-        # Hosts that did not answer when a place was free.
+        # Hosts that did not answer when a lost node was to be replaced.
         self._silent: set[str] = set()
 
     def clients(self) -> dict[str, engine.NodeClient]:
-        """The nodes' parts in the attempt that is prepared."""
+        """Return a client for each node of the prepared attempt."""
         made, timeout = self.prepared.plan, self.options.node_timeout
         requests = start_requests(self.prepared, self.options, self.grace.stop, self.outputs.max_log)
         request = Follow(run_id=made.run_id, attempt=made.attempt)
@@ -75,7 +75,7 @@ class Restarting(Aftermath):
     def prepare(
         self, order: Prepare, result: RunResult, note: Callable[[Event], None]
     ) -> engine.Ready | NotPrepared:
-        """Fill the places of lost nodes, and see to it that every node has what it needs."""
+        """Replace lost nodes, and bring every node of the next attempt what it needs."""
         if order.found is not None:
             RunDisplay(self.display).diagnosis(order.found)
         try:
@@ -108,7 +108,7 @@ class Restarting(Aftermath):
         self.prepared = prepared
 
     def _lineup(self, order: Prepare, result: RunResult) -> Lineup | None:
-        """The nodes that are left, in their order, then others for those that were lost; None if too few."""
+        """Return the surviving nodes in their order, then replacements for lost ones; None if too few."""
         before = self.prepared.lineup
         nodes = {node.name: node for node in before.nodes}
         hosts = {host.name: host for host in (*self.opened.all_hosts, *before.hosts)}
@@ -131,19 +131,19 @@ class Restarting(Aftermath):
         if len(new) < order.missing:
             lost = ", ".join(result.lost)
             self.display.note(
-                f"no spare is left for {lost}: not started again (add hosts to spares: in the inventory)"
+                f"no spare is left for {lost}: the run does not restart (add hosts to spares: in the inventory)"
             )
             return None
         return Lineup(tuple(host for host, _ in chosen), tuple(node for _, node in chosen), tuple(new))
 
     def _taken(self, host: Host, lost: Sequence[str]) -> Node | None:
-        """A host to take a lost node's place, if it answers and has nothing to do."""
+        """Return the node of a host that answers and runs nothing; None, with a message, for any other."""
         link = self.opened.link(host.name)
         node = Node(link)
         try:
             link.reopen(link.settings.connect_timeout)
             if host.name in self.nodes:
-                # It had a part in this run: nothing of that may be left.
+                # The host had a part in this run: end what is left there.
                 node.stop(self.prepared.plan.run_id, 0.0)
             held = node.ask(ListRuns(run_id=None, ended=False), RunsHere.from_wire, ASK_LIMIT).runs
         except OrchError as error:
@@ -164,10 +164,10 @@ def carried_outputs(
     note: Callable[[Event], None],
     display: Display,
 ) -> dict[str, list[LocalTree]]:
-    """For nodes that lack the newest version of a file that some node of the run wrote: a tree of these files.
+    """Return, for each node that must get newer versions of files, a tree of these files.
 
-    ``before`` are the nodes of the attempt before. A node that was rank 0 and still is has its own; others get
-    what they lack, where they are rank 0 now or had no part in the run so far. The files must have been collected.
+    Rank 0, if it has changed, and every new node get the newest version of each file that any node wrote.
+    ``before`` are the nodes of the previous attempt. The files must have been collected before.
     """
     first = lineup.hosts[0].name
     takers = [name for name in dict.fromkeys((first, *lineup.new)) if name != before[0]]
@@ -196,9 +196,9 @@ def carried_outputs(
             why = (
                 f": {known.uncollected}"
                 if known.uncollected
-                else "; --collect-every SECONDS would have fetched it"
+                else "; with --collect-every SECONDS, orch fetches files during a run"
             )
-            display.note(f"{node} is gone with what it wrote{why}")
+            display.note(f"{node} is lost together with the files that it wrote{why}")
         elif takers and known.lacking:
             missing = f"{', '.join(takers)}: starts without the newest snapshot of {node}, {known.lacking}"
             note(NotCarried(time=time.time(), node=takers[0], path=known.lacking, source=node))
@@ -207,12 +207,12 @@ def carried_outputs(
 
 
 def forget_carried(folder: RunFolder) -> None:
-    """The carried files are on their nodes; the copies made for that can go."""
+    """Remove the local copies of carried files, once the files are on their nodes."""
     shutil.rmtree(folder.path / ".carry", ignore_errors=True)
 
 
 def _files(folder: Path) -> dict[str, int]:
-    """The files below a folder with their time of change in ns."""
+    """Return the files below a folder with their modification times in nanoseconds."""
     return {
         str(path.relative_to(folder)): path.stat().st_mtime_ns
         for path in folder.rglob("*")

@@ -1,4 +1,4 @@
-"""A run that this process sees to its end: launched here, or taken up from whoever launched it."""
+"""Runs that this process sees to their end: launched here, or taken over from another control process."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from orchestrator.ui.display import Display
 from orchestrator.ui.plan import show_settings
 from orchestrator.ui.run import RunDisplay
 
-# How much of a log is shown that was printed before, in bytes.
+# How much of the earlier part of a log is shown, in bytes.
 TAIL = 64 * 1024
-# How many lines of the rank to blame a summary ends with.
+# How many lines of the blamed rank a summary ends with.
 LAST_LINES = 20
 
 
 @dataclass(frozen=True)
 class Live:
-    """A run with its engine, not yet set in motion, and its folder, open. ``nodes``: how many take part."""
+    """A run with its engine, not yet running, and its open folder. ``nodes`` is the number of its nodes."""
 
     run_id: str
     engine: Engine
@@ -49,7 +49,7 @@ class Live:
 
 
 def launch_run(opened: OpenCluster, options: RunOptions, display: Display, heard: Hearer = nobody) -> Live:
-    """Make all ready for a run, and a folder for it; raises OrchError."""
+    """Prepare a run and create its folder. The engine of the result starts the run. Raises OrchError."""
     prepared = prepare(opened, options, display)
     made = prepared.plan
     show_settings(display, made, environments(prepared.facts))
@@ -81,16 +81,17 @@ def attach_run(
     from_start: bool = False,
     heard: Hearer = nobody,
 ) -> Live:
-    """Take a run up from what is recorded of it in ``runs_dir``; with None, the only one there is.
+    """Take over a run, from what ``runs_dir`` has recorded of it; with ``run_id`` None, the only active one.
 
-    Logs of which nothing is here yet begin with their last part, unless ``from_start``. Raises OrchError.
+    Logs that are not recorded here yet begin with their last ``TAIL`` bytes, unless ``from_start``.
+    Raises OrchError.
     """
     members = find_members(opened, run_id, display)
     first = members[0].run
     folder = RunFolder.open(runs_dir, first.run_id)
     offsets = taken_up(folder, members)
     if not folder.writing:
-        display.note(f"another orch records this run in {folder.path}; this one only shows it")
+        display.note(f"another orch process records this run in {folder.path}; this one only shows it")
     grace = grace_of(opened.inventory.grace)
     request = Follow(run_id=first.run_id, attempt=first.attempt, tail=None if from_start else TAIL)
     clients = {
@@ -110,7 +111,7 @@ def attach_run(
 
 
 def see_through(live: Live, display: Display) -> int:
-    """Carry a run to its end, obeying signals, and show how it ended or was left; returns the exit code.
+    """See a run to its end, obeying signals. Show how it ended or was left, and return the exit code.
 
     Raises HostErrors if no attempt could start.
     """
@@ -129,7 +130,7 @@ def see_through(live: Live, display: Display) -> int:
 
 
 def environments(facts: Mapping[str, Facts]) -> list[str]:
-    """The interpreters in use, equal ones named once."""
+    """Return the interpreters in use, each with its nodes if there are several."""
     users: dict[str, list[str]] = {}
     for name, known in facts.items():
         python = known.python

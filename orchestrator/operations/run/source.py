@@ -1,4 +1,4 @@
-"""What the user named -> what runs, and the folder that has to be on the nodes for it."""
+"""Finds the workload that the user named, and the folder that the nodes need for it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ PROJECT_MARKS = (".git", "pyproject.toml", ".orchignore")
 
 @dataclass(frozen=True)
 class Source:
-    """A workload and the root of the folder it is synced from."""
+    """A workload and the root of its project folder, which is synced."""
 
     workload: Workload
     root: Path
 
 
 def bundled() -> dict[str, Path]:
-    """The workloads that come with orch: name -> file."""
+    """Return the file of each workload that comes with orch, by name."""
     spec = importlib.util.find_spec("workloads")
     if spec is None or not spec.submodule_search_locations:
         return {}
@@ -34,19 +34,19 @@ def bundled() -> dict[str, Path]:
 
 
 def described() -> dict[str, str]:
-    """The workloads that come with orch: name -> the first line that each says of itself."""
+    """Return the first docstring line of each workload that comes with orch, by name."""
     found = {}
     for name, file in bundled().items():
-        # Read, not imported: the control machine needs no torch.
+        # Parsed, not imported: the control machine may have no torch.
         docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
         found[name] = docstring.partition("\n")[0]
     return found
 
 
 def resolve(name: str, *, is_module: bool = False, project: Path | None = None) -> Source:
-    """Find a bundled workload by name, a script by path, or a module of the project around this folder.
+    """Find a bundled workload by name, a script by path, or a module of the current folder's project.
 
-    Raises UsageError that names what exists.
+    Raises UsageError if there is none, or if it lies outside ``project``.
     """
     here = Path.cwd()
     if is_module:
@@ -73,9 +73,9 @@ def resolve(name: str, *, is_module: bool = False, project: Path | None = None) 
 
 
 def project_of(folder: Path) -> Path:
-    """The nearest folder above that looks like a project's root, else the folder itself.
+    """Return the nearest folder from ``folder`` upwards with one of ``PROJECT_MARKS``, else ``folder`` itself.
 
-    Never a home folder: there may be a repository of dot files in it.
+    The search ends below the home folder, which may hold a repository of dot files.
     """
     for candidate in (folder, *folder.parents):
         if candidate == Path.home():
@@ -92,5 +92,5 @@ def _checked(project: Path) -> Path:
 
 
 def project_name(root: Path) -> str:
-    """The project's folder on the nodes."""
+    """Return the name of the project's folder on the nodes."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", root.name).lstrip(".-") or "project"

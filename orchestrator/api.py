@@ -307,7 +307,7 @@ class Cluster:
     def attach(
         self, run_id: str | None = None, *, runs_dir: str | Path = "runs", node_timeout: float = 30.0
     ) -> Run:
-        """Take over a run, with None the only one on the hosts. Raises OrchError."""
+        """Take over a run, with ``run_id`` None the only active one. Raises OrchError."""
         closing = ExitStack()
         try:
             opened = closing.enter_context(open_cluster(self._target, spares_too=True))

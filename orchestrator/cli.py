@@ -121,7 +121,7 @@ def execute(argv: Sequence[str], **options: Any) -> int:
 @click.option("--port", type=click.IntRange(1, 65535), help="The master port that the run would use.")
 @click.option("--deep", is_flag=True, help="Also time the links, and rehearse an all-reduce.")
 @click.option(
-    "--mesh", is_flag=True, help="Also check that each host can log in to each other by SSH, as mpirun does."
+    "--mesh", is_flag=True, help="Also check that every host can log in to every other by SSH, as mpirun does."
 )
 @click.option(
     "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page with heat maps to FILE."
@@ -253,7 +253,7 @@ def logs(
 ) -> int:
     """Print the output of the ranks of RUN, read from the hosts.
 
-    Without RUN, print the output of the only run on the hosts.
+    Without RUN, print the output of the only active run.
     """
     from orchestrator.commands.logs import logs as command
     from orchestrator.operations.run.reading import LogSelection
@@ -283,7 +283,7 @@ def attach(
     """Take over RUN, from any machine that reaches its hosts, and see it to its end.
 
     Show the output that this machine has not recorded yet, then new output, collect the outputs, and exit as orch
-    run would have. Without RUN, take over the only run on the hosts.
+    run would have. Without RUN, take over the only active run.
     """
     from orchestrator.commands.attach import attach as command
     from orchestrator.ui.display import Display

@@ -85,7 +85,7 @@ class Snapshots:
             found["step"], found["workload"]
         except FileNotFoundError:
             return None
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError):
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, LookupError, TypeError):
             refuse(f"{self.path} is damaged or not a snapshot of this script: delete it or pass --no-resume")
         return found
 

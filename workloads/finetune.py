@@ -2,10 +2,10 @@
 
     orch run finetune -- --csv reviews.csv --model distilbert/distilbert-base-uncased
 
-The CSV has the columns ``text`` and ``label``. The model and its tokenizer come from the hub by name, from a
-folder, or, with ``--from-scratch``, from nothing: a small BERT with the words of the CSV as vocabulary, which
-needs no download. Every node keeps its checkpoints in ``checkpoints``; rank 0 writes ``metrics.jsonl`` (one line
-an epoch), ``loss.png`` and the best model, in ``best-model``. Runs under ``orch run finetune``, also with
+The CSV has the columns ``text`` and ``label``. ``--model`` names a model on the hub or a folder with one and its
+tokenizer; ``--from-scratch`` makes a small BERT instead, with the words of the CSV as its vocabulary, and needs no
+download. Every node keeps its checkpoints in ``checkpoints``; rank 0 writes ``metrics.jsonl`` (one line for each
+epoch), ``loss.png`` and the best model, in ``best-model``. Runs under ``orch run finetune``, also with
 ``--launcher accelerate``, under plain ``torchrun`` and ``accelerate launch``, and as a single process.
 """
 
@@ -39,7 +39,7 @@ except ImportError:
 EVALUATION_SHARE = 0.2
 VOCABULARY = 8000
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
-# Written into a checkpoint when all of it is there, with the number of ranks.
+# File that marks a checkpoint as complete; it contains the number of ranks that wrote the checkpoint.
 COMPLETE = "complete"
 
 
@@ -49,6 +49,7 @@ def main() -> None:
     transformers.utils.logging.disable_progress_bar()
     ranks = Ranks(options.backend)
     texts, labels, names = read_csv(data_file(options.csv, "--csv"))
+    # The same seed on every rank: all of them hold out the same texts.
     order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(options.seed)).tolist()
     held_out = max(1, int(len(texts) * EVALUATION_SHARE))
     test, train = order[:held_out], order[held_out:]
@@ -58,6 +59,7 @@ def main() -> None:
         else pretrained(options.model, names)
     )
     with ranks:
+        # Ranks with other texts would have other vocabularies and numbers of steps, and fail much later.
         digests = ranks.gathered(hashlib.sha256("\0".join(texts).encode()).hexdigest())
         if len(set(digests)) > 1:
             refuse(f"{options.csv} is not the same on all nodes: send it with orch sync --data {options.csv}")
@@ -75,24 +77,24 @@ def main() -> None:
 
 
 def parse_options() -> argparse.Namespace:
-    """The command line."""
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--csv", type=Path, required=True, help="with the columns text and label; also in $ORCH_DATA"
+        "--csv", type=Path, required=True, help="file with the columns text and label, here or in $ORCH_DATA"
     )
     parser.add_argument(
-        "--model", default="distilbert/distilbert-base-uncased", metavar="NAME|FOLDER", help="what to begin with"
+        "--model", default="distilbert/distilbert-base-uncased", metavar="NAME|FOLDER", help="pretrained model"
     )
-    parser.add_argument("--from-scratch", action="store_true", help="begin with a small BERT that knows nothing")
+    parser.add_argument("--from-scratch", action="store_true", help="train a small BERT with random weights")
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--batch-size", type=int, default=16, help="per rank")
-    parser.add_argument("--lr", type=float, help="0.00005, and 0.001 from scratch")
-    parser.add_argument("--max-length", type=int, default=64, help="tokens of a text that count")
+    parser.add_argument("--batch-size", type=int, default=16, help="texts per rank")
+    parser.add_argument("--lr", type=float, help="default 0.00005, or 0.001 with --from-scratch")
+    parser.add_argument("--max-length", type=int, default=64, help="tokens of a text to use")
     parser.add_argument("--precision", choices=["float32", "bfloat16", "float16"], default="float32")
     parser.add_argument("--seed", type=int, default=0)
     add_backend(parser)
-    parser.add_argument("--no-resume", action="store_true", help="begin anew even if there are checkpoints")
-    parser.add_argument("--output-dir", type=Path, default=Path(), help="for all that is written")
+    parser.add_argument("--no-resume", action="store_true", help="ignore existing checkpoints")
+    parser.add_argument("--output-dir", type=Path, default=Path(), help="folder for all output")
     options = parser.parse_args()
     if options.lr is None:
         options.lr = 1e-3 if options.from_scratch else 5e-5
@@ -100,7 +102,10 @@ def parse_options() -> argparse.Namespace:
 
 
 def read_csv(path: Path) -> tuple[list[str], list[int], list[str]]:
-    """Texts, the number of each one's label, and the labels' names; ends with a line if it cannot be used."""
+    """Return the texts, the number of each text's label, and the names of the labels.
+
+    Ends the process with a line if the file cannot be used.
+    """
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -110,14 +115,14 @@ def read_csv(path: Path) -> tuple[list[str], list[int], list[str]]:
         refuse(f"--csv {path}: expected a header with the columns text and label, and rows below it")
     names = sorted({row["label"] for row in rows})
     if len(names) < 2:
-        refuse(f"--csv {path}: every label is {names[0]!r}: expected at least two")
+        refuse(f"--csv {path}: every label is {names[0]!r}: expected at least two different ones")
     return [row["text"] for row in rows], [names.index(row["label"]) for row in rows], names
 
 
 def from_scratch(texts: Sequence[str], names: Sequence[str], options: argparse.Namespace) -> tuple[Any, Any]:
-    """A tokenizer of the words that are frequent in ``texts``, and a small BERT with weights by chance."""
+    """Return a tokenizer for the most frequent words of ``texts``, and a small BERT with random weights."""
     counts = Counter(word for text in texts for word in re.findall(r"\w+|[^\w\s]", text.lower()))
-    # Ties by the word, so that every rank has the same vocabulary.
+    # Words that are equally frequent are sorted by name, so that every rank has the same vocabulary.
     words = sorted(counts, key=lambda word: (-counts[word], word))[:VOCABULARY]
     vocabulary = {word: number for number, word in enumerate([*SPECIAL, *words])}
     made = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
@@ -129,6 +134,7 @@ def from_scratch(texts: Sequence[str], names: Sequence[str], options: argparse.N
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
     )
+    # The same first weights on all ranks.
     transformers.set_seed(options.seed)
     config = transformers.BertConfig(
         vocab_size=len(vocabulary),
@@ -144,18 +150,21 @@ def from_scratch(texts: Sequence[str], names: Sequence[str], options: argparse.N
 
 
 def pretrained(name: str, names: Sequence[str]) -> tuple[Any, Any]:
-    """The tokenizer and model of a name or folder; ends with a line if they cannot be had."""
+    """Return the tokenizer and the model with this name or in this folder.
+
+    Ends the process with a line if they cannot be loaded.
+    """
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(name)
         model = transformers.AutoModelForSequenceClassification.from_pretrained(name, **label_names(names))
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
-        refuse(f"--model {name}: {reason} - send a folder with orch sync --data, or pass --from-scratch")
+        refuse(f"--model {name}: {reason}; send a folder with orch sync --data, or pass --from-scratch")
     return tokenizer, model
 
 
 def label_names(names: Sequence[str]) -> dict[str, Any]:
-    """How a model's config has them."""
+    """Return the labels as settings of a model's config."""
     return {
         "num_labels": len(names),
         "id2label": dict(enumerate(names)),
@@ -178,7 +187,11 @@ class Texts(Dataset[dict[str, Any]]):
 
 
 class Stopping(transformers.TrainerCallback):  # type: ignore[misc]
-    """Ends training with a checkpoint at the same step on all ranks when a signal asks any of them to."""
+    """Ends training with a checkpoint, at the same step on all ranks, when a signal asks any of them to stop.
+
+    Saving and training are collectives inside the Trainer, so a rank must not leave on its own: the others would
+    wait for it.
+    """
 
     def __init__(self, ranks: Ranks) -> None:
         self.ranks = ranks
@@ -188,11 +201,11 @@ class Stopping(transformers.TrainerCallback):  # type: ignore[misc]
             signal.signal(number, self.note)
 
     def note(self, number: int, _frame: FrameType | None) -> None:
-        """Remember it until the step is over."""
+        """Remember a signal until the step is over."""
         self.signal = number
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        """Ask every rank whether it was asked to stop."""
+        """Ask all ranks whether any of them was asked to stop."""
         (asked,) = self.ranks.sum(torch.tensor([float(self.signal)]))
         self.agreed = bool(asked)
         if self.agreed:
@@ -200,11 +213,14 @@ class Stopping(transformers.TrainerCallback):  # type: ignore[misc]
         return control
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Mark the checkpoint as whole: a process that is killed while it saves leaves one without the mark."""
+        """Mark the checkpoint as complete, and end the process if the ranks have agreed to stop.
+
+        A process that is killed while it saves leaves a checkpoint without the mark.
+        """
         if self.ranks.local_rank == 0:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             if not (folder / "model.safetensors").exists():
-                # transformers 5 writes the model by the first rank alone, whatever save_on_each_node says.
+                # transformers 5 writes the model on the first rank only, in spite of save_on_each_node.
                 kwargs["model"].config.save_pretrained(folder)
                 save_model(kwargs["model"], str(folder / "model.safetensors"), metadata={"format": "pt"})
             write_atomically(folder / COMPLETE, lambda partial: partial.write_text(str(self.ranks.world_size)))
@@ -213,7 +229,7 @@ class Stopping(transformers.TrainerCallback):  # type: ignore[misc]
 
 
 class Finetuning:
-    """One rank's part: Hugging Face's Trainer, and what is kept of it."""
+    """One rank's part of the training: Hugging Face's Trainer, and the files to keep."""
 
     def __init__(
         self, options: argparse.Namespace, ranks: Ranks, tokenizer: Any, model: Any, train: Texts, test: Texts
@@ -231,13 +247,15 @@ class Finetuning:
             fp16=options.precision == "float16",
             use_cpu=ranks.device.type == "cpu",
             ddp_backend=ranks.backend if ranks.world_size > 1 else None,
+            # All parameters take part in the loss, so DDP need not search for others in each step.
             ddp_find_unused_parameters=False,
-            # It would multiply the loss by the number of ranks, for models that do not divide by what it counts.
+            # If true, the Trainer multiplies the loss by the number of ranks, also for models that do not divide
+            # it by the number of tokens over all ranks.
             average_tokens_across_devices=False,
             eval_strategy="epoch",
             save_strategy="epoch",
             logging_strategy="epoch",
-            # Nodes share no disk, and each has to find the best checkpoint at the end.
+            # Nodes do not share a disk, and each must find the best checkpoint at the end.
             save_on_each_node=True,
             save_total_limit=2,
             load_best_model_at_end=True,
@@ -260,7 +278,7 @@ class Finetuning:
         self.trainer.remove_callback(transformers.PrinterCallback)
 
     def run(self) -> None:
-        """Train what is left, evaluate the best model, and keep it."""
+        """Train the remaining epochs, evaluate the best model, and keep it."""
         newest = self.newest_checkpoint()
         if newest is not None:
             self.ranks.say(f"Resuming from {newest.name}")
@@ -277,7 +295,10 @@ class Finetuning:
             plot_curves(self.options.output_dir / "loss.png", rows, "epoch", panels)
 
     def newest_checkpoint(self) -> Path | None:
-        """The newest one that is whole on every node; None if there is none."""
+        """Return the newest checkpoint that is complete on every node; None if there is none.
+
+        Ends the process with a line if another number of ranks wrote it. A collective: every rank must call it.
+        """
         here = {path.parent.name: path.read_text() for path in self.checkpoints.glob(f"checkpoint-*/{COMPLETE}")}
         if self.options.no_resume:
             here = {}
@@ -286,12 +307,12 @@ class Finetuning:
             return None
         name, world_size = max(everywhere, key=lambda each: int(each[0].rpartition("-")[2]))
         if int(world_size) != self.ranks.world_size:
-            # The Trainer counts steps, and an epoch has others on other numbers of ranks.
-            refuse(f"{self.checkpoints} are of {world_size} ranks: run on as many again, or pass --no-resume")
+            # The Trainer resumes at a step, and the number of steps in an epoch depends on the number of ranks.
+            refuse(f"{self.checkpoints} are from {world_size} ranks: use the same number, or pass --no-resume")
         return Path(self.checkpoints, name)
 
     def keep_best(self) -> None:
-        """The best model and its tokenizer in a folder that is whole or not there."""
+        """Write the best model and its tokenizer to a folder that is complete or absent."""
         folder = self.options.output_dir / "best-model"
         partial = folder.with_name(".best-model.partial")
         for old in (partial, folder):
@@ -303,14 +324,14 @@ class Finetuning:
 
 
 class Telling(transformers.TrainerCallback):  # type: ignore[misc]
-    """Says each epoch what came out."""
+    """Prints the results of each epoch."""
 
     def __init__(self, ranks: Ranks, options: argparse.Namespace) -> None:
         self.ranks, self.options = ranks, options
         self.told = 0.0
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """A line from rank 0."""
+        """Print the results of an epoch, on rank 0."""
         rows = epochs(state.log_history)
         if rows and "train_loss" in rows[-1] and rows[-1]["epoch"] > self.told:
             row = rows[-1]
@@ -322,7 +343,7 @@ class Telling(transformers.TrainerCallback):  # type: ignore[misc]
 
 
 def epochs(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The Trainer's log, a row for each epoch's evaluation."""
+    """Return a row for each epoch that was evaluated, from the Trainer's log."""
     rows: dict[float, dict[str, Any]] = {}
     for entry in history:
         row = rows.setdefault(entry["epoch"], {"epoch": entry["epoch"]})

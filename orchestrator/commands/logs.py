@@ -12,7 +12,7 @@ from orchestrator.ui.display import Display
 def logs(
     target: Target, run_id: str | None, selection: LogSelection, node_timeout: float, display: Display
 ) -> int:
-    """Print the selected lines of a run, with ``run_id`` None of the only run on the hosts. Return 0.
+    """Print the selected lines of a run, with ``run_id`` None of the only active run. Return 0.
 
     Raises UsageError if the selection does not fit the run, HostErrors for lost nodes.
     """

@@ -62,7 +62,6 @@ class System(Message):
     ``os``: its name and version (os-release(5)). ``kernel``: the release. ``machine``: the architecture.
     ``libc``: name and version of the GNU C library, ``glibc 2.36``; empty for another one.
     ``firewall``: first of the known firewall tools that is installed; None if none is.
-    ``packager``: the package manager; None if not reported.
     ``boot_id``: id that the kernel generates at each boot; empty if there is none.
     ``root``: whether orch runs as root there.
     ``network``: inode of the network namespace, which tells containers of one machine apart; empty if unknown.
@@ -73,7 +72,6 @@ class System(Message):
     machine: str = of(text(64))
     libc: str = of(text(64))
     firewall: str | None = of(maybe(text(64)))
-    packager: str | None = of(maybe(text(64)), default=None)
     boot_id: str = of(text(64))
     root: bool = of(flag)
     network: str = of(text(64), default="")
@@ -82,7 +80,8 @@ class System(Message):
 class OwnName(Message):
     """How the node resolves its own host name.
 
-    ``addresses``: the result, sorted. ``error``: why the name does not resolve; None if it does.
+    ``hostname``: the name. ``addresses``: the result, sorted.
+    ``error``: why the name does not resolve; None if it does.
     """
 
     hostname: str = of(text(256))
@@ -328,8 +327,8 @@ class Interpreter(Message):
 class Running(Message):
     """The run that holds the node's lock. For another user's run only the ``owner`` is known.
 
-    ``run_id``: empty if unknown. ``owner``: ``user@host``. ``workload``: its name.
-    ``age``: seconds since the start.
+    ``run_id``: empty if unknown. ``owner``: ``user@host``, or a description if the supervisor does not give it.
+    ``workload``: its name, ``?`` if unknown. ``age``: seconds since the start, 0 if unknown.
     """
 
     run_id: str = of(text(100), default="")

@@ -331,7 +331,7 @@ class RunHere(Message):
     nodes: tuple[str, ...] | None = of(maybe(many(NAME, 10_000)), default=None)
     node_rank: int | None = of(maybe(NODE_RANK), default=None)
     first_rank: int | None = of(maybe(RANK), default=None)
-    nproc: int | None = of(maybe(NODE_RANK), default=None)
+    nproc: int | None = of(maybe(LOCAL_RANK), default=None)
     min_nodes: int | None = of(maybe(NODE_RANK), default=None)
     leftovers: int = of(whole(0, 1 << 22))
     last_line: str | None = of(maybe(text(2048)), default=None)

@@ -95,7 +95,7 @@ def number(low: float = -1e15, high: float = 1e15) -> Shape[float]:
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             fail(where, value, "a number")
         if not math.isfinite(value) or not low <= value <= high:
-            fail(where, value, "a number")
+            fail(where, value, "a number from %g to %g" % (low, high))
         return value
 
     return check

@@ -50,7 +50,7 @@ def test_nothing_is_said_of_healthy_hosts() -> None:
     ("changes", "severity", "what"),
     [
         ({"memory.used": "60000"}, "warn", "59 of 80 GiB in use"),
-        ({"ecc.errors.uncorrected.volatile.total": "3"}, "fail", "3 uncorrected memory errors"),
+        ({"ecc.errors.uncorrected.volatile.total": "3"}, "fail", "uncorrected memory errors: 3"),
         ({"temperature.gpu": "91"}, "warn", "91 °C"),
         ({"clocks_throttle_reasons.hw_slowdown": "Active"}, "warn", "slowed down by its hardware"),
         ({"compute_mode": "Prohibited"}, "fail", "allows no computing"),

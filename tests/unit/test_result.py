@@ -123,6 +123,11 @@ def test_what_events_say_of_their_node_and_of_no_other(events: list[Event], part
             Failure("a", None, None, 15, None, 5.0),
             "torchrun on a was killed by SIGTERM",
         ),
+        (
+            finished(5, "a", exit_code=2),
+            Failure("a", None, 2, None, None, 5.0),
+            "torchrun on a ended with exit code 2",
+        ),
         (finished(5, "a"), None, None),
         (finished(5, "a", exit_code=1, stopped=True), None, None),
         (

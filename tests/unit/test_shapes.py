@@ -68,11 +68,11 @@ REFUSED = {
     "number": [
         (number(), "1", 'k: "1": expected a number'),
         (number(), False, "k: false: expected a number"),
-        (number(), NAN, "k: NaN: expected a number"),
-        (number(), INFINITE, "k: Infinity: expected a number"),
-        (number(), 1.1e15, "k: 1100000000000000.0: expected a number"),
-        (number(0, 3), 3.5, "k: 3.5: expected a number"),
-        (number(0, 3), -0.5, "k: -0.5: expected a number"),
+        (number(), NAN, "k: NaN: expected a number from -1e+15 to 1e+15"),
+        (number(), INFINITE, "k: Infinity: expected a number from -1e+15 to 1e+15"),
+        (number(), 1.1e15, "k: 1100000000000000.0: expected a number from -1e+15 to 1e+15"),
+        (number(0, 3), 3.5, "k: 3.5: expected a number from 0 to 3"),
+        (number(0, 3), -0.5, "k: -0.5: expected a number from 0 to 3"),
     ],
     "flag": [(flag, 1, "k: 1: expected true or false"), (flag, None, "k: null: expected true or false")],
     "text": [

@@ -15,7 +15,7 @@ OLD_KERNEL = [5, 5]
 
 
 def _differing(
-    examined: Examined, values: Mapping[str, Any], tell: Callable[[str, Any, Any], tuple[str, str]], severity: str
+    values: Mapping[str, Any], tell: Callable[[str, Any, Any], tuple[str, str]], severity: str
 ) -> Iterator[Finding]:
     """Yield a finding for each node whose value differs from the most frequent one, unless the value is None."""
     known = {node: value for node, value in values.items() if value is not None}
@@ -43,7 +43,6 @@ def versions(examined: Examined) -> Iterator[Finding]:
 
     torch = {node: known.python.torch for node, known in facts.items()}
     yield from _differing(
-        examined,
         torch,
         lambda node, mine, most: (
             f"torch is {mine}; most hosts have {most}",
@@ -56,7 +55,6 @@ def versions(examined: Examined) -> Iterator[Finding]:
         # NCCL and cuDNN come with torch.
         install = f"--force-reinstall torch=={most_common(torch)}" if name.startswith("nvidia") else name + "=={}"
         yield from _differing(
-            examined,
             {node: value for node, value in package(name).items() if node in agreeing},
             lambda node, mine, most, title=title, install=install: (  # type: ignore[misc]
                 f"{title} is {mine}; most hosts have {most}",
@@ -66,7 +64,6 @@ def versions(examined: Examined) -> Iterator[Finding]:
         )
     cuda = {node: known.cuda for node in facts if (known := examined.parts(node).torch) is not None}
     yield from _differing(
-        examined,
         {node: value for node, value in cuda.items() if node in agreeing},
         lambda node, mine, most: (
             f"torch is built for CUDA {mine}; on most hosts for CUDA {most}",
@@ -83,7 +80,6 @@ def _interpreters(examined: Examined) -> Iterator[Finding]:
         for node, known in examined.facts.items()
     }
     yield from _differing(
-        examined,
         pythons,
         lambda node, mine, most: (
             f"Python is {mine}; most hosts have {most}: one may not be able to read the pickles of another",
@@ -101,7 +97,6 @@ def drivers(examined: Examined) -> Iterator[Finding]:
             found = examined.parts(host.name).gpus or ()
             values[host.name] = ", ".join(sorted({gpu[field] for gpu in found})) or None
         yield from _differing(
-            examined,
             values,
             lambda node, mine, most, title=title: (  # type: ignore[misc]
                 f"{title} is {mine}; most hosts have {most}",
@@ -116,7 +111,6 @@ def systems(examined: Examined) -> Iterator[Finding]:
     for field, title, severity in (("machine", "processor", "fail"), ("libc", "C library", "warn")):
         values = {host.name: getattr(examined.system(host.name), field) or None for host in examined.hosts}
         yield from _differing(
-            examined,
             values,
             lambda node, mine, most, title=title: (  # type: ignore[misc]
                 f"the {title} is {mine}; most hosts have {most}: one environment may not fit all",
@@ -146,7 +140,6 @@ def names(examined: Examined) -> Iterator[Finding]:
         if len(values) < 2 or not most_common(values):
             continue
         yield from _differing(
-            examined,
             values,
             lambda node, mine, most, name=name: (  # type: ignore[misc]
                 f"{name} resolves to {', '.join(mine)}; on most hosts to {', '.join(most)}"
@@ -181,7 +174,6 @@ def variables(examined: Examined) -> Iterator[Finding]:
     for name in sorted({name for drift in known.values() for name in drift}):
         values = {node: drift.get(name, "(unset)") for node, drift in known.items()}
         yield from _differing(
-            examined,
             values,
             lambda node, mine, most, name=name: (  # type: ignore[misc]
                 f"the environment has {name}={mine}; most hosts have {most}",
@@ -269,9 +261,9 @@ def load(examined: Examined) -> Iterator[Finding]:
             loads[host.name] = known.load / max(1, known.cores)
     if len(loads) < 2:
         return
-    median = statistics.median(loads.values())
     for node, value in loads.items():
-        if value > BUSY_LOAD and value > 3 * median + 1:
+        others = statistics.median(each for name, each in loads.items() if name != node)
+        if value > BUSY_LOAD and value > 3 * others + 1:
             yield warn(node, f"{value:.1f} processes wait for each core", "see which processes run there: top")
 
 
@@ -281,7 +273,6 @@ def trees(examined: Examined) -> Iterator[Finding]:
     values = {node: known.newest for node, known in kept.items() if known is not None}
     if any(values.values()):
         yield from _differing(
-            examined,
             {node: value or "none" for node, value in values.items()},
             lambda node, mine, most: (
                 f"the last synced tree of this project is {mine[:8]}; on most hosts {most[:8]}",

@@ -49,7 +49,9 @@ def _gpu(node: str, gpu: dict[str, str], users: list[str]) -> Iterator[Finding]:
     errors = gpu["ecc.errors.uncorrected.volatile.total"]
     if errors.isdigit() and int(errors):
         yield fail(
-            node, f"{name} has {errors} uncorrected memory errors", "reset the GPU (nvidia-smi -r) or replace it"
+            node,
+            f"{name} reports uncorrected memory errors: {errors}",
+            "reset the GPU (nvidia-smi -r) or replace it",
         )
     temperature = gpu["temperature.gpu"]
     if temperature.isdigit() and int(temperature) >= 87:

@@ -135,7 +135,7 @@ def master(examined: Examined) -> Iterator[Finding]:
     ]
     if bad:
         others = sorted(a for a, _ in bad)
-        said = _obstacle(str(probes[bad[0]].master)).removesuffix(" the")
+        said = _obstacle(str(probes[bad[0]].master))
         what = f"{said} the master port from {_some(others)}; other ports are open"
         yield Finding((node,), "fail", what, _remedy(examined, node, others, str(probes[bad[0]].master)))
 

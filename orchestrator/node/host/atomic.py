@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid
 
 from . import paths, processes
 
@@ -58,7 +57,7 @@ def _partial(path: str) -> Iterator[str]:
 def partial_name() -> str:
     """Return a new name for an item under construction by this process."""
     pid = os.getpid()
-    return "%s%s@%d-%s-%s" % (PREFIX, paths.hostname(), pid, processes.start_time(pid), uuid.uuid4().hex[:8])
+    return "%s%s@%d-%s-%s" % (PREFIX, paths.hostname(), pid, processes.start_time(pid), os.urandom(4).hex())
 
 
 def abandoned(name: str) -> bool:

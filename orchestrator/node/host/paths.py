@@ -8,9 +8,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-import socket
 import stat
-import tempfile
 
 from ...protocol.refusal import Refused
 from ...protocol.run import Kept
@@ -22,11 +20,13 @@ KEPT = "run.json"
 # Suffix of the folder of a run's logs, which is beside the run's working folder.
 LOGS = ".logs"
 TREE_ID = re.compile(r"[0-9a-f]{32}\Z")
+# File in an environment's folder that marks it as complete.
+ENVIRONMENT_READY = ".orch-ready"
 
 
 def hostname() -> str:
     """Return this host's name; ``ORCH_HOSTNAME`` sets it for the hosts of a sandbox, which share one machine."""
-    return os.environ.get("ORCH_HOSTNAME") or socket.gethostname()
+    return os.environ.get("ORCH_HOSTNAME") or os.uname().nodename
 
 
 def state_dir() -> str:
@@ -121,6 +121,9 @@ def is_ours(status: os.stat_result, path: str) -> bool:
         return True
     if os.geteuid() != 0 or status.st_uid < 60000:
         return False
+    # Loading it takes a while, and only root needs it.
+    import tempfile
+
     try:
         with tempfile.TemporaryFile(dir=os.path.dirname(path)) as file:
             return os.fstat(file.fileno()).st_uid == status.st_uid

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid
 
 from ...protocol import frames
 from ...protocol.transfer import SharedDiskToken, TokenSeen
@@ -24,7 +23,7 @@ def of(workdir: str) -> str:
         partial = os.path.join(home, atomic.partial_name())
         try:
             with open(partial, "x") as file:
-                file.write(uuid.uuid4().hex)
+                file.write(os.urandom(16).hex())
             try:
                 # Unlike a rename, a link does not replace an id that another node creates at the same moment.
                 os.link(partial, target)

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from ...protocol.transfer import BuildEnvironment
 
-# File in an environment's folder that marks it as complete.
-READY = ".orch-ready"
 # Number of last output lines to report of a failed build.
 LAST_WORDS = 12
 ABOUT = "import json, sys; print('\\n' + json.dumps(['%d.%d.%d' % sys.version_info[:3], sys.executable]))"
@@ -58,7 +56,7 @@ def answer(request: BuildEnvironment, out: int) -> None:
     about = {"version": version, "machine": os.uname().machine, "libc": machine.libc()}
     kind = json.dumps([request.requirements, python] + sorted(about.items()))
     folder = os.path.join(base, hashlib.sha256(kind.encode("ascii")).hexdigest()[:32])
-    if os.path.exists(os.path.join(folder, READY)):
+    if os.path.exists(os.path.join(folder, paths.ENVIRONMENT_READY)):
         link_request(base, request.key, folder)
         frames.send(out, Ready(ready=folder))
         return
@@ -72,13 +70,13 @@ def answer(request: BuildEnvironment, out: int) -> None:
     with flock.held(folder + ".lock", fcntl.LOCK_EX):
         said = ToolOutput(out)
         try:
-            if not os.path.exists(os.path.join(folder, READY)):
+            if not os.path.exists(os.path.join(folder, paths.ENVIRONMENT_READY)):
                 shutil.rmtree(folder, ignore_errors=True)
                 if build(folder, python, request.requirements, wheels, said):
-                    with atomic.written(os.path.join(folder, READY)) as file:
+                    with atomic.written(os.path.join(folder, paths.ENVIRONMENT_READY)) as file:
                         json.dump(dict(about, python=python), file)
         finally:
-            built = os.path.exists(os.path.join(folder, READY))
+            built = os.path.exists(os.path.join(folder, paths.ENVIRONMENT_READY))
             if not built:
                 shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(FileNotFoundError):

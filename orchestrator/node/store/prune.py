@@ -12,7 +12,8 @@ import time
 from ...protocol import frames
 from ...protocol.transfer import Pruned, Used
 from ..host import atomic, lock, paths, processes
-from . import blobs, environment
+from . import blobs
+from .abandoned import listed, remove_abandoned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,10 +126,10 @@ def prune_environments(workdir: str, keep: int, used: set[str], removed: collect
 def built_at(folder: str) -> float:
     """Return when an environment was last used, in seconds since the epoch; 0 if it is incomplete.
 
-    The control side touches the file ``READY`` when it asks for the environment.
+    The control side touches the file ``ENVIRONMENT_READY`` when it asks for the environment.
     """
     with contextlib.suppress(OSError):
-        return os.stat(os.path.join(folder, environment.READY)).st_mtime
+        return os.stat(os.path.join(folder, paths.ENVIRONMENT_READY)).st_mtime
     return 0.0
 
 
@@ -165,30 +166,6 @@ def changed_at(folder: str) -> float:
     for base, _, files in os.walk(folder):
         times += [os.lstat(os.path.join(base, name)).st_mtime for name in files]
     return max(times)
-
-
-def remove_abandoned(workdir: str, project: str | None = None) -> None:
-    """Remove incomplete items of ended processes of this host, from orch's folders and those of ``project``."""
-    own = paths.own_dir(workdir)
-    folders = [own] + [os.path.join(own, name) for name in ("blobs", "data", "envs/by-request")]
-    if project is not None:
-        folders.append(os.path.dirname(paths.tree_dir(workdir, project, "x")))
-    for folder in folders:
-        for name in listed(folder):
-            if atomic.abandoned(name):
-                path = os.path.join(folder, name)
-                if os.path.isdir(path) and not os.path.islink(path):
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    os.unlink(path)
-
-
-def listed(folder: str) -> list[str]:
-    """Return the sorted names in a folder; none if it cannot be read."""
-    try:
-        return sorted(os.listdir(folder))
-    except OSError:
-        return []
 
 
 def size_of(folder: str) -> int:

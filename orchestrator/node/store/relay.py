@@ -16,7 +16,8 @@ from ...protocol.transfer import Listen, ListeningAt, NextNodeState, PassOn, Pro
 from ...protocol.tree import ROWS
 from ..host import atomic, processes, shared_disk
 from ..probe import dial, facts
-from . import prune, trees
+from . import trees
+from .abandoned import remove_abandoned
 from .parts import Part, Records
 
 TYPE_CHECKING = False
@@ -47,7 +48,7 @@ def answer(request: Relay, out: int) -> None:
         lacking = tuple((index, 0) for index, part in here.items() if not part.whole())
         frames.send(out, RelayStatus(disk_id=None, addresses=(), lacking=lacking))
         return
-    prune.remove_abandoned(request.workdir)
+    remove_abandoned(request.workdir)
     lacking_parts = {index: part for index, part in here.items() if not part.complete()}
     for entry in entries:
         if entry[1] != "file":

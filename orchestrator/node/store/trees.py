@@ -18,7 +18,8 @@ from ...protocol.transfer import Change, MissingBlobs, Stock, Stored, Verified
 from ...protocol.tree import tree_id as tree_id_of
 from ..host import atomic, paths
 from ..host import shared_disk as disk
-from . import blobs, prune
+from . import blobs
+from .abandoned import remove_abandoned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def answer(request: Store, out: int) -> None:
         raise Refused("the list of files arrived damaged", "damaged")
     store = blobs.Blobs(workdir)
     with store.held():
-        prune.remove_abandoned(workdir, project)
+        remove_abandoned(workdir, project)
         receive(store, entries, out)
         build(store, entries, target)
     frames.send(out, Stored(stored=tree_id))

@@ -141,7 +141,7 @@ class Distribution:
         return list(self.errors.values())
 
     def ask(self, nodes: Sequence[Node]) -> list[RelayCall]:
-        """Ask the nodes what they lack. Return the calls of those that lack something, one a disk."""
+        """Ask the nodes what they lack. Return the calls of those that lack something, one per disk."""
 
         def ask(node: Node) -> RelayCall:
             return asked_of(node, self.hosts[node.name].workdir, self.source, self.path, self.tree)

@@ -118,7 +118,7 @@ def preflight(findings: Sequence[Finding], hosts: int, strict: bool, display: Di
 
 
 def push(prepared: LaunchPreparation, limit: int, display: Display, *, sync: bool = True) -> None:
-    """Send the trees to the nodes that lack them. Raises HostErrors, without ``sync`` for each such node."""
+    """Send the trees to the nodes that lack them; without ``sync``, refuse instead. Raises HostErrors."""
     nodes = prepared.lineup.nodes
     workdirs = {each.node: each.workdir for each in prepared.plan.nodes}
     project = prepared.plan.spec.workload.project
@@ -198,7 +198,7 @@ def start_requests(
 
 
 def earlier_outputs(options: RunOptions, hosts: Sequence[str]) -> dict[str, list[LocalTree]]:
-    """Return each host's outputs of the run to ``--resume``. A host without any gets those of its first host.
+    """Return each host's outputs of the run to ``--resume``. A host without any gets the first host's.
 
     Raises UsageError if there are none.
     """

@@ -91,7 +91,7 @@ def absent_nodes(members: Sequence[Member]) -> list[str]:
 
 
 def taken_up(folder: RunFolder, members: Sequence[Member]) -> Mapping[str, Mapping[str, int]]:
-    """Record that a run's attempt was attached, and return the log offsets recorded so far, by node.
+    """Record that this process attaches to a run's attempt. Return the log offsets recorded so far, by node.
 
     Begin a record of the attempt if there is none, and record absent nodes as lost. Raises CannotRecord.
     """

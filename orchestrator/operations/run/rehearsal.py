@@ -19,7 +19,7 @@ LIMIT = 60.0
 
 
 def rehearse(target: Target, backend: str, port: int | None, display: Display) -> int:
-    """Run an all-reduce under torchrun on every host of the target, and return the exit code of the run."""
+    """Run an all-reduce under torchrun on the target's hosts, without spares, and return the run's exit code."""
     source = resolve("allreduce-bench")
     args = ("--collectives", "all-reduce", "--sizes", "1K", "16M")
     spec = RunSpec(workload=source.workload, args=args, backend=backend, port=port)

@@ -1,4 +1,4 @@
-"""Restarts of a failed run: spares replace lost nodes, and the new rank 0 gets the newest snapshot."""
+"""Further attempts of a failed run: spares replace lost nodes, and a new rank 0 gets the newest snapshot."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class Restarting(Aftermath):
         if len(new) < order.missing:
             lost = ", ".join(result.lost)
             self.display.note(
-                f"no spare is left for {lost}: the run does not restart (add hosts to spares: in the inventory)"
+                f"no spare is left for {lost}: no further attempt starts (add hosts to spares: in the inventory)"
             )
             return None
         return Lineup(tuple(host for host, _ in chosen), tuple(node for _, node in chosen), tuple(new))

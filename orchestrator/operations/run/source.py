@@ -46,7 +46,7 @@ def described() -> dict[str, str]:
 def resolve(name: str, *, is_module: bool = False, project: Path | None = None) -> Source:
     """Find a bundled workload by name, a script by path, or a module of the current folder's project.
 
-    Raises UsageError if there is none, or if it lies outside ``project``.
+    Raises UsageError, with similar or bundled names, if there is none, or if the script lies outside ``project``.
     """
     here = Path.cwd()
     if is_module:

@@ -117,7 +117,13 @@ def execute(argv: Sequence[str], **options: Any) -> int:
 
 @cli.command()
 @target_options
-@click.option("--backend", type=click.Choice(["auto", "nccl", "gloo", "mpi"]), default="auto", show_default=True)
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "nccl", "gloo", "mpi"]),
+    default="auto",
+    show_default=True,
+    help="The backend that the run would use; auto: nccl if every host has GPUs, else gloo.",
+)
 @click.option("--port", type=click.IntRange(1, 65535), help="The master port that the run would use.")
 @click.option("--deep", is_flag=True, help="Also time the links, and rehearse an all-reduce.")
 @click.option(
@@ -158,7 +164,12 @@ def doctor(
 
 @cli.command()
 @target_options
-@click.option("--project", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="DIR")
+@click.option(
+    "--project",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIR",
+    help="The folder to sync; by default the nearest one upwards with .git, pyproject.toml or .orchignore.",
+)
 @click.option(
     "--data",
     multiple=True,
@@ -239,7 +250,7 @@ def ps(everything: bool, as_json: bool, **options: Any) -> int:
 @from_start_option
 @click.option("--since", metavar="AGE", help="Only output from the last AGE: 90s, 10m, 2h.")
 @click.option("-v", "--verbose", is_flag=True, help="Also print torchrun's own output.")
-@click.argument("run_id", required=False, metavar="RUN")
+@click.argument("run_id", required=False, metavar="[RUN]")
 def logs(
     run_id: str | None,
     follow: bool,
@@ -270,7 +281,7 @@ def logs(
 @from_start_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON event per line on stdout, and nothing else.")
 @click.option("-v", "--verbose", is_flag=True, help="Show every event.")
-@click.argument("run_id", required=False, metavar="RUN")
+@click.argument("run_id", required=False, metavar="[RUN]")
 def attach(
     run_id: str | None,
     node_timeout: float,
@@ -294,7 +305,7 @@ def attach(
 
 @cli.command()
 @target_options
-@click.argument("run_id", required=False, metavar="RUN")
+@click.argument("run_id", required=False, metavar="[RUN]")
 @click.option("--all", "everything", is_flag=True, help="Stop every run on the hosts.")
 @grace_option
 def stop(run_id: str | None, everything: bool, grace: float | None, **options: Any) -> int:

@@ -80,7 +80,8 @@ launch_options = stack(
         "--project",
         type=click.Path(path_type=Path),
         metavar="DIR",
-        help="The folder to sync; by default the nearest one above the script that has .git or pyproject.toml.",
+        help="The folder to sync; by default the nearest one above the script with .git, pyproject.toml or "
+        ".orchignore.",
     ),
     click.option(
         "--nnodes",
@@ -93,6 +94,7 @@ launch_options = stack(
         type=Backend(["auto", "nccl", "gloo"]),
         default="auto",
         show_default=True,
+        help="How ranks exchange tensors; auto: nccl if every host has GPUs, else gloo.",
     ),
     click.option(
         "--launcher",

@@ -33,11 +33,11 @@ def doctor(target: Target, options: DoctorOptions, display: Display) -> int:
         if options.agree is not None and (findings or errors):
             made = mend(opened, target.hosts_file, findings, errors, options.agree, display)
             display.note(f"{made} mended")
+    if made:
+        return doctor(target, replace(options, agree=None), display)
     failed = bool(errors) or any(each.severity == "fail" for each in findings)
     if options.deep and not display.as_json and not failed:
         failed = rehearse(target, options.backend, options.port, display) != 0
-    if made:
-        return doctor(target, replace(options, agree=None), display)
     if options.html is not None:
         try:
             options.html.write_text(as_html(examined, findings, errors), encoding="utf-8")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from orchestrator.errors import UsageError
 from orchestrator.local.hosts_file import read_inventory
-from orchestrator.operations.cluster import the_sandbox
+from orchestrator.operations.cluster import sandbox_of
 from orchestrator.sandbox.cluster import Sandbox
 from orchestrator.ui.display import Display
 
@@ -30,4 +30,4 @@ def _sandbox(hosts_file: Path) -> Sandbox:
         raise UsageError(
             f"{hosts_file} describes real machines", remedy="pass a hosts file that says sandbox: true"
         )
-    return the_sandbox(hosts_file, inventory)
+    return sandbox_of(hosts_file, inventory)

@@ -78,7 +78,7 @@ def open_cluster(target: Target, *, spares_too: bool = False, interpreters: bool
     links: Sequence[Connection] = ()
     try:
         if inventory.sandbox:
-            sandbox = the_sandbox(target.hosts_file, inventory)
+            sandbox = sandbox_of(target.hosts_file, inventory)
             hosts, spares = _sandboxed(hosts, sandbox), _sandboxed(spares, sandbox)
         environments = environments_of([*hosts, *spares], target.hosts_file.parent) if interpreters else {}
         hosts, spares = (in_their_environments(each, environments) for each in (hosts, spares))
@@ -92,7 +92,7 @@ def open_cluster(target: Target, *, spares_too: bool = False, interpreters: bool
             sandbox.release()
 
 
-def the_sandbox(hosts_file: Path, inventory: Inventory) -> Sandbox:
+def sandbox_of(hosts_file: Path, inventory: Inventory) -> Sandbox:
     """Return the embedded cluster of a hosts file."""
     folder = sandbox_folder(hosts_file, inventory.cluster, Path.home())
     return Sandbox(folder, [host.name for host in inventory.hosts])

@@ -63,7 +63,7 @@ def facts_request(host: Host, parts: Sequence[str]) -> AskFacts:
     return AskFacts(python=host.python, workdir=host.workdir, parts=tuple(parts), probe=True)
 
 
-def dialled(
+def with_probes(
     examined: Examined,
     answers: Mapping[str, FactsCall],
     interface: str | None,
@@ -154,7 +154,7 @@ def survey(opened: OpenCluster, options: DoctorOptions, display: Display) -> tup
     with display.stage(f"dialling between {len(answers)} hosts"):
         interface, seconds = opened.inventory.rendezvous.interface, DEEP_SECONDS if options.deep else None
         mesh = options.mesh or options.backend == "mpi"
-        examined = dialled(examined, answers, interface, thorough=True, seconds=seconds, mesh=mesh)
+        examined = with_probes(examined, answers, interface, thorough=True, seconds=seconds, mesh=mesh)
     return examined, [*errors, *silent]
 
 

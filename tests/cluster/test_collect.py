@@ -17,7 +17,7 @@ from orchestrator.core.run.result import exit_code
 from orchestrator.core.transfer.choice import OfferedFile, choose
 from orchestrator.errors import OrchError
 from orchestrator.local.run_folder import RunFolder
-from orchestrator.operations.run.aftermath import Aftermath
+from orchestrator.operations.run.aftermath import CollectingErrands
 from orchestrator.protocol import frames as wire
 from orchestrator.protocol.transfer import Collect, Offered
 from orchestrator.remote.landing import CannotLand, Landing
@@ -298,7 +298,7 @@ def test_a_collection_that_fails_is_said_once_and_told_by_the_exit_code(
     folder = RunFolder.open(tmp_path, RUN)
     folder.begin([NAME], 1)
     broken = node_that_says(framed({"work": "/w", "files": "none"}))
-    errands = Aftermath({NAME: broken}, Outputs(), folder, Display())
+    errands = CollectingErrands({NAME: broken}, Outputs(), folder, Display())
     for final in (False, False, True):
         errands.collect((NAME,), final, folder.record)
     assert [each.KIND for each in folder.events].count("collect_failed") == 3

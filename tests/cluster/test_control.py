@@ -29,7 +29,7 @@ from orchestrator.node.run.follow import Log
 from orchestrator.node.store import prune
 from orchestrator.operations.run.launching import Lineup
 from orchestrator.operations.run.recording import Recording
-from orchestrator.operations.run.restarting import Restarting
+from orchestrator.operations.run.restarting import AttemptErrands
 from orchestrator.protocol.run import Follow, ListRuns, RunsHere, Started
 from orchestrator.remote.node import Node
 from orchestrator.remote.node_client import SshNodeClient
@@ -308,7 +308,7 @@ def test_a_host_that_came_back_is_used_again_and_one_that_failed_is_not(
         inventory=parse_inventory("hosts: {a: {}}"),
     )
     prepared: Any = SimpleNamespace(lineup=Lineup(hosts, nodes), plan=SimpleNamespace(run_id=RUN))
-    errands = Restarting(opened, Any, prepared, Grace(), Any, Display())  # type: ignore[arg-type]
+    errands = AttemptErrands(opened, Any, prepared, Grace(), Any, Display())  # type: ignore[arg-type]
     errands.nodes = {}
     planned = happened(0.0, "planned", None, {"nodes": ["gpu1", "gpu2", "gpu3"], "attempt": 1})
     lost = [happened(1.0, "node_lost", "gpu2", {"reason": "no answer"})]

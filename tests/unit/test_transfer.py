@@ -19,7 +19,7 @@ from orchestrator.errors import SyncError
 
 
 def offered(*files: str) -> list[OfferedFile]:
-    """Return files written as ``path`` or ``path:size``, each newer than the one before; a size is 1 if not given."""
+    """Return files written as ``path`` or ``path:size`` (1 byte if not given), each newer than the one before."""
     split = [file.partition(":") for file in files]
     return [OfferedFile(path, int(size or 1), age) for age, (path, _, size) in enumerate(split, 1)]
 

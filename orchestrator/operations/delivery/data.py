@@ -60,7 +60,7 @@ def missing_data(
     workdirs = {host.name: host.workdir for host in opened.hosts}
 
     def look(node: Node) -> list[str]:
-        relay = asked_of(node, workdirs[node.name], source, path, tree, look=True)
+        relay = ask_lacking(node, workdirs[node.name], source, path, tree, look=True)
         relay.close()
         return [tree.entries[index].path for index in relay.lacking.files]
 
@@ -74,7 +74,7 @@ def missing_data(
     }
 
 
-def asked_of(
+def ask_lacking(
     node: Node, workdir: str, source: DataSource, path: Path, tree: LocalTree, *, look: bool = False
 ) -> RelayCall:
     """Ask a node what it lacks of some data, under the names that the files get there. ``look``: only compare."""
@@ -144,7 +144,7 @@ class Distribution:
         """Ask the nodes what they lack. Return the calls of those that lack something, one per disk."""
 
         def ask(node: Node) -> RelayCall:
-            return asked_of(node, self.hosts[node.name].workdir, self.source, self.path, self.tree)
+            return ask_lacking(node, self.hosts[node.name].workdir, self.source, self.path, self.tree)
 
         with self.display.stage(f"asking {len(nodes)} hosts what they have of {self.label}"):
             asked = on_all(nodes, ask, limit=len(nodes))
@@ -202,12 +202,12 @@ class Distribution:
     def linked(self, relays: Sequence[RelayCall], files: Sequence[tuple[int, int]]) -> list[RelayCall]:
         """Tell every node its own token and its successor. Return the calls to feed from this machine."""
         tokens = [secrets.token_hex(16) for _ in relays]
-        places = self.listening(relays)
+        listeners = self.listening(relays)
 
         def order(position: int) -> str | None:
             hop = None
             if position + 1 < len(relays):
-                addresses, port = places[position + 1]
+                addresses, port = listeners[position + 1]
                 hop = NextNode(addresses=tuple(addresses), port=port, token=tokens[position + 1])
             return relays[position].order(tokens[position], hop, files)
 

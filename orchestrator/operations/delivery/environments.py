@@ -51,7 +51,7 @@ def ensure(opened: OpenCluster, nodes: Sequence[Node], display: Display, *, offl
             if not each.offline:
                 errors.append(failure(name, each))
         if cut_off:
-            folders = fetch_for(opened, cut_off, display, told=not offline)
+            folders = send_wheels(opened, cut_off, display, told=not offline)
             again, more = build(opened, cut_off, folders, display)
             errors += [*more, *(failure(name, each) for name, each in again.items())]
     if errors:
@@ -102,7 +102,7 @@ def build(
     return failed, errors
 
 
-def fetch_for(opened: OpenCluster, nodes: Sequence[Node], display: Display, *, told: bool) -> dict[str, str]:
+def send_wheels(opened: OpenCluster, nodes: Sequence[Node], display: Display, *, told: bool) -> dict[str, str]:
     """Fetch wheels here and send them to these nodes. Return each node's folder of wheels.
 
     ``told``: tell the user why. Raises SyncError, HostErrors.

@@ -37,7 +37,7 @@ class NoErrands:
         return NotPrepared(order.attempt)
 
 
-class Aftermath(NoErrands):
+class CollectingErrands(NoErrands):
     """Collects the outputs of a run and explains its failure. Prepares no further attempt."""
 
     def __init__(self, nodes: Mapping[str, Node], outputs: Outputs, folder: RunFolder, display: Display) -> None:

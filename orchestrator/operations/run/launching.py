@@ -20,7 +20,7 @@ from orchestrator.operations.cluster import OpenCluster
 from orchestrator.operations.delivery.environments import ensure
 from orchestrator.operations.delivery.pushing import connected_with, push_tree
 from orchestrator.operations.run.options import RunOptions, new_run_id
-from orchestrator.operations.survey import QUICK_PARTS, dialled, facts_request
+from orchestrator.operations.survey import QUICK_PARTS, facts_request, with_probes
 from orchestrator.protocol.run import CutOff, Start
 from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
@@ -40,7 +40,7 @@ class Lineup:
 
 
 @dataclass(frozen=True)
-class LaunchPreparation:
+class PreparedAttempt:
     """An attempt that could start now. ``trees`` holds each node's: the code, then trees to lay over it."""
 
     plan: LaunchPlan
@@ -49,7 +49,7 @@ class LaunchPreparation:
     trees: Mapping[str, Sequence[LocalTree]]
 
 
-def prepare(opened: OpenCluster, options: RunOptions, display: Display) -> LaunchPreparation:
+def prepare(opened: OpenCluster, options: RunOptions, display: Display) -> PreparedAttempt:
     """Connect, gather facts, check them and plan. Raises OrchError.
 
     This changes nothing on a node except the node program and the environments that orch builds.
@@ -69,7 +69,7 @@ def planned(
     run_id: str,
     number: int,
     display: Display,
-) -> LaunchPreparation:
+) -> PreparedAttempt:
     """Build missing environments, gather facts, check them, and plan attempt ``number``.
 
     Raises HostErrors, PreflightError.
@@ -102,10 +102,10 @@ def planned(
             own_run=run_id,
             one_machine=opened.inventory.sandbox,
         )
-        examined = dialled(examined, answers, opened.inventory.rendezvous.interface, thorough=False)
+        examined = with_probes(examined, answers, opened.inventory.rendezvous.interface, thorough=False)
     preflight(check(examined, quick=True), len(lineup.nodes), options.check, display)
     made = plan(lineup.hosts, opened.inventory.rendezvous, options.spec, facts, run_id, number)
-    return LaunchPreparation(made, lineup, facts, trees)
+    return PreparedAttempt(made, lineup, facts, trees)
 
 
 def preflight(findings: Sequence[Finding], hosts: int, strict: bool, display: Display) -> None:
@@ -117,7 +117,7 @@ def preflight(findings: Sequence[Finding], hosts: int, strict: bool, display: Di
         raise HostErrors(errors, hosts)
 
 
-def push(prepared: LaunchPreparation, limit: int, display: Display, *, sync: bool = True) -> None:
+def push(prepared: PreparedAttempt, limit: int, display: Display, *, sync: bool = True) -> None:
     """Send the trees to the nodes that lack them; without ``sync``, refuse instead. Raises HostErrors."""
     nodes = prepared.lineup.nodes
     workdirs = {each.node: each.workdir for each in prepared.plan.nodes}
@@ -153,9 +153,7 @@ def push(prepared: LaunchPreparation, limit: int, display: Display, *, sync: boo
             stage.result = f"sent {pushed.size / 1e6:.1f} MB to {_count(pushed.sent, 'host')}"
 
 
-def start_requests(
-    prepared: LaunchPreparation, options: RunOptions, grace: float, max_log: int
-) -> dict[str, Start]:
+def start_requests(prepared: PreparedAttempt, options: RunOptions, grace: float, max_log: int) -> dict[str, Start]:
     """Return each node's request to start. No other message carries variables. ``grace`` is in seconds,
     ``max_log`` in bytes."""
     made = prepared.plan

@@ -90,7 +90,7 @@ def absent_nodes(members: Sequence[Member]) -> list[str]:
     return [name for name in members[0].run.nodes if name not in there]
 
 
-def taken_up(folder: RunFolder, members: Sequence[Member]) -> Mapping[str, Mapping[str, int]]:
+def record_attach(folder: RunFolder, members: Sequence[Member]) -> Mapping[str, Mapping[str, int]]:
     """Record that this process attaches to a run's attempt. Return the log offsets recorded so far, by node.
 
     Begin a record of the attempt if there is none, and record absent nodes as lost. Raises CannotRecord.

@@ -15,14 +15,14 @@ from orchestrator.ui.run import RunDisplay
 Hearer = Callable[[Event | Output], None]
 
 
-def nobody(heard: Event | Output) -> None:
+def ignore(heard: Event | Output) -> None:
     """Ignore an event or a piece of output."""
 
 
 class Recording:
     """The record of one run, and the view of its current attempt. ``heard`` gets every event and output, too."""
 
-    def __init__(self, folder: RunFolder, workload: str, display: Display, heard: Hearer = nobody) -> None:
+    def __init__(self, folder: RunFolder, workload: str, display: Display, heard: Hearer = ignore) -> None:
         self.folder = folder
         self.workload = workload
         self.display = display

@@ -19,10 +19,10 @@ from orchestrator.engine import engine
 from orchestrator.errors import HostErrors, OrchError
 from orchestrator.local.run_folder import RunFolder
 from orchestrator.operations.cluster import OpenCluster
-from orchestrator.operations.run.aftermath import Aftermath
+from orchestrator.operations.run.aftermath import CollectingErrands
 from orchestrator.operations.run.launching import (
-    LaunchPreparation,
     Lineup,
+    PreparedAttempt,
     earlier_outputs,
     planned,
     push,
@@ -41,14 +41,14 @@ from orchestrator.ui.run import RunDisplay
 ASK_LIMIT = 20.0
 
 
-class Restarting(Aftermath):
+class AttemptErrands(CollectingErrands):
     """The errands of a run that may have further attempts."""
 
     def __init__(
         self,
         opened: OpenCluster,
         options: RunOptions,
-        prepared: LaunchPreparation,
+        prepared: PreparedAttempt,
         grace: Grace,
         folder: RunFolder,
         display: Display,

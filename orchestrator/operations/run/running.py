@@ -15,12 +15,12 @@ from orchestrator.engine.signals import obeying_signals
 from orchestrator.errors import HostErrors
 from orchestrator.local.run_folder import RunFolder
 from orchestrator.operations.cluster import OpenCluster
-from orchestrator.operations.run.aftermath import Aftermath
+from orchestrator.operations.run.aftermath import CollectingErrands
 from orchestrator.operations.run.launching import prepare, push
-from orchestrator.operations.run.members import find_members, taken_up
+from orchestrator.operations.run.members import find_members, record_attach
 from orchestrator.operations.run.options import RunOptions
-from orchestrator.operations.run.recording import Hearer, Recording, nobody
-from orchestrator.operations.run.restarting import Restarting
+from orchestrator.operations.run.recording import Hearer, Recording, ignore
+from orchestrator.operations.run.restarting import AttemptErrands
 from orchestrator.protocol.run import Follow
 from orchestrator.remote.node_client import SshNodeClient
 from orchestrator.ui.display import Display
@@ -48,7 +48,7 @@ class Live:
         self.folder.close()
 
 
-def launch_run(opened: OpenCluster, options: RunOptions, display: Display, heard: Hearer = nobody) -> Live:
+def launch_run(opened: OpenCluster, options: RunOptions, display: Display, heard: Hearer = ignore) -> Live:
     """Prepare a run and create its folder. The engine of the result starts the run. Raises OrchError."""
     prepared = prepare(opened, options, display)
     made = prepared.plan
@@ -56,7 +56,7 @@ def launch_run(opened: OpenCluster, options: RunOptions, display: Display, heard
     push(prepared, opened.fanout, display, sync=options.sync)
     folder = RunFolder.create(options.runs_dir, made)
     grace = grace_of(opened.inventory.grace, options.grace)
-    errands = Restarting(opened, options, prepared, grace, folder, display)
+    errands = AttemptErrands(opened, options, prepared, grace, folder, display)
     policy = Policy(
         node_timeout=options.node_timeout,
         grace=grace,
@@ -79,7 +79,7 @@ def attach_run(
     display: Display,
     *,
     from_start: bool = False,
-    heard: Hearer = nobody,
+    heard: Hearer = ignore,
 ) -> Live:
     """Take over a run, from what ``runs_dir`` has recorded of it; with ``run_id`` None, the only active one.
 
@@ -89,7 +89,7 @@ def attach_run(
     members = find_members(opened, run_id, display)
     first = members[0].run
     folder = RunFolder.open(runs_dir, first.run_id)
-    offsets = taken_up(folder, members)
+    offsets = record_attach(folder, members)
     if not folder.writing:
         display.note(f"another orch process records this run in {folder.path}; this one only shows it")
     grace = grace_of(opened.inventory.grace)
@@ -101,7 +101,7 @@ def attach_run(
         for each in members
     }
     nodes = {each.node.name: each.node for each in members}
-    errands = Aftermath(nodes, opened.inventory.outputs, folder, display)
+    errands = CollectingErrands(nodes, opened.inventory.outputs, folder, display)
     recording = Recording(folder, first.workload, display, heard)
     recording.begun(first.attempt, tuple(clients))
     recording.shown.recall(folder.events)

@@ -154,6 +154,14 @@ def trees(workdir: str, project: str | None = None) -> list[str]:
     return [path for path in below if TREE_ID.match(os.path.basename(path)) and os.path.exists(path + ".json")]
 
 
+def newest_tree(workdir: str, project: str) -> str | None:
+    """Return the id of the project's tree that was synced last, or None."""
+    found = trees(workdir, project)
+    if not found:
+        return None
+    return os.path.basename(max(found, key=lambda tree: os.stat(tree + ".json").st_mtime_ns))
+
+
 def tree_dir(workdir: str, project: str, tree_id: str) -> str:
     """Return the folder of a synced tree, which is never changed."""
     return os.path.join(os.path.expanduser(workdir), project, tree_id)

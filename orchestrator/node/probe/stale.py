@@ -8,7 +8,6 @@ import time
 
 from ...protocol.facts import StoredThere
 from ..host import paths
-from ..store import trees
 
 # Age in seconds from which a lock counts as abandoned; torch builds an extension within minutes. torch's FileBaton
 # waits for a lock without a limit (torch/utils/file_baton.py), so a lock left by a killed build makes every later
@@ -38,7 +37,7 @@ def kept(workdir: str, project: str | None) -> StoredThere:
         path=work,
         trees=len(paths.trees(work)),
         runs=len([name for name in _listed(mine) if not name.endswith(paths.LOGS)]),
-        newest=trees.newest(work, project) if project else None,
+        newest=paths.newest_tree(work, project) if project else None,
     )
 
 

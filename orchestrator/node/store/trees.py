@@ -40,7 +40,7 @@ def answer(request: Store, out: int) -> None:
     workdir, project, tree_id = request.workdir, request.project, request.tree
     target = paths.tree_dir(workdir, project, tree_id)
     have = os.path.isdir(target)
-    base = tree_id if have else newest(workdir, project)
+    base = tree_id if have else paths.newest_tree(workdir, project)
     disk_id = None if request.look else disk.of(workdir)
     frames.send(out, Stock(have=have, disk_id=disk_id, base=base))
     if base is not None:
@@ -136,14 +136,6 @@ def check_path(path: str) -> None:
     long = [part for part in parts if len(os.fsencode(part)) > MOST_NAME]
     if long:
         raise Refused("refused the path %r: a name has more than %d bytes" % (path, MOST_NAME), "path")
-
-
-def newest(workdir: str, project: str) -> str | None:
-    """Return the id of the project's tree that was synced last, or None."""
-    trees = paths.trees(workdir, project)
-    if not trees:
-        return None
-    return os.path.basename(max(trees, key=lambda tree: os.stat(tree + ".json").st_mtime_ns))
 
 
 def entries_of(workdir: str, project: str, tree_id: str) -> list[Row]:

@@ -18,12 +18,13 @@ from orchestrator.core.checks.remedies import let_in
 from orchestrator.core.checks.report import as_json, from_json
 from orchestrator.protocol.facts import Interpreter
 from orchestrator.ui.html import as_html
+from tests.conftest import ROOT
 
-RECORDED = sorted((Path(__file__).parent.parent / "recorded" / "doctor").glob("*.json"))
+RECORDED = sorted((ROOT / "tests" / "recorded" / "doctor").glob("*.json"))
 
 
 def recorded(name: str) -> Examined:
-    return from_json((Path(__file__).parent.parent / "recorded" / "doctor" / f"{name}.json").read_text())
+    return from_json((ROOT / "tests" / "recorded" / "doctor" / f"{name}.json").read_text())
 
 
 @pytest.mark.parametrize("file", RECORDED, ids=lambda file: file.stem)

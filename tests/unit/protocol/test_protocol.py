@@ -18,9 +18,10 @@ from orchestrator.protocol.events import KINDS, Finished, NodeLost, Planned, fro
 from orchestrator.protocol.message import Message
 from orchestrator.protocol.run import AskStatus, AskStop, Follow, Holder, Kept, Stop
 from orchestrator.protocol.shapes import Misshapen
+from tests.conftest import ROOT
 
 # Written by the last version that had no number.
-BEFORE = Path(__file__).parent.parent / "recorded" / "version0"
+BEFORE = ROOT / "tests" / "recorded" / "version0"
 RUN = "20261124-134030-fa31"
 
 

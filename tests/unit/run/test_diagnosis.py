@@ -12,9 +12,10 @@ from orchestrator.core.diagnosis.diagnosis import ENDINGS, Diagnosis, diagnose, 
 from orchestrator.core.diagnosis.signatures import SIGNATURES, Kind, Signature
 from orchestrator.core.run.result import fold
 from orchestrator.protocol.events import Event, from_line, to_line
+from tests.conftest import ROOT
 from tests.history import happened
 
-RECORDED = Path(__file__).parent.parent / "recorded"
+RECORDED = ROOT / "tests" / "recorded"
 PLANNED = happened(0, "planned", None, {"nodes": ["a", "b", "c"], "attempt": 1})
 ENDED: Mapping[str, Any] = {"exit_code": 1, "signal": None, "stopped": False, "killed": 0, "oom_kills": 0}
 

@@ -72,6 +72,7 @@ def test_an_unfinished_line_comes_out_once_when_flushed() -> None:
 @pytest.mark.parametrize(
     ("line", "shown"),
     [
+        (b"step 1 of 3\rstep 2 of 3", b"step 2 of 3"),
         (b"10%\r20%\r30%", b"30%"),
         (b"10%\r20%\r", b"20%"),
         (b"windows\r", b"windows"),

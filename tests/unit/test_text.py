@@ -141,3 +141,23 @@ def test_the_signature_of_a_signed_url_is_masked(url: str, shown: str) -> None:
 
 def test_the_first_word_of_a_command_line_is_no_options_value() -> None:
     assert masked_words(["token", "--token", "x", "y"]) == ["token", "--token", "***", "y"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x1b\x1b]0;x\x07]52;c;aGk=\x07",
+        b"\x1b]\x1b]0;x\x0752;c;aGk=\x07",
+        b"\xc2\xc2\x9d0;x\x07\x9d52;c;aGk=\x07",
+        b"\x1b\x1bPtmux;Ptmux;\x1b\x1b]52;c;aGk=\x07",
+        b"\xc2\x9d52;c;aGk=\xc2\x9c",
+    ],
+)
+def test_what_is_left_around_a_removed_sequence_makes_no_other_one(data: bytes) -> None:
+    left = harmless(data)
+    assert harmless(left) == left and b"\x9c" not in left
+
+
+@pytest.mark.parametrize("name", ["sig", "Signature", "X-Amz-Signature", "X-Goog-Signature"])
+def test_signatures_of_urls_are_masked(name: str) -> None:
+    assert masked(f"https://b.example/o?a=1&{name}=abc123&z=2") == f"https://b.example/o?a=1&{name}=***&z=2"

@@ -14,6 +14,8 @@ from orchestrator.core.text.secret import HIDDEN, is_secret, masked
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\Z", re.IGNORECASE)
+# Longest number that anybody means, in digits.
+MOST_DIGITS = 40
 REFERENCE = re.compile(r"\$(?:\$|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})")
 HOST_KEY = re.compile(r"(SHA256:[A-Za-z0-9+/]{43}|(?:ssh-|ecdsa-|sk-)[a-z0-9@.-]+ [A-Za-z0-9+/]+={0,2})\Z")
 # The characters that Linux allows, except those with a meaning in a shell or in YAML.
@@ -45,7 +47,7 @@ class Reader:
 
     def problem(self, path: str, value: object, expected: str) -> None:
         """Record ``path: value: expected ...`` as one line, with secrets masked and long values cut."""
-        shown = ascii(value) if not isinstance(value, str) else repr(value)
+        shown = repr(value) if isinstance(value, str) else _shown(value)
         shown = HIDDEN if ".env." in path and is_secret(path.rpartition(".")[2]) else masked(shown)
         shown = shown if len(shown) <= 60 else shown[:57] + "..."
         self.say(f"{path}: {shown}: expected {expected}")
@@ -215,7 +217,7 @@ class Reader:
                 self.say(f"{where}: torchrun and orch set this variable themselves: expected another name")
             elif isinstance(item, bool):
                 found[key] = "true" if item else "false"
-            elif isinstance(item, (int, float)):
+            elif isinstance(item, (int, float)) and abs(item) < 10**MOST_DIGITS:
                 found[key] = str(item)
             elif not isinstance(item, str) or "\0" in item:
                 self.problem(where, item, "text or a number")
@@ -259,4 +261,14 @@ def parse_size(text: str) -> int | None:
     if match is None:
         return None
     number, unit, binary = match.groups()
+    if len(number) > MOST_DIGITS:
+        return None
     return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(unit.lower() or " "))
+
+
+def _shown(value: object) -> str:
+    """Return a value as a mistake shows it. Python refuses to write whole numbers of thousands of digits."""
+    try:
+        return ascii(value)
+    except ValueError:
+        return "a number of thousands of digits"

@@ -9,10 +9,12 @@ import re
 
 # Controls except tab and newline, C1 controls, lone surrogates, and characters that change the text direction.
 UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# ECMA-48's ST, which does nothing outside a sequence.
+TERMINATOR = b"\x1b\\"
 # Sequences that set the clipboard or a title, in 7-bit and 8-bit form, ended by BEL, ST or the end of the line;
 # screen's title sequence; and the start of the one in which tmux passes sequences on to the terminal.
 CLIPBOARD_OR_TITLE = re.compile(
-    rb"(?:\x1b\]|\xc2\x9d)(?:52|[012lLI])[^\n\x07\x1b\x9c]*(?:\x07|\x1b\\|\xc2\x9c)?"
+    rb"(?:\x1b\]|\xc2\x9d)(?:52|[012lLI])(?:[^\n\x07\x1b\xc2]|\xc2(?!\x9c))*(?:\x07|\x1b\\|\xc2\x9c)?"
     rb"|\x1bk[^\n\x1b]*(?:\x1b\\)?|(?:\x1bP|\xc2\x90)tmux;"
 )
 
@@ -26,4 +28,8 @@ def harmless(data: bytes) -> bytes:
     """Return a program's output without the sequences that set the terminal's clipboard or title."""
     if b"\x1b" not in data and b"\xc2" not in data:
         return data
-    return CLIPBOARD_OR_TITLE.sub(b"", data)
+    cleaned = CLIPBOARD_OR_TITLE.sub(b"", data)
+    if CLIPBOARD_OR_TITLE.search(cleaned):
+        # The bytes around a sequence were made to join into another one: keep them apart.
+        cleaned = CLIPBOARD_OR_TITLE.sub(lambda _: TERMINATOR, data)
+    return cleaned

@@ -81,4 +81,5 @@ def _login(match: re.Match[str]) -> str:
 
 def _query(match: re.Match[str]) -> str:
     start, name, value = match.groups()
-    return f"{start}{HIDDEN if is_secret(name) or name.lower() in ('sig', 'signature') else value}"
+    secret = is_secret(name) or name.lower() == "sig" or name.lower().endswith("signature")
+    return f"{start}{HIDDEN if secret else value}"

@@ -180,3 +180,20 @@ def test_no_text_makes_a_traceback(text: str) -> None:
 @given(st.dictionaries(KEYS, VALUES, max_size=5))
 def test_no_structure_makes_a_traceback(value: dict[str, Any]) -> None:
     parsed_or_refused(yaml.safe_dump(value))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"hosts: {{a: {{port: 0x{'f' * 5000}}}}}", "hosts.a.port: a number of thousands of digits: expected"),
+        (
+            f"hosts: {{a: {{env: {{N: 0x{'f' * 5000}}}}}}}",
+            "hosts.a.env.N: a number of thousands of digits: expected",
+        ),
+        (f"hosts: [a]\noutputs: {{max_size: '{'9' * 400}'}}", "outputs.max_size: '999"),
+    ],
+)
+def test_a_number_beyond_all_measure_is_a_mistake_like_any_other(text: str, said: str) -> None:
+    with pytest.raises(InventoryError) as refused:
+        parse_inventory(text, source="hosts.yaml", environ={})
+    assert said in str(refused.value)

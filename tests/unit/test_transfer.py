@@ -52,6 +52,9 @@ def fetched(limit: int, *files: OfferedFile) -> list[str]:
         (["step_x/a", "global_step/a", "steps/a"], set()),
         # All files in such a folder belong to it, reports as well.
         (["checkpoint-10/w", "checkpoint-10/state.json"], {"checkpoint-10/w", "checkpoint-10/state.json"}),
+        # A folder with a number or an ending is one snapshot, even if names in it are counted.
+        (["step_1/epoch1/a", "step_1/epoch2/b"], {"step_1/epoch1/a", "step_1/epoch2/b"}),
+        (["last.ckpt/epoch1/a", "last.ckpt/epoch2/b"], {"last.ckpt/epoch1/a", "last.ckpt/epoch2/b"}),
         # A folder without a number is one snapshot unless names in it are counted.
         (["checkpoint/model.pt", "checkpoint/optim.pt"], {"checkpoint/model.pt", "checkpoint/optim.pt"}),
         (["snapshot/.metadata", "snapshot/__0_0.distcp"], {"snapshot/.metadata", "snapshot/__0_0.distcp"}),

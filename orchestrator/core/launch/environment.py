@@ -9,7 +9,6 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from orchestrator.errors import UsageError
 
@@ -44,25 +43,31 @@ class Environment:
         return f"{self.folder(workdir)}/bin/python"
 
 
-def flattened(path: str, read: Callable[[str], str]) -> str:
+def flattened(path: str, read: Callable[[str], str], including: tuple[str, ...] = ()) -> str:
     """Return a requirements file with included files inlined and comments removed.
 
-    ``read`` returns the text of the file at a path. Raises UsageError for a line that refers to this machine.
+    ``read`` returns the text of the file at a path; ``including`` are the files that include this one. Raises
+    UsageError for a line that refers to this machine, and for files that include each other.
     """
+    name = posixpath.normpath(path)
+    if name in including:
+        raise UsageError(f"{name} includes itself", remedy="remove the -r line that leads back to it")
     found: list[str] = []
-    logical = read(path).replace("\\\n", " ")
+    # As for pip, a comment does not continue on the next line.
+    logical = re.sub(r"(?m)^(?!\s*#)(.*)\\\n", r"\1 ", read(path))
     for number, line in enumerate(logical.splitlines(), start=1):
         text = line.strip() if line.lstrip().startswith("#") else re.split(r"\s#", line)[0].strip()
         if not text or text.startswith("#"):
             continue
         include = re.match(r"(?:-r|--requirement)[\s=]*(.+)", text)
         if include:
-            found.append(flattened(posixpath.join(posixpath.dirname(path), include[1]), read))
+            included = posixpath.join(posixpath.dirname(path), include[1])
+            found.append(flattened(included, read, (*including, name)))
             continue
         local = text.startswith(
             (".", "/", "file:", "-e", "--editable", "-c", "--constraint", "-f", "--find-links")
         )
-        if local or " @ file:" in text:
+        if local or re.search(r"@\s*file:", text):
             raise UsageError(
                 f"{path} line {number}: {text!r} is on this machine only",
                 remedy="name packages with their versions instead; orch syncs the project's own code itself",
@@ -74,10 +79,10 @@ def flattened(path: str, read: Callable[[str], str]) -> str:
 def of_pyproject(path: str, text: str) -> str:
     """Return the dependencies of a ``pyproject.toml``, one per line; raises UsageError if it lists none."""
     try:
-        project: dict[str, Any] = tomllib.loads(text).get("project", {})
+        project: object = tomllib.loads(text).get("project")
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path} is not TOML: {error}") from None
-    dependencies = project.get("dependencies")
+    dependencies = project.get("dependencies") if isinstance(project, dict) else None
     if not isinstance(dependencies, list) or not all(isinstance(each, str) for each in dependencies):
         raise UsageError(
             f"{path} has no project.dependencies list",

@@ -211,7 +211,7 @@ def test_no_address_of_the_master_is_an_error_with_a_remedy() -> None:
 @pytest.mark.parametrize(
     ("addresses", "found"),
     [
-        ("ib0=fd00::1/64 ib0=10.9.0.1/24 ib0=10.9.0.7/24", "10.9.0.1"),
+        ("ib0=1fd0::1/64 ib0=10.9.0.7/24 ib0=10.9.0.1/24", "10.9.0.7"),
         ("ib0=fd00::1/64 eth0=10.0.0.1/24", "fd00::1"),
         ("eth0=10.0.0.1/24", None),
     ],
@@ -576,7 +576,7 @@ cd "$HOME"/orch-work/runs/a/run1 && env \\
   ORCH_OUTPUT_DIR="$HOME"/orch-work/runs/a/run1/orch-output \\
   python3 -m torch.distributed.run --nnodes=2 --nproc_per_node=1 --node_rank=0 --master_addr=10.0.0.1 \
 --master_port=29500 --max_restarts=0 --log_dir="$HOME"/.orch/a/runs/run1/attempt1/logs --redirects=3 \
-t.py --out="$HOME"/o 'x~/y' '--api-key=***' '--a b='"$HOME"/c '~'
+t.py --out="$HOME"/'o~/p' 'x~/y' '--api-key=***' '--a b='"$HOME"/c '~'
 
 # b (node_rank 1)
 cd /w/runs/b/run1 && env \\
@@ -590,12 +590,12 @@ cd /w/runs/b/run1 && env \\
   ORCH_OUTPUT_DIR=/w/runs/b/run1/orch-output \\
   "$HOME"/env/bin/python -m torch.distributed.run --nnodes=2 --nproc_per_node=2 --node_rank=1 \
 --master_addr=10.0.0.1 --master_port=29500 --max_restarts=0 --log_dir="$HOME"/.orch/b/runs/run1/attempt1/logs \
---redirects=3 t.py --out="$HOME"/o 'x~/y' '--api-key=***' '--a b='"$HOME"/c '~'
+--redirects=3 t.py --out="$HOME"/'o~/p' 'x~/y' '--api-key=***' '--a b='"$HOME"/c '~'
 """
 
 
 def test_a_plan_made_offline_as_sh() -> None:
-    args = ("--out=~/o", "x~/y", "--api-key=hush", "--a b=~/c", "~")
+    args = ("--out=~/o~/p", "x~/y", "--api-key=hush", "--a b=~/c", "~")
     assert as_sh(offline(*OFFLINE, args=args)) == SH
 
 
@@ -827,3 +827,24 @@ SINCE_17 = [
 )
 def test_wheels_for_a_node_are_for_its_libc_or_an_older_one(libc: str, platforms: list[str]) -> None:
     assert wheel_platforms("x", libc) == platforms
+
+
+def test_requirements_that_include_each_other_are_refused() -> None:
+    files = {"a/r.txt": "-r s.txt", "a/s.txt": "torch\n-r ../a/r.txt"}
+    with pytest.raises(UsageError, match=r"^a/r\.txt includes itself"):
+        flattened("a/r.txt", files.__getitem__)
+
+
+def test_a_comment_of_requirements_ends_with_its_line() -> None:
+    assert flattened("r.txt", lambda _: "# c \\\ntorch \\\n  >=2 \\\n  ,<3\nx") == "torch >=2 ,<3\nx"
+
+
+@pytest.mark.parametrize("line", ["pkg @ file:///x", "pkg@file:///x"])
+def test_a_requirement_of_this_machine_is_refused(line: str) -> None:
+    with pytest.raises(UsageError, match="is on this machine only"):
+        flattened("r.txt", lambda _: line)
+
+
+def test_a_project_that_is_no_table_lists_no_dependencies() -> None:
+    with pytest.raises(UsageError, match=r"^p\.toml has no project\.dependencies list"):
+        of_pyproject("p.toml", "project = 'x'")

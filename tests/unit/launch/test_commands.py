@@ -1,0 +1,264 @@
+"""Commands: the exact words and variables of each node, as a plan prints them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestrator.core.checks.facts import Facts
+from orchestrator.core.inventory.hosts import Host
+from orchestrator.core.launch.plan import (
+    Workload,
+    assumed_facts,
+)
+from orchestrator.core.launch.torchrun import NodeCommand, as_dict, as_json, as_ps1, as_sh, command, commands
+from orchestrator.protocol.facts import Interpreter
+from tests.unit.launch.plans import A, B, facts, offline, planned
+
+RUNS_MODULE = {"workload": Workload("pkg.train", "module", "pkg.train", cwd="src"), "args": ("--lr", "0.1")}
+VARIABLES = {
+    "PYTHONUNBUFFERED": "1",
+    "PATH": "/usr/bin",
+    "GLOO_SOCKET_IFNAME": "eth0",
+    "NCCL_SOCKET_IFNAME": "=eth0",
+    "ORCH_RUN_ID": "run1",
+    "ORCH_ATTEMPT": "1",
+    "ORCH_NODE": "a",
+    "ORCH_BACKEND": "gloo",
+    "ORCH_DATA": "/home/u/orch-work/data",
+    "ORCH_OUTPUT_DIR": "/home/u/orch-work/runs/a/run1/orch-output",
+}
+
+
+def test_the_command_of_a_module_in_a_folder() -> None:
+    assert commands(planned(**RUNS_MODULE)) == (
+        NodeCommand(
+            node="a",
+            node_rank=0,
+            cwd="/home/u/orch-work/runs/a/run1/src",
+            argv=(
+                "/usr/bin/python3",
+                "-m",
+                "torch.distributed.run",
+                "--nnodes=1",
+                "--nproc_per_node=1",
+                "--node_rank=0",
+                "--master_addr=10.0.0.1",
+                "--master_port=29500",
+                "--max_restarts=0",
+                "--log_dir=/home/u/.orch/a/runs/run1/attempt1/logs",
+                "--redirects=3",
+                "-m",
+                "pkg.train",
+                "--lr",
+                "0.1",
+            ),
+            env=VARIABLES,
+            files={},
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "more"),
+    [
+        (
+            {"debug": True},
+            {"TORCH_DISTRIBUTED_DEBUG": "DETAIL", "NCCL_DEBUG": "INFO", "TORCH_CPP_LOG_LEVEL": "INFO"},
+        ),
+        ({"nnodes": (1, 1)}, {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}),
+        ({"launcher": "accelerate"}, {"PET_REDIRECTS": "3", "ACCELERATE_USE_CPU": "true"}),
+        ({"launcher": "accelerate", "backend": "nccl"}, {"PET_REDIRECTS": "3", "ORCH_BACKEND": "nccl"}),
+        # The user's variables override what orch chooses, but not what it tells the workload.
+        ({"env": {"PATH": "/mine", "ORCH_NODE": "z"}}, {"PATH": "/mine"}),
+    ],
+)
+def test_the_variables_of_a_node(asked: dict[str, Any], more: dict[str, str]) -> None:
+    assert commands(planned(**asked))[0].env == VARIABLES | more
+
+
+def test_what_is_unknown_about_a_node_is_not_in_its_command() -> None:
+    made = planned(known={"a": facts(ssh="10.0.0.1", path="")}, rdzv_backend="c10d")
+    left_out = {"PATH", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"}
+    assert commands(made)[0].env == {name: value for name, value in VARIABLES.items() if name not in left_out}
+    assert "--local_addr=10.0.0.1" in command(made, made.nodes[0]).argv
+    bare = command(made, replace(made.nodes[0], address=None)).argv
+    assert not [word for word in bare if word.startswith("--local_addr")]
+
+
+@pytest.mark.parametrize(
+    ("asked", "options"),
+    [
+        ({"rdzv_id": "j"}, ["--rdzv_endpoint=10.0.0.1:29500", "--rdzv_id=j", "--rdzv_conf=is_host=false"]),
+        # At an endpoint that the user names, torchrun finds out itself who opens the store.
+        ({"rdzv_endpoint": "h:1"}, ["--rdzv_endpoint=h:1", "--rdzv_id=run1"]),
+        (
+            {"rdzv_endpoint": "h:1", "nnodes": (1, 2)},
+            ["--rdzv_endpoint=h:1", "--rdzv_id=run1", "--rdzv_conf=last_call_timeout=15"],
+        ),
+    ],
+)
+def test_the_options_of_a_c10d_rendezvous(asked: dict[str, Any], options: list[str]) -> None:
+    argv = commands(planned(A, B, **asked))[1].argv
+    begins = argv.index("--rdzv_backend=c10d")
+    assert list(argv[begins + 1 : argv.index("--max_restarts=0")]) == [*options, "--local_addr=10.0.0.2"]
+
+
+OFFLINE = (
+    Host("a", "a", fabric_address="10.0.0.1", env={"HF_TOKEN": "hush", "CACHE": "~/c d", "SAID": "it's"}),
+    Host("b", "b", fabric_address="10.0.0.2", workdir="/w", python="~/env/bin/python", gpus=2),
+)
+SH = """\
+# a (node_rank 0)
+cd "$HOME"/orch-work/runs/a/run1 && env \\
+  PYTHONUNBUFFERED=1 \\
+  HF_TOKEN="${HF_TOKEN}" \\
+  CACHE="$HOME"/'c d' \\
+  SAID='it'"'"'s' \\
+  ORCH_RUN_ID=run1 \\
+  ORCH_ATTEMPT=1 \\
+  ORCH_NODE=a \\
+  ORCH_BACKEND=gloo \\
+  ORCH_DATA="$HOME"/orch-work/data \\
+  ORCH_OUTPUT_DIR="$HOME"/orch-work/runs/a/run1/orch-output \\
+  python3 -m torch.distributed.run --nnodes=2 --nproc_per_node=1 --node_rank=0 --master_addr=10.0.0.1 \
+--master_port=29500 --max_restarts=0 --log_dir="$HOME"/.orch/a/runs/run1/attempt1/logs --redirects=3 \
+t.py --out="$HOME"/'o~/p' 'x~/y' '--api-key=***' '--a b='"$HOME"/c '~'
+
+# b (node_rank 1)
+cd /w/runs/b/run1 && env \\
+  PYTHONUNBUFFERED=1 \\
+  PATH="$HOME"/env/bin \\
+  ORCH_RUN_ID=run1 \\
+  ORCH_ATTEMPT=1 \\
+  ORCH_NODE=b \\
+  ORCH_BACKEND=gloo \\
+  ORCH_DATA=/w/data \\
+  ORCH_OUTPUT_DIR=/w/runs/b/run1/orch-output \\
+  "$HOME"/env/bin/python -m torch.distributed.run --nnodes=2 --nproc_per_node=2 --node_rank=1 \
+--master_addr=10.0.0.1 --master_port=29500 --max_restarts=0 --log_dir="$HOME"/.orch/b/runs/run1/attempt1/logs \
+--redirects=3 t.py --out="$HOME"/'o~/p' 'x~/y' '--api-key=***' '--a b='"$HOME"/c '~'
+"""
+
+
+def test_a_plan_made_offline_as_sh() -> None:
+    args = ("--out=~/o~/p", "x~/y", "--api-key=hush", "--a b=~/c", "~")
+    assert as_sh(offline(*OFFLINE, args=args)) == SH
+
+
+def test_what_is_assumed_about_a_node_comes_from_the_inventory() -> None:
+    assert assumed_facts(Host("a", "h", user="u", python="/e/python")) == Facts(
+        node="a",
+        hostname="a",
+        home="~",
+        user="u",
+        system="Linux",
+        path="",
+        python=Interpreter(path="/e/python"),
+        gpus=0,
+        addresses=(),
+        routes=(),
+        ssh_address=None,
+        free_port=29500,
+        trees=(),
+        running=None,
+    )
+    known = assumed_facts(A)
+    assert (known.user, known.python.path) == ("", "python3")
+
+
+PS1 = """\
+# a (node_rank 0)
+Set-Location -LiteralPath '/home/u/orch-work/runs/a/run1'
+$env:PYTHONUNBUFFERED = '1'
+$env:PATH = '/usr/bin'
+$env:GLOO_SOCKET_IFNAME = 'eth0'
+$env:NCCL_SOCKET_IFNAME = '=eth0'
+$env:PET_REDIRECTS = '3'
+$env:ACCELERATE_USE_CPU = 'true'
+$env:X = 'it''s'
+$env:ORCH_RUN_ID = 'run1'
+$env:ORCH_ATTEMPT = '1'
+$env:ORCH_NODE = 'a'
+$env:ORCH_BACKEND = 'gloo'
+$env:ORCH_DATA = '/home/u/orch-work/data'
+$env:ORCH_OUTPUT_DIR = '/home/u/orch-work/runs/a/run1/orch-output'
+New-Item -Force -ItemType File -Path '/home/u/.orch/a/runs/run1/attempt1/accelerate.yaml' -Value \
+'compute_environment: LOCAL_MACHINE
+distributed_type: MULTI_GPU
+num_machines: 1
+machine_rank: 0
+main_process_ip: ''10.0.0.1''
+main_process_port: 29500
+num_processes: 1
+mixed_precision: ''no''
+rdzv_backend: static
+same_network: true
+use_cpu: false
+' | Out-Null
+& '/usr/bin/python3' '-m' 'accelerate.commands.launch' \
+'--config_file=/home/u/.orch/a/runs/run1/attempt1/accelerate.yaml' '--same_network' \
+'--log_dir=/home/u/.orch/a/runs/run1/attempt1/logs' 't.py' '--api-key=***'
+"""
+
+
+def test_a_plan_as_powershell() -> None:
+    asked = {"launcher": "accelerate", "env": {"X": "it's", "HF_TOKEN": "hush"}, "args": ("--api-key=hush",)}
+    assert as_ps1(planned(**asked)) == PS1
+    heads = [block.splitlines()[0] for block in as_ps1(planned(A, B)).split("\n\n")]
+    assert heads == ["# a (node_rank 0)", "# b (node_rank 1)"]
+
+
+def test_a_plan_as_json() -> None:
+    made = planned(env={"HF_TOKEN": "hush"}, args=("--api-key=hush",), nproc=2)
+    argv = [*commands(made)[0].argv[:-1], "--api-key=***"]
+    assert as_dict(made) == {
+        "run_id": "run1",
+        "attempt": 1,
+        "spec": {
+            "workload": {"name": "t.py", "kind": "script", "target": "t.py", "cwd": ".", "project": "project"},
+            "args": ["--api-key=***"],
+            "nproc": 2,
+            "backend": "auto",
+            "env": {"HF_TOKEN": "***"},
+            "port": None,
+            "rdzv_backend": None,
+            "rdzv_id": None,
+            "rdzv_endpoint": None,
+            "debug": False,
+            "launcher": "torchrun",
+            "mixed_precision": "no",
+            "nnodes": None,
+            "restarts": 0,
+        },
+        "backend": "gloo",
+        "nnodes": 1,
+        "world_size": 2,
+        "master_addr": "10.0.0.1",
+        "master_port": 29500,
+        "rdzv_backend": "static",
+        "rdzv_id": "run1",
+        "rdzv_endpoint": "10.0.0.1:29500",
+        "notes": [],
+        "nodes": [
+            {
+                "node": "a",
+                "node_rank": 0,
+                "nproc_per_node": 2,
+                "first_rank": 0,
+                "interface": "eth0",
+                "address": "10.0.0.1",
+                "cwd": "/home/u/orch-work/runs/a/run1",
+                "argv": argv,
+                "env": {**VARIABLES, "HF_TOKEN": "***"},
+                "files": {},
+            }
+        ],
+    }
+    elastic = planned(A, B, nnodes=(1, 2))
+    assert as_dict(elastic)["nnodes"] == "1:2" and as_dict(elastic)["notes"] == list(elastic.notes)
+    assert json.loads(as_json(made)) == as_dict(made)
+    assert as_json(made).startswith('{\n  "run_id": "run1",\n') and as_json(made).endswith("\n}\n")

@@ -17,21 +17,7 @@ from orchestrator.core.inventory.hosts import parse_inventory, select
 from orchestrator.core.inventory.known_hosts import KnownHosts
 from orchestrator.core.inventory.reading import parse_size
 from orchestrator.core.inventory.target import Settings
-from orchestrator.errors import InventoryError, UsageError
-
-ENVIRON = {"HOME": "/home/me", "EMPTY": ""}
-FINGERPRINT = "SHA256:" + "a" * 43
-WORD = "a word without spaces that does not begin with '-'"
-NAMES = "letters, digits, '.', '_' and '-', at most 63"
-TAKEN = "another name: each run keeps a file or folder of its own under this one"
-SIZE = "a size such as 500 MB or 2 GiB"
-GRACE = "a number of seconds from 0 to 604800"
-
-
-def mistakes(text: str) -> list[str]:
-    with pytest.raises(InventoryError) as caught:
-        parse_inventory(text, environ=ENVIRON)
-    return list(caught.value.problems)
+from orchestrator.errors import UsageError
 
 
 @pytest.mark.parametrize(

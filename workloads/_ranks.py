@@ -17,6 +17,11 @@ from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
+
+# Makes destroy_process_group end gloo's threads. The functions of this module keep, as a default, whichever group
+# exists when it is imported, and DistributedDataParallel imports it: then the threads outlive the group. One that
+# drops its last tensor while Python ends aborts the process ("terminate called without an active exception").
+import torch.distributed.nn.functional
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler

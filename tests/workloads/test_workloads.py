@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from benchmarks.workloads import CASES, TEXTS, made_csv
+from tests.conftest import ROOT
 from tests.forked import Done, ForkServer, Job
 from tests.waiting import heard, rest
 
@@ -143,6 +144,25 @@ def test_one_two_and_four_ranks_learn_the_same(
         assert states[ranks]["step"] == states[1]["step"] >= 46
         for key, value in states[1]["model"].items():
             assert (value - states[ranks]["model"][key]).abs().max() <= 1e-5, (ranks, key)
+
+
+def test_no_thread_outlives_its_process_group(tmp_path: Path) -> None:
+    """A thread of gloo that is at work while Python ends would abort the rank."""
+    script = tmp_path / "threads.py"
+    script.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(ROOT / 'workloads')!r})\n"
+        "from pathlib import Path\n"
+        "import torch\n"
+        "from _ranks import Ranks\n"
+        "with Ranks('gloo') as ranks:\n"
+        "    ranks.parallel(torch.nn.Linear(3, 3))\n"
+        "    ranks.gathered('a value')\n"
+        "    during = [path.read_text() for path in Path('/proc/self/task').glob('*/comm')]\n"
+        "left = [path.read_text() for path in Path('/proc/self/task').glob('*/comm')]\n"
+        "print(any('gloo' in name for name in during), any('gloo' in name for name in left))\n"
+    )
+    assert torchrun(tmp_path, 2, script) == "True False\n" * 2
 
 
 def test_hello_alone_and_by_two_ranks(alone: Callable[[str], Done], tmp_path: Path) -> None:

@@ -51,6 +51,15 @@ SIGNATURES: tuple[Signature, ...] = (
         "train: MNIST is not in data/MNIST/raw: send it with orch sync --data mnist, or name a folder",
     ),
     Signature(
+        "threads-at-exit",
+        Kind.DEATH,
+        r"^terminate called without an active exception",
+        "a thread of torch was still at work when Python ended",
+        "end the script with dist.destroy_process_group(); import torch.distributed.nn before init_process_group",
+        "terminate called without an active exception",
+        "pytorch/pytorch#190489",
+    ),
+    Signature(
         "no-such-interface",
         Kind.CAUSE,
         r"Unable to find address for: (\S+)",

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from orchestrator import errors
-from orchestrator.cli import raise_open_files
+from orchestrator.cli.program import raise_open_files
 from orchestrator.core.inventory.hosts import Host, parse_inventory
 from orchestrator.core.inventory.target import Settings
 from orchestrator.core.run.actions import Prepare

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from orchestrator.cli.options import _variable
 from orchestrator.core.inventory.edit import set_host_value
 from orchestrator.core.inventory.hosts import DataSource, parse_inventory
 from orchestrator.core.inventory.known_hosts import KnownHosts
@@ -17,7 +18,6 @@ from orchestrator.core.inventory.strictyaml import StrictYamlError, load
 from orchestrator.core.text.secret import masked, masked_words, redacted
 from orchestrator.errors import InventoryError, UsageError
 from orchestrator.operations.delivery.consent import agreed_to, outside
-from orchestrator.options import _variable
 from orchestrator.remote.ssh.config import with_included
 from tests.conftest import Orch
 from tests.namespaces import Cluster

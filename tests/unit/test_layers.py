@@ -37,8 +37,7 @@ MAY = {
         "protocol",
     },
     "api": {"operations", "ui", "core", "errors", "protocol"},
-    "options": {"operations", "remote", "core", "errors"},
-    "cli": {"options", "commands", "operations", "ui", "errors"},
+    "cli": {"cli", "commands", "operations", "ui", "core", "errors"},
     "__main__": {"cli"},
     "__init__": {"api", "errors"},
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from docs.examples import healthy, with_part
+from orchestrator.cli.options import _variable
 from orchestrator.core.checks.catalogue import check
 from orchestrator.core.checks.report import as_json
 from orchestrator.core.inventory.hosts import Host, Rendezvous, parse_inventory
@@ -18,7 +19,6 @@ from orchestrator.core.launch.torchrun import as_sh, command
 from orchestrator.core.text.secret import masked, masked_line, masked_words, redacted
 from orchestrator.errors import InventoryError, SyncError, UsageError
 from orchestrator.local.run_folder import RunFolder
-from orchestrator.options import _variable
 from orchestrator.ui.display import Display
 from orchestrator.ui.html import as_html
 from orchestrator.ui.plan import show_plan, show_settings

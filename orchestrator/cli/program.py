@@ -1,0 +1,87 @@
+"""The program ``orch``: parse the arguments, run one verb, print its error if any, and exit with its code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+
+import click
+
+from orchestrator import __version__
+from orchestrator.cli.looking import doctor, logs, ps
+from orchestrator.cli.running import attach, plan, run, workloads
+from orchestrator.cli.sending import execute, sync
+from orchestrator.cli.tidying import sandbox, stop
+from orchestrator.errors import Interrupted, OrchError, UsageError
+
+BUG = 70
+# Most files that macOS lets a process open, whatever the hard limit says (OPEN_MAX).
+MOST_FILES = 10240
+CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(__version__, prog_name="orch")
+def cli() -> None:
+    """Run multi-node PyTorch training on machines that answer SSH, with one command."""
+
+
+for verb in (run, plan, workloads, execute, doctor, sync, ps, logs, attach, stop, sandbox):
+    cli.add_command(verb)
+
+
+def raise_open_files() -> None:
+    """Raise this process's limit on open files: each host takes several, and macOS begins with 256 in all."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``argv`` as the ``orch`` program does. Never return: exit with a code of ``errors.py``."""
+    if sys.platform == "win32":
+        click.echo("error: orch runs on Linux and macOS; on Windows, run it in WSL: wsl --install", err=True)
+        os._exit(UsageError.exit_code)
+    raise_open_files()
+    try:
+        code = cli.main(args=None if argv is None else list(argv), prog_name="orch", standalone_mode=False)
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.Abort:
+        code = _report(Interrupted("interrupted"))
+    except click.ClickException as error:
+        error.show()
+        code = UsageError.exit_code
+    except KeyboardInterrupt:
+        code = _report(Interrupted("interrupted"))
+    except BrokenPipeError:
+        # The reader of stdout has ended, as "| head" does. That must not end a run.
+        click.echo("stdout was closed; a run that has started goes on until orch stop RUN", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 1
+    except OrchError as error:
+        code = _report(error)
+    except Exception:
+        code = BUG
+        traceback.print_exc()
+        click.echo("this is a bug in orch; please report it with the lines above and the run's folder", err=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Daemon threads may still wait for a host that never answers; they must not delay the end.
+    os._exit(code if isinstance(code, int) else 0)
+
+
+def _report(error: OrchError) -> int:
+    from orchestrator.ui.display import Display
+
+    if error.exit_code == BUG and error.__cause__ is not None:
+        traceback.print_exception(error.__cause__)
+    Display().error(error)
+    return error.exit_code

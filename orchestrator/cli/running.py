@@ -1,0 +1,112 @@
+"""Verbs that start runs and follow them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orchestrator.cli.options import (
+    format_option,
+    from_start_option,
+    grace_option,
+    launch,
+    launch_options,
+    node_timeout_option,
+    runs_dir_option,
+    seconds,
+    target,
+    target_options,
+)
+
+
+@click.command()
+@target_options
+@launch_options
+@node_timeout_option
+@runs_dir_option
+@click.option("-d", "--detach", is_flag=True, help="Start the run, print its id, and leave it running.")
+@click.option(
+    "--on-disconnect",
+    metavar="continue|stop:SECONDS",
+    default="continue",
+    show_default=True,
+    help="What hosts do when this machine is gone: let the run go on, or end it after SECONDS.",
+)
+@grace_option
+@click.option("--collect-every", type=seconds, metavar="SECONDS", help="Also fetch outputs during the run.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and start nothing, as orch plan does.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON event per line on stdout, and nothing else.")
+def run(dry_run: bool, as_json: bool, **options: Any) -> int:
+    r"""Run WORKLOAD on every host: a bundled name (see orch workloads), a script, or -m MODULE.
+
+    The words after -- go to the script untouched. Ctrl-C stops the run. A lost terminal or Ctrl-\ leaves the run
+    going, and orch attach takes it over.
+    """
+    from orchestrator.ui.display import Display
+
+    display = Display(as_json=as_json, verbose=options["verbose"] or options["debug"])
+    asked, launching = target(options), launch(options)
+    if dry_run:
+        from orchestrator.commands.plan import plan
+
+        return plan(asked, launching, "json" if as_json else "table", display, offline=False)
+    from orchestrator.commands.run import run
+
+    return run(asked, launching, display)
+
+
+@click.command()
+@target_options
+@launch_options
+@runs_dir_option
+@format_option
+@click.option(
+    "--offline", is_flag=True, help="Connect to no node; assume the facts that the inventory does not give."
+)
+def plan(form: str, offline: bool, **options: Any) -> int:
+    """Show the exact command of every node without running it."""
+    from orchestrator.commands.plan import plan as command
+    from orchestrator.ui.display import Display
+
+    return command(target(options), launch(options), form, Display(verbose=options["verbose"]), offline=offline)
+
+
+@click.command()
+def workloads() -> int:
+    """List the training and message-passing scripts that come with orch."""
+    from orchestrator.operations.run.source import described
+    from orchestrator.ui.display import Display
+
+    Display().named(described())
+    return 0
+
+
+@click.command()
+@target_options
+@node_timeout_option
+@runs_dir_option
+@from_start_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON event per line on stdout, and nothing else.")
+@click.option("-v", "--verbose", is_flag=True, help="Show every event.")
+@click.argument("run_id", required=False, metavar="[RUN]")
+def attach(
+    run_id: str | None,
+    node_timeout: float,
+    runs_dir: Path,
+    as_json: bool,
+    verbose: bool,
+    from_start: bool,
+    **options: Any,
+) -> int:
+    """Take over RUN, from any machine that reaches its hosts, and see it to its end.
+
+    Show the output that this machine has not recorded yet, then new output, collect the outputs, and exit as orch
+    run would have. Without RUN, take over the only active run.
+    """
+    from orchestrator.commands.attach import attach as command
+    from orchestrator.ui.display import Display
+
+    display = Display(as_json=as_json, verbose=verbose)
+    return command(target(options), run_id, runs_dir, node_timeout, from_start, display)

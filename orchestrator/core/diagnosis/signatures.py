@@ -52,7 +52,7 @@ SIGNATURES: tuple[Signature, ...] = (
     ),
     Signature(
         "threads-at-exit",
-        Kind.DEATH,
+        Kind.CAUSE,
         r"^terminate called without an active exception",
         "a thread of torch was still at work when Python ended",
         "end the script with dist.destroy_process_group(); import torch.distributed.nn before init_process_group",

@@ -1,0 +1,1 @@
+"""Host lists that other tools keep, read as inventories."""

@@ -6,6 +6,7 @@ Nothing is printed; ``progress`` receives the lines that a verb would show. Ever
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import threading
 from collections import deque
@@ -21,6 +22,7 @@ from orchestrator.core.checks.findings import Finding
 from orchestrator.core.diagnosis.diagnosis import Diagnosis
 from orchestrator.core.inventory.target import Settings, Target
 from orchestrator.core.launch.plan import LaunchPlan, RunSpec
+from orchestrator.core.launch.variables import local_settings
 from orchestrator.core.run.actions import Finish
 from orchestrator.core.run.listing import ListedRun, whole_runs
 from orchestrator.core.run.output import Output
@@ -218,6 +220,7 @@ class Cluster:
         path: str | Path = "hosts.yaml",
         *,
         nodes: str | None = None,
+        master: str | None = None,
         connect_timeout: float = 10.0,
         accept_new_host_keys: bool = False,
         fanout: int = 64,
@@ -225,11 +228,11 @@ class Cluster:
     ) -> Cluster:
         """Return the cluster of a hosts file.
 
-        ``nodes`` chooses some of the hosts, as ``--nodes`` does. ``connect_timeout`` is in seconds. ``progress``
-        is called with each line of progress.
+        ``nodes`` chooses some of the hosts, as ``--nodes`` does, and ``master`` the one with node_rank 0, by name
+        or address. ``connect_timeout`` is in seconds. ``progress`` is called with each line of progress.
         """
         settings = Settings(connect_timeout, accept_new_host_keys)
-        return cls(Target(Path(path), nodes, settings, fanout), progress)
+        return cls(Target(Path(path), nodes, settings, fanout, master), progress)
 
     def __enter__(self) -> Cluster:
         self._open.enter_context(open_cluster(self._target))
@@ -292,7 +295,8 @@ class Cluster:
         called with ``args`` and ``kwargs`` on every rank. The options ``nproc``, ``backend``, ``env``, ``port``,
         ``project``, ``runs_dir``, ``resume``, ``max_restarts``, ``node_timeout``, ``grace`` and ``collect_every``
         are those of ``orch run``, with times in seconds. ``limit`` stops the run after so many seconds;
-        ``check=False`` is ``--no-doctor``.
+        ``check=False`` is ``--no-doctor``. Unlike ``orch run``, a program sends NCCL_* and the like of its own
+        environment only with ``local_env=True``.
         """
         closing = ExitStack()
         try:
@@ -355,5 +359,6 @@ class Cluster:
             source = resolve(name, is_module=module, project=Path(project) if project else None)
             words = tuple(str(each) for each in args)
         of_spec = {key: given.pop(key) for key in ("nproc", "backend", "env", "port") if key in given}
-        spec = RunSpec(workload=source.workload, args=words, **of_spec)
+        local = local_settings(os.environ).travel if given.pop("local_env", False) else {}
+        spec = RunSpec(workload=source.workload, args=words, local=local, **of_spec)
         return RunOptions(spec, source, Path(given.pop("runs_dir", "runs")), **given)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,34 @@ class Backend(click.Choice[str]):
         return super().convert(value, parameter, context)
 
 
+class Rendezvous(click.Choice[str]):
+    """The rendezvous that need no server. The refusal of etcd gives the reason."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """Return the choice. Raises UsageError for etcd."""
+        if isinstance(value, str) and value.startswith(("etcd", "zeus")):
+            raise UsageError(
+                f"--rdzv-backend {value}: it needs a server, and orch starts none",
+                remedy="leave it out, or use c10d, which the first host serves",
+            )
+        return super().convert(value, parameter, context)
+
+
+class Launcher(click.Choice[str]):
+    """The programs that orch can start on a node. The refusal of DeepSpeed's backends gives the reason."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """Return the choice. Raises UsageError for a launcher that starts nodes itself."""
+        if isinstance(value, str) and value.lower() in OTHER_LAUNCHERS:
+            raise UsageError(
+                f"--launcher {value}: orch starts the nodes itself, by SSH",
+                remedy="leave it out; if it is the script's own option, put it after --",
+            )
+        return super().convert(value, parameter, context)
+
+
+# What DeepSpeed and the mm* projects call launchers.
+OTHER_LAUNCHERS = ("pdsh", "openmpi", "mvapich", "slurm", "mpich", "impi", "mpi", "jsrun", "pytorch", "deepspeed")
 # How often torchrun may restart the ranks of an elastic run by default.
 ELASTIC_RESTARTS = 3
 
@@ -85,10 +112,22 @@ launch_options = stack(
     ),
     click.option(
         "--nnodes",
-        metavar="MIN:MAX",
-        help="Elastic run: go on while MIN of MAX hosts are left; torchrun itself restarts the ranks (c10d).",
+        metavar="N|MIN:MAX",
+        help="N: use N hosts, as --nodes does. MIN:MAX: elastic run, which goes on while MIN of MAX hosts are "
+        "left; torchrun itself restarts the ranks (c10d).",
     ),
-    click.option("--nproc", metavar="auto|N", default="auto", show_default=True, help="Processes per node."),
+    click.option("--master", metavar="HOST", help="The host that gets node_rank 0; by default the inventory's."),
+    click.option(
+        "--nproc",
+        metavar="auto|gpu|cpu|N",
+        default="auto",
+        show_default=True,
+        help="Processes per node; auto: one per GPU, or one; gpu, cpu: one per GPU or core.",
+    ),
+    # As accelerate and DeepSpeed have them.
+    click.option("--num-processes", type=click.IntRange(min=1), hidden=True),
+    click.option("--include", hidden=True),
+    click.option("--exclude", hidden=True),
     click.option(
         "--backend",
         type=Backend(["auto", "nccl", "gloo"]),
@@ -98,7 +137,7 @@ launch_options = stack(
     ),
     click.option(
         "--launcher",
-        type=click.Choice(["torchrun", "accelerate"]),
+        type=Launcher(["torchrun", "accelerate"]),
         default="torchrun",
         show_default=True,
         help="The program to start on each node: torchrun, or Hugging Face's accelerate launch.",
@@ -118,14 +157,18 @@ launch_options = stack(
         metavar="K[=V]",
         help="Set a variable for every rank; K alone takes its value from this machine; repeatable.",
     ),
-    click.option("--port", type=click.IntRange(1, 65535), help="The master port; by default a free one."),
     click.option(
-        "--rdzv-backend", type=click.Choice(["static", "c10d"]), help="How the torchruns find each other."
+        "--no-env",
+        is_flag=True,
+        help="Leave NCCL_*, OMP_* and the like of this machine here (see docs/inventory.md).",
     ),
+    click.option("--port", type=click.IntRange(1, 65535), help="The master port; by default a free one."),
+    click.option("--rdzv-backend", type=Rendezvous(["static", "c10d"]), help="How the torchruns find each other."),
     click.option("--rdzv-id", metavar="ID", help="c10d: the rendezvous id; by default the run's id."),
     click.option(
         "--rdzv-endpoint", metavar="HOST:PORT", help="c10d: where the torchruns meet; by default at the master."
     ),
+    click.option("--rdzv-conf", metavar="K=V,...", help="Further settings of torchrun's rendezvous."),
     click.option(
         "--debug", is_flag=True, help="Set TORCH_DISTRIBUTED_DEBUG and NCCL_DEBUG on every rank; implies -v."
     ),
@@ -195,94 +238,15 @@ def target(options: dict[str, Any]) -> Any:
     single = options.get("single_node", False)
     if single and options["nodes"]:
         raise UsageError("--single-node and --nodes exclude each other", remedy="name one host with --nodes")
-    return Target(options["hosts_file"], "1" if single else options["nodes"], settings, options["fanout"])
-
-
-def launch(options: dict[str, Any]) -> Any:
-    """Return the launch options as RunOptions. Raises UsageError for values that are invalid or contradict."""
-    from orchestrator.core.launch.plan import RunSpec
-    from orchestrator.operations.run.options import RunOptions
-    from orchestrator.operations.run.source import bundled, resolve
-
-    words = list(options["words"])
-    if options["module"] is None and not words:
-        known = ", ".join(bundled())
-        raise UsageError("no workload given", remedy=f"name one ({known}), a script, or -m MODULE")
-    name = options["module"] or words.pop(0)
-    source = resolve(name, is_module=options["module"] is not None, project=options["project"])
-    nnodes = None if options["nnodes"] is None else _nnodes(options["nnodes"])
-    spec = RunSpec(
-        workload=source.workload,
-        args=tuple(words),
-        nproc=_nproc(options["nproc"]),
-        backend=options["backend"],
-        env=dict(_variable(entry) for entry in options["env"]),
-        port=options["port"],
-        rdzv_backend=options["rdzv_backend"],
-        rdzv_id=options["rdzv_id"],
-        rdzv_endpoint=options["rdzv_endpoint"],
-        debug=options["debug"],
-        launcher=options["launcher"],
-        mixed_precision=options["mixed_precision"],
-        nnodes=nnodes,
-        restarts=0 if nnodes is None else _restarts(options["max_restarts"], ELASTIC_RESTARTS),
+    return Target(
+        options["hosts_file"],
+        "1" if single else options["nodes"],
+        settings,
+        options["fanout"],
+        master=options.get("master"),
+        include=options.get("include"),
+        exclude=options.get("exclude"),
     )
-    if nnodes and (spec.launcher == "accelerate" or spec.rdzv_backend == "static"):
-        raise UsageError("--nnodes MIN:MAX needs torchrun and its c10d rendezvous")
-    if spec.mixed_precision != "no" and spec.launcher != "accelerate":
-        raise UsageError(
-            "--mixed-precision is for --launcher accelerate", remedy="set the precision by an option of the script"
-        )
-    detach, max_restarts = options.get("detach", False), 0 if nnodes else _restarts(options["max_restarts"], 0)
-    if detach and max_restarts:
-        raise UsageError(
-            "--detach and --max-restarts exclude each other: only a control process can start a failed run again",
-            remedy="leave --detach out and start orch in tmux, or with nohup",
-        )
-    return RunOptions(
-        spec,
-        source,
-        options["runs_dir"],
-        resume=options["resume"],
-        check=not options["no_doctor"],
-        sync=not options["no_sync"],
-        detach=detach,
-        max_restarts=max_restarts,
-        node_timeout=options.get("node_timeout", 30.0),
-        grace=options.get("grace"),
-        on_disconnect=_on_disconnect(options.get("on_disconnect", "continue")),
-        collect_every=options.get("collect_every"),
-    )
-
-
-def _nnodes(value: str) -> tuple[int, int]:
-    low, _, high = value.partition(":")
-    if not all(each.isascii() and each.isdigit() for each in (low, high)) or not 1 <= int(low) <= int(high):
-        raise UsageError(
-            f"--nnodes {value}: expected MIN:MAX, such as 2:3", remedy="use --nodes for a fixed number of hosts"
-        )
-    return int(low), int(high)
-
-
-def _restarts(value: int | None, default: int) -> int:
-    return default if value is None else value
-
-
-def _nproc(value: str) -> int | None:
-    if value == "auto":
-        return None
-    if not value.isascii() or not value.isdigit() or int(value) < 1:
-        raise UsageError(f"--nproc {value}: expected auto or a number from 1 on")
-    return int(value)
-
-
-def _on_disconnect(value: str) -> float | None:
-    word, colon, seconds = value.partition(":")
-    if value == "continue":
-        return None
-    if word != "stop" or not colon or not seconds.isascii() or not seconds.isdigit() or int(seconds) < 10:
-        raise UsageError(f"--on-disconnect {value}: expected continue, or stop:SECONDS with at least 10")
-    return float(seconds)
 
 
 def age(value: str) -> float:
@@ -300,14 +264,3 @@ def size(value: str) -> int:
     if not found:
         raise UsageError(f"--rate {value}: expected bytes per second such as 500k, 20M or 1G")
     return found
-
-
-def _variable(entry: str) -> tuple[str, str]:
-    name, equals, value = entry.partition("=")
-    if not name.isidentifier() or not name.isascii():
-        raise UsageError(f"--env {name!r}: expected NAME=VALUE, or NAME to take its value from this machine")
-    if not equals and name not in os.environ:
-        raise UsageError(
-            f"--env {name}: not set on this machine", remedy=f"export {name}, or pass --env {name}=VALUE"
-        )
-    return name, value if equals else os.environ[name]

@@ -12,6 +12,7 @@ import click
 
 from orchestrator import __version__
 from orchestrator.cli.looking import doctor, logs, ps
+from orchestrator.cli.meaning import suggestion, verb_suggestion
 from orchestrator.cli.running import attach, plan, run, workloads
 from orchestrator.cli.sending import execute, sync
 from orchestrator.cli.tidying import sandbox, stop
@@ -20,7 +21,8 @@ from orchestrator.errors import Interrupted, OrchError, UsageError
 BUG = 70
 # Most files that macOS lets a process open, whatever the hard limit says (OPEN_MAX).
 MOST_FILES = 10240
-CONTEXT = {"help_option_names": ["-h", "--help"]}
+# Underscores and dashes are the same in the names of options and verbs.
+CONTEXT = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambda word: word.replace("_", "-")}
 
 
 @click.group(context_settings=CONTEXT)
@@ -44,18 +46,46 @@ def raise_open_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def refuse_unknown_verb(words: Sequence[str]) -> None:
+    """Raise UsageError, with the right verb, if the first word is none of orch's."""
+    verbs = list(cli.commands)
+    if not words or words[0].startswith("-") or words[0].replace("_", "-") in verbs:
+        return
+    from orchestrator.operations.run.source import bundled
+
+    near = verb_suggestion(words, verbs, list(bundled()))
+    raise UsageError(f"orch has no verb {words[0]!r}", remedy=near or f"verbs: {', '.join(verbs)}")
+
+
+def no_such_option(error: click.NoSuchOption) -> UsageError:
+    """Return an error with the option that was meant, for an option that a verb does not have."""
+    context = error.ctx
+    known = [] if context is None else [name for each in context.command.get_params(context) for name in each.opts]
+    verb = context.command_path if context is not None else "orch"
+    near = suggestion(error.option_name, [name for name in known if name.startswith("--")])
+    if near is None and context is not None and context.command.name == "exec":
+        near = "the command follows --: orch exec -- COMMAND"
+    elif near is None and context is not None and context.parent is None:
+        near = f"options follow the verb: orch VERB {error.option_name} ..."
+    return UsageError(f"{verb} has no option {error.option_name}", remedy=near or f"see {verb} --help")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``argv`` as the ``orch`` program does. Never return: exit with a code of ``errors.py``."""
     if sys.platform == "win32":
         click.echo("error: orch runs on Linux and macOS; on Windows, run it in WSL: wsl --install", err=True)
         os._exit(UsageError.exit_code)
     raise_open_files()
+    words = sys.argv[1:] if argv is None else list(argv)
     try:
-        code = cli.main(args=None if argv is None else list(argv), prog_name="orch", standalone_mode=False)
+        refuse_unknown_verb(words)
+        code = cli.main(args=words, prog_name="orch", standalone_mode=False)
     except click.exceptions.Exit as error:
         code = error.exit_code
     except click.Abort:
         code = _report(Interrupted("interrupted"))
+    except click.NoSuchOption as error:
+        code = _report(no_such_option(error))
     except click.ClickException as error:
         error.show()
         code = UsageError.exit_code

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import click
 
+from orchestrator.cli.launching import LaunchCommand, asked
 from orchestrator.cli.options import (
     format_option,
     from_start_option,
     grace_option,
-    launch,
     launch_options,
     node_timeout_option,
     runs_dir_option,
@@ -21,7 +22,15 @@ from orchestrator.cli.options import (
 )
 
 
-@click.command()
+def hidden(parameter: click.Parameter) -> click.Parameter:
+    """Return an option that the help does not list."""
+    copied = copy.copy(parameter)
+    assert isinstance(copied, click.Option)
+    copied.hidden = True
+    return copied
+
+
+@click.command(cls=LaunchCommand)
 @target_options
 @launch_options
 @node_timeout_option
@@ -41,23 +50,24 @@ from orchestrator.cli.options import (
 def run(dry_run: bool, as_json: bool, **options: Any) -> int:
     r"""Run WORKLOAD on every host: a bundled name (see orch workloads), a script, or -m MODULE.
 
-    The words after -- go to the script untouched. Ctrl-C stops the run. A lost terminal or Ctrl-\ leaves the run
-    going, and orch attach takes it over.
+    The words after the workload's name go to it, except orch's own options; after --, all do. Ctrl-C stops the
+    run. A lost terminal or Ctrl-\ leaves the run going, and orch attach takes it over.
     """
     from orchestrator.ui.display import Display
 
     display = Display(as_json=as_json, verbose=options["verbose"] or options["debug"])
-    asked, launching = target(options), launch(options)
+    machines, launching, notes = asked(options)
+    display.notes(notes)
     if dry_run:
         from orchestrator.commands.plan import plan
 
-        return plan(asked, launching, "json" if as_json else "table", display, offline=False)
+        return plan(machines, launching, "json" if as_json else "table", display, offline=False)
     from orchestrator.commands.run import run
 
-    return run(asked, launching, display)
+    return run(machines, launching, display)
 
 
-@click.command()
+@click.command(cls=LaunchCommand)
 @target_options
 @launch_options
 @runs_dir_option
@@ -65,12 +75,22 @@ def run(dry_run: bool, as_json: bool, **options: Any) -> int:
 @click.option(
     "--offline", is_flag=True, help="Connect to no node; assume the facts that the inventory does not give."
 )
-def plan(form: str, offline: bool, **options: Any) -> int:
-    """Show the exact command of every node without running it."""
+def plan(form: str, offline: bool, as_json: bool, dry_run: bool, **options: Any) -> int:
+    """Show the exact command of every node without running it.
+
+    Takes the options of orch run, too.
+    """
     from orchestrator.commands.plan import plan as command
     from orchestrator.ui.display import Display
 
-    return command(target(options), launch(options), form, Display(verbose=options["verbose"]), offline=offline)
+    display = Display(verbose=options["verbose"])
+    machines, launching, notes = asked(options)
+    display.notes(notes)
+    return command(machines, launching, "json" if as_json else form, display, offline=offline)
+
+
+# A word means the same to both verbs, so that plan shows what run would do.
+plan.params += [hidden(each) for each in run.params if each.name not in {own.name for own in plan.params}]
 
 
 @click.command()

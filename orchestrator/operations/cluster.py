@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from orchestrator.core.inventory.hosts import Host, Inventory, select
+from orchestrator.core.inventory.choosing import chosen
+from orchestrator.core.inventory.hosts import Host, Inventory
 from orchestrator.core.inventory.target import Target
 from orchestrator.core.launch.environment import Environment
 from orchestrator.errors import HostErrors, OrchError
@@ -71,9 +72,9 @@ def open_cluster(target: Target, *, spares_too: bool = False, interpreters: bool
     """
     inventory = read_inventory(target.hosts_file)
     everyone = spares_too and target.nodes is None
-    hosts = inventory.hosts if everyone else select(inventory, target.nodes)
-    chosen = {host.name for host in hosts}
-    spares = tuple(h for h in inventory.hosts if h.name in inventory.spares and h.name not in chosen)
+    hosts = inventory.hosts if everyone else chosen(inventory, target)
+    taken = {host.name for host in hosts}
+    spares = tuple(h for h in inventory.hosts if h.name in inventory.spares and h.name not in taken)
     sandbox = None
     links: Sequence[Connection] = ()
     try:

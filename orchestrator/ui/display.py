@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import click
@@ -62,6 +62,11 @@ class Display:
     def note(self, text: str) -> None:
         """Print a line on stderr."""
         self.err.print(Text(text))
+
+    def notes(self, texts: Iterable[str]) -> None:
+        """Print each text as a note on stderr, with secrets masked."""
+        for text in texts:
+            self.note(f"note: {masked(visible(text))}")
 
     def confirm(self, question: str) -> bool:
         """Ask a yes-or-no question on stderr. Raises click.Abort at the end of stdin."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 from rich.text import Text
@@ -29,7 +29,7 @@ def show_plan(display: Display, plan: LaunchPlan, form: str) -> None:
         display.out.print(plan_table(plan))
         for each in commands(plan):
             display.out.print(Text(f"\n{each.node}: cd {each.cwd}", style="bold"))
-            for name, value in redacted(each.env).items():
+            for name, value in each.shown_env.items():
                 display.out.print(Text(f"  {name}={value}", style="dim"))
             display.out.print(Text(f"  {shlex.join(masked_words(each.argv))}"))
             for path, text in each.files.items():
@@ -75,11 +75,19 @@ def settings_grid(plan: LaunchPlan, environments: Sequence[str]) -> Table:
         ("environment", "; ".join(environments)),
     ]
     if spec.env:
-        head.append(("variables", " ".join(f"{name}={value}" for name, value in redacted(spec.env).items())))
+        head.append(("variables", _assignments(spec.env)))
+    if spec.local:
+        head.append(("local settings", f"{_assignments(spec.local)} (--no-env leaves them here)"))
+    if hidden := sorted({name for node in plan.nodes for name in node.hidden}):
+        head.append(("pass_env", " ".join(hidden)))
     grid = Table.grid(padding=(0, 2))
     for name, value in head:
         grid.add_row(Text(name, style="dim"), Text(value, overflow="fold"))
     return grid
+
+
+def _assignments(variables: Mapping[str, str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in redacted(variables).items())
 
 
 def _rendezvous(plan: LaunchPlan) -> str:

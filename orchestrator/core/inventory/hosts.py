@@ -15,6 +15,7 @@ from orchestrator.core.inventory import strictyaml
 from orchestrator.core.inventory.destination import is_endpoint, is_machine, is_user
 from orchestrator.core.inventory.hostrange import RangeError, expand
 from orchestrator.core.inventory.reading import NAME, Reader, listed, nearest
+from orchestrator.core.launch.variables import passed
 from orchestrator.errors import InventoryError, UsageError
 
 CONNECTION_KEYS = ("address", "user", "port", "identity_file", "jump", "host_key")
@@ -28,6 +29,8 @@ class Host:
 
     ``jump`` lists the outermost hop first; ``host_key`` is ``type base64`` or ``SHA256:fingerprint``.
     ``environment`` is the file that lists the packages orch installs, with ``python`` as the base interpreter.
+    ``passed`` holds the control machine's variables that ``pass_env`` names; ``not_set`` the names that are not
+    set there.
     """
 
     name: str
@@ -45,6 +48,13 @@ class Host:
     python: str | None = None
     environment: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
+    passed: Mapping[str, str] = field(default_factory=dict, repr=False)
+    not_set: tuple[str, ...] = ()
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The variables that the inventory gives the ranks; ``env`` overrides ``pass_env``."""
+        return {**self.passed, **self.env}
 
 
 @dataclass(frozen=True)
@@ -167,11 +177,16 @@ class _InventoryReader(Reader):
             "data",
             "sandbox",
             "grace",
+            "pass_env",
         )
         top = self.mapping(document, "", known)
         cluster = self.take(top, "cluster", "", self.name, "cluster")
         sandbox = self.take(top, "sandbox", "", self.boolean, False)
         defaults = self.host_keys(top.get("defaults"), "defaults", defaults=True)
+        defaults["pass_env"] = (
+            *self.take(top, "pass_env", "", self.passed, ()),
+            *defaults.get("pass_env", ()),
+        )
         hosts = self.hosts(top.get("hosts"), defaults, sandbox, "hosts" in top)
         names = [host.name for host in hosts]
         spares = tuple(self.host_names(top.get("spares"), "spares", names))
@@ -204,6 +219,7 @@ class _InventoryReader(Reader):
             "python": self.text,
             "environment": self.text,
             "env": self.variables_or_environment,
+            "pass_env": self.passed,
         }
         if not defaults:
             own = {
@@ -292,7 +308,11 @@ class _InventoryReader(Reader):
     def host(self, name: str, body: dict[str, Any], path: str, defaults: Mapping[str, Any]) -> Host:
         own = self.host_keys(body, path)
         env = {**defaults.get("env", {}), **own.get("env", {})}
-        return Host(**{"name": name, "address": name, **defaults, **own, "env": env})
+        names = dict.fromkeys((*defaults.get("pass_env", ()), *own.pop("pass_env", ())))
+        values, not_set = passed(self.environ, list(names))
+        common = {key: item for key, item in defaults.items() if key != "pass_env"}
+        made = {"name": name, "address": name, **common, **own, "env": env}
+        return Host(**made, passed=values, not_set=not_set)
 
     def refuse_same_machine(self, hosts: Mapping[str, Host]) -> None:
         """Refuse a machine listed twice: its two torchrun processes would compete for its lock and GPUs."""

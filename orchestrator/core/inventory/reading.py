@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from orchestrator.core.inventory.destination import is_hop
+from orchestrator.core.launch.variables import reserved
 from orchestrator.core.text.secret import HIDDEN, is_secret, masked
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
@@ -20,19 +21,8 @@ REFERENCE = re.compile(r"\$(?:\$|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})")
 HOST_KEY = re.compile(r"(SHA256:[A-Za-z0-9+/]{43}|(?:ssh-|ecdsa-|sk-)[a-z0-9@.-]+ [A-Za-z0-9+/]+={0,2})\Z")
 # The characters that Linux allows, except those with a meaning in a shell or in YAML.
 INTERFACE = re.compile(r"[A-Za-z0-9_.@:+=-]{1,40}\Z")
-# torchrun and orch set these themselves.
-RESERVED = frozenset(
-    (
-        "RANK",
-        "LOCAL_RANK",
-        "GROUP_RANK",
-        "ROLE_RANK",
-        "WORLD_SIZE",
-        "LOCAL_WORLD_SIZE",
-        "MASTER_ADDR",
-        "MASTER_PORT",
-    )
-)
+# A name, or a glob that begins with at least three letters: "*" would send everything.
+PASSED = re.compile(r"[A-Za-z_][A-Za-z0-9_]{2,}[A-Za-z0-9_*?]*\Z")
 
 
 class Reader:
@@ -213,7 +203,7 @@ class Reader:
             where = f"{path}.{key}"
             if not isinstance(key, str) or not VARIABLE.match(key):
                 self.problem(where, key, "a variable name: letters, digits and '_'")
-            elif key in RESERVED or key.startswith("ORCH_"):
+            elif reserved(key):
                 self.say(f"{where}: torchrun and orch set this variable themselves: expected another name")
             elif isinstance(item, bool):
                 found[key] = "true" if item else "false"
@@ -225,6 +215,22 @@ class Reader:
                 expanded = self.expanded(item, where)
                 found[key] = "" if expanded is None else expanded
         return found
+
+    def passed(self, value: Any, path: str) -> tuple[str, ...] | None:
+        """Read a list of names or globs of variables whose values come from this machine."""
+        if not isinstance(value, list):
+            self.problem(path, value, "a list of names of variables, such as [HF_TOKEN, WANDB_*]")
+            return None
+        found = []
+        for number, item in enumerate(value):
+            where = f"{path}[{number}]"
+            if not isinstance(item, str) or not (PASSED.match(item) or VARIABLE.match(item)):
+                self.problem(where, item, "the name of a variable, or a prefix of one such as WANDB_*")
+            elif reserved(item):
+                self.say(f"{where}: torchrun and orch set {item} themselves: expected another name")
+            else:
+                found.append(item)
+        return tuple(found)
 
     def size(self, value: Any, path: str) -> int | None:
         """Read a size in bytes: a number, or text such as ``500 MB`` or ``1GiB``."""

@@ -25,9 +25,16 @@ class Settings:
 
 @dataclass(frozen=True)
 class Target:
-    """The machines that a command addresses and how to reach them: the options that all verbs share."""
+    """The machines that a command addresses and how to reach them: the options that all verbs share.
+
+    ``master``: name or address of the host that gets node_rank 0; None leaves the choice to the inventory.
+    ``include`` and ``exclude`` choose hosts and their GPUs as DeepSpeed writes them: ``a@b:0,2``.
+    """
 
     hosts_file: Path
     nodes: str | None = None
     settings: Settings = field(default_factory=Settings)
     fanout: int = 64
+    master: str | None = None
+    include: str | None = None
+    exclude: str | None = None

@@ -5,12 +5,13 @@ Run id and facts are inputs, so the same inputs give the same plan, and ``--dry-
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.core.checks.facts import Facts
 from orchestrator.core.inventory.hosts import Host, Rendezvous
 from orchestrator.core.launch.addresses import interface_towards, master_address, on_interface
+from orchestrator.core.launch.variables import INTERFACES, VISIBLE, visible_gpus
 from orchestrator.errors import PreflightError, UsageError
 from orchestrator.protocol.facts import Interpreter
 
@@ -30,8 +31,11 @@ class Workload:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """What the user asked for. ``nproc`` None leaves the number of processes to the inventory or the node.
+    """What the user asked for. ``nproc`` None leaves the number of processes to ``nproc_of``: the inventory or the
+    node (``auto``), the node's GPUs (``gpu``) or its cores (``cpu``).
 
+    ``local``: settings exported on the control machine; everything else that sets a variable overrides them.
+    ``rdzv_conf``: further settings of torchrun's rendezvous.
     ``nnodes`` holds the fewest and the most nodes of an elastic run, whose ranks torchrun itself may restart
     ``restarts`` times; None means that the run needs all its nodes.
     """
@@ -50,11 +54,17 @@ class RunSpec:
     mixed_precision: str = "no"
     nnodes: tuple[int, int] | None = None
     restarts: int = 0
+    nproc_of: str = "auto"
+    rdzv_conf: Mapping[str, str] = field(default_factory=dict)
+    local: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class NodePlan:
-    """One node's part. Paths are absolute on that node; ``first_rank`` is None if torchrun assigns the ranks."""
+    """One node's part. Paths are absolute on that node; ``first_rank`` is None if torchrun assigns the ranks.
+
+    ``hidden`` names the variables of ``env`` whose values are never shown.
+    """
 
     node: str
     node_rank: int
@@ -68,6 +78,7 @@ class NodePlan:
     work: str
     attempt_dir: str
     env: Mapping[str, str]
+    hidden: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -123,7 +134,7 @@ def plan(
     rdzv_backend, rdzv_id, endpoint = _rendezvous(
         rendezvous, spec, f"{_bracketed(address)}:{port}", run_id, attempt
     )
-    _refuse_contradictions(spec, rdzv_backend, len(hosts))
+    _refuse_contradictions(spec, rdzv_backend, endpoint, len(hosts))
     notes = []
     if rdzv_backend == "c10d":
         notes.append("c10d: torchrun assigns node ranks itself and ignores node_rank, so the order may differ")
@@ -143,12 +154,14 @@ def plan(
             workdir=known.expand(host.workdir),
             work=f"{known.expand(host.workdir)}/runs/{known.hostname}/{run_id}",
             attempt_dir=f"{known.home}/.orch/{known.hostname}/runs/{run_id}/attempt{attempt}",
-            env={**host.env, **spec.env},
+            env={**host.variables, **spec.env},
+            hidden=frozenset(host.passed),
         )
         if made.interface is None and len(hosts) > 1:
             notes.append(f"{host.name}: no interface towards {address} found; torch chooses one by itself")
         nodes.append(made)
         first_rank += made.nproc_per_node
+    notes += _notes_on_variables(hosts, nodes, spec)
     return LaunchPlan(
         run_id=run_id,
         attempt=attempt,
@@ -174,11 +187,29 @@ def _master_port(
     return port
 
 
-def _refuse_contradictions(spec: RunSpec, rdzv_backend: str, hosts: int) -> None:
+def _notes_on_variables(hosts: Sequence[Host], nodes: Sequence[NodePlan], spec: RunSpec) -> Iterator[str]:
+    """Yield a line for what ``pass_env`` does not find, and for a local setting that orch knows better."""
+    names = dict.fromkeys(name for host in hosts for name in host.not_set)
+    if names:
+        yield f"pass_env: {', '.join(names)}: not set on this machine"
+    found = {node.interface for node in nodes}
+    for name in INTERFACES:
+        value = spec.local.get(name)
+        if value is not None and None not in found and found != {value.lstrip("=")}:
+            yield f"{name}={value} stays here: orch found each host's interface; to insist: --env {name}={value}"
+
+
+def _refuse_contradictions(spec: RunSpec, rdzv_backend: str, endpoint: str, hosts: int) -> None:
     """Raise UsageError for options that exclude each other or do not fit the number of hosts."""
-    if spec.launcher == "accelerate" and rdzv_backend != "static":
+    if spec.launcher == "accelerate" and (rdzv_backend != "static" or spec.rdzv_conf):
         remedy = "leave out the rendezvous options or --launcher accelerate"
         raise UsageError("accelerate works with the static rendezvous only, not with c10d", remedy=remedy)
+    meets = endpoint.rpartition(":")[0] or endpoint
+    if rdzv_backend == "c10d" and hosts > 1 and (meets in ("localhost", "[::1]") or meets.startswith("127.")):
+        raise UsageError(
+            f"the rendezvous endpoint {endpoint} is a different place on each of {hosts} hosts",
+            remedy="leave it out: orch lets them meet at the first host; for one host: --single-node",
+        )
     if spec.nnodes is not None and not spec.nnodes[0] <= hosts <= spec.nnodes[1]:
         low, high = spec.nnodes
         remedy = f"choose with --nodes {high}" if hosts > high else "add hosts, or lower MIN"
@@ -186,21 +217,60 @@ def _refuse_contradictions(spec: RunSpec, rdzv_backend: str, hosts: int) -> None
 
 
 def nproc_per_node(host: Host, facts: Facts, spec: RunSpec) -> int:
-    """Return the number of processes on a node: the user's, the inventory's, one per GPU, or one."""
-    return spec.nproc or nproc_for(host, facts, spec.env)
+    """Return the number of processes on a node: the user's, the inventory's, one per GPU, or one.
 
-
-# The first of these that is set decides which GPUs a process sees.
-VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+    Raises PreflightError if the user asks for one per GPU or core and the node has none or tells none, and
+    UsageError for a local setting that names GPUs the node has not.
+    """
+    if spec.nproc:
+        return spec.nproc
+    if spec.nproc_of == "cpu":
+        if facts.parts.memory is None:
+            remedy = "give a number, or leave out --offline"
+            raise PreflightError("the number of its cores is unknown", remedy=remedy, host=host.name)
+        return facts.parts.memory.cores
+    if spec.nproc_of == "gpu":
+        gpus = visible_gpus({**host.variables, **spec.env})
+        count = len(gpus) if gpus is not None else host.gpus or facts.gpus
+        if not count:
+            remedy = "use --nproc auto, or give a number"
+            raise PreflightError("--nproc gpu: no GPU is visible", remedy=remedy, host=host.name)
+        return count
+    known = {**host.variables, **spec.env}
+    local = None if host.nproc or visible_gpus(known) is not None else _local_gpus(host, facts, spec)
+    return nproc_for(host, facts, spec.env) if local is None else len(local) or 1
 
 
 def nproc_for(host: Host, facts: Facts, env: Mapping[str, str] | None = None) -> int:
     """Return the number of processes on a node if the user gives none; ``env`` overrides the host's variables."""
-    known = {**host.env, **(env or {})}
-    visible = next((known[name] for name in VISIBLE if name in known), None)
+    visible = visible_gpus({**host.variables, **(env or {})})
     if visible is not None and not host.nproc:
-        return len([part for part in visible.split(",") if part.strip() not in ("", "-1")]) or 1
-    return host.nproc or host.gpus or (facts.gpus if host.gpus is None else 0) or 1
+        return len(visible) or 1
+    return host.nproc or gpus_of(host, facts) or 1
+
+
+def gpus_of(host: Host, facts: Facts) -> int:
+    """Return the number of GPUs on a node: the inventory's, else what the node reports."""
+    return facts.gpus if host.gpus is None else host.gpus
+
+
+def _local_gpus(host: Host, facts: Facts, spec: RunSpec) -> list[str] | None:
+    """Return the GPUs of a node that a local setting leaves visible; None without such a setting or without GPUs.
+
+    Raises UsageError if the setting names GPUs that the node has not.
+    """
+    gpus, visible = gpus_of(host, facts), visible_gpus(spec.local)
+    if not gpus or visible is None:
+        return None
+    beyond = [each for each in visible if each.isdigit() and int(each) >= gpus]
+    if beyond:
+        name = next(name for name in VISIBLE if name in spec.local)
+        raise UsageError(
+            f"{name}={spec.local[name]}, exported on this machine, names GPU {beyond[0]}; "
+            f"{host.name} has {gpus}, counted from 0",
+            remedy=f"unset {name}, set it under env: of the host, or use --no-env",
+        )
+    return visible
 
 
 def ranks_of(first_rank: int | None, nproc: int) -> range:
@@ -242,7 +312,12 @@ def _rendezvous(
 def _backend(spec: RunSpec, hosts: Sequence[Host], facts: Mapping[str, Facts]) -> str:
     if spec.backend != "auto":
         return spec.backend
-    return "nccl" if all(facts[host.name].gpus for host in hosts) else "gloo"
+    return "nccl" if all(_shows_gpus(host, facts[host.name], spec) for host in hosts) else "gloo"
+
+
+def _shows_gpus(host: Host, facts: Facts, spec: RunSpec) -> bool:
+    """Return whether the node has GPUs and its ranks see any of them."""
+    return bool(facts.gpus) and visible_gpus({**spec.local, **host.variables, **spec.env}) != []
 
 
 def own_address(host: Host, facts: Facts, master_addr: str, named: str | None = None) -> str | None:

@@ -19,7 +19,10 @@ LAST_CALL = 15
 
 @dataclass(frozen=True)
 class NodeCommand:
-    """Exactly what runs on one node. ``files`` maps paths to texts that are written before the command starts."""
+    """Exactly what runs on one node. ``files`` maps paths to texts that are written before the command starts.
+
+    ``hidden`` names the variables whose values are never shown, whatever their names.
+    """
 
     node: str
     node_rank: int
@@ -27,6 +30,12 @@ class NodeCommand:
     argv: tuple[str, ...]
     env: Mapping[str, str]
     files: Mapping[str, str] = field(default_factory=dict)
+    hidden: frozenset[str] = frozenset()
+
+    @property
+    def shown_env(self) -> dict[str, str]:
+        """The variables with secret and hidden values masked."""
+        return redacted(self.env, self.hidden)
 
 
 def commands(plan: LaunchPlan) -> tuple[NodeCommand, ...]:
@@ -44,7 +53,7 @@ def command(plan: LaunchPlan, node: NodePlan) -> NodeCommand:
     target = ["-m", workload.target] if workload.kind == "module" else [workload.target]
     cwd = node.work if workload.cwd == "." else f"{node.work}/{workload.cwd}"
     argv = (*launcher, *target, *plan.spec.args)
-    return NodeCommand(node.node, node.node_rank, cwd, argv, _environment(plan, node), files)
+    return NodeCommand(node.node, node.node_rank, cwd, argv, _environment(plan, node), files, node.hidden)
 
 
 def _torchrun(plan: LaunchPlan, node: NodePlan) -> list[str]:
@@ -67,8 +76,10 @@ def _torchrun(plan: LaunchPlan, node: NodePlan) -> list[str]:
 
 
 def _rendezvous_options(plan: LaunchPlan, node: NodePlan) -> list[str]:
+    asked = [f"{name}={value}" for name, value in plan.spec.rdzv_conf.items()]
     if plan.rdzv_backend == "static":
-        return [f"--master_addr={plan.master_addr}", f"--master_port={plan.master_port}"]
+        more = [f"--rdzv_conf={','.join(asked)}"] if asked else []
+        return [f"--master_addr={plan.master_addr}", f"--master_port={plan.master_port}", *more]
     options = [
         f"--rdzv_backend={plan.rdzv_backend}",
         f"--rdzv_endpoint={plan.rdzv_endpoint}",
@@ -78,8 +89,9 @@ def _rendezvous_options(plan: LaunchPlan, node: NodePlan) -> list[str]:
     if plan.spec.rdzv_endpoint is None:
         # Otherwise torchrun guesses from the host name whether this node opens the store.
         conf.append(f"is_host={'true' if node.node_rank == 0 else 'false'}")
-    if plan.spec.nnodes:
+    if plan.spec.nnodes and "last_call_timeout" not in plan.spec.rdzv_conf:
         conf.append(f"last_call_timeout={LAST_CALL}")
+    conf += asked
     if conf:
         options.append(f"--rdzv_conf={','.join(conf)}")
     if node.address:
@@ -88,7 +100,7 @@ def _rendezvous_options(plan: LaunchPlan, node: NodePlan) -> list[str]:
 
 
 def _environment(plan: LaunchPlan, node: NodePlan) -> dict[str, str]:
-    env = {"PYTHONUNBUFFERED": "1"}
+    env = {"PYTHONUNBUFFERED": "1", **plan.spec.local}
     if node.path:
         env["PATH"] = node.path
     if node.interface:
@@ -104,6 +116,7 @@ def _environment(plan: LaunchPlan, node: NodePlan) -> dict[str, str]:
         # restarts tells them apart, and each agent counts only its own (torch.distributed.rendezvous).
         env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     env |= node.env
+    env |= _place(plan, node)
     env |= {
         "ORCH_RUN_ID": plan.run_id,
         "ORCH_ATTEMPT": str(plan.attempt),
@@ -115,6 +128,18 @@ def _environment(plan: LaunchPlan, node: NodePlan) -> dict[str, str]:
     return env
 
 
+def _place(plan: LaunchPlan, node: NodePlan) -> dict[str, str]:
+    """Return the node's place in the run, for scripts that read it; torchrun adds RANK, MASTER_ADDR and the rest.
+
+    Where torchrun assigns node ranks (c10d) or changes the number of nodes (elastic), only its own variables,
+    GROUP_RANK and GROUP_WORLD_SIZE, are right.
+    """
+    place = {} if plan.spec.nnodes else {"NNODES": str(len(plan.nodes))}
+    if plan.rdzv_backend == "static":
+        place["NODE_RANK"] = str(node.node_rank)
+    return {**place, "NPROC_PER_NODE": str(node.nproc_per_node)}
+
+
 def as_sh(plan: LaunchPlan) -> str:
     """Return the plan as POSIX shell, one command per node.
 
@@ -123,7 +148,7 @@ def as_sh(plan: LaunchPlan) -> str:
     blocks = []
     for each in commands(plan):
         lines = [f"# {each.node} (node_rank {each.node_rank})", f"cd {_sh_path(each.cwd)} && env \\"]
-        for name, value in redacted(each.env).items():
+        for name, value in each.shown_env.items():
             secret = value != each.env[name]
             lines.append(f'  {name}="${{{name}}}" \\' if secret else f"  {name}={_sh_path(value)} \\")
         lines.append("  " + " ".join(_sh_path(word) for word in masked_words(each.argv)))
@@ -139,7 +164,7 @@ def as_ps1(plan: LaunchPlan) -> str:
     blocks = []
     for each in commands(plan):
         lines = [f"# {each.node} (node_rank {each.node_rank})", f"Set-Location -LiteralPath {_ps1(each.cwd)}"]
-        for name, value in redacted(each.env).items():
+        for name, value in each.shown_env.items():
             if value == each.env[name]:
                 lines.append(f"$env:{name} = {_ps1(value)}")
         for path, text in each.files.items():
@@ -151,7 +176,8 @@ def as_ps1(plan: LaunchPlan) -> str:
 
 def as_dict(plan: LaunchPlan) -> dict[str, Any]:
     """Return the plan as a value for JSON, with secrets masked."""
-    settings = {**asdict(plan.spec), "env": redacted(plan.spec.env), "args": masked_words(plan.spec.args)}
+    shown = {"env": redacted(plan.spec.env), "local": redacted(plan.spec.local)}
+    settings = {**asdict(plan.spec), **shown, "args": masked_words(plan.spec.args)}
     return {
         "run_id": plan.run_id,
         "attempt": plan.attempt,
@@ -175,7 +201,7 @@ def as_dict(plan: LaunchPlan) -> dict[str, Any]:
                 "address": node.address,
                 "cwd": each.cwd,
                 "argv": masked_words(each.argv),
-                "env": redacted(each.env),
+                "env": each.shown_env,
                 "files": dict(each.files),
             }
             for node, each in zip(plan.nodes, commands(plan), strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 HIDDEN = "***"
 # A tokenizer is not a secret, and neither are the named tokens of its vocabulary, such as PAD.
@@ -40,9 +40,9 @@ def masked(text: str) -> str:
     return _LOOKS.sub(HIDDEN, text)
 
 
-def redacted(env: Mapping[str, str]) -> dict[str, str]:
-    """Return variables with secret values masked."""
-    return {name: _shown(name, value) for name, value in env.items()}
+def redacted(env: Mapping[str, str], hidden: Collection[str] = ()) -> dict[str, str]:
+    """Return variables with secret values masked, and all values of the names in ``hidden``."""
+    return {name: HIDDEN if name in hidden else _shown(name, value) for name, value in env.items()}
 
 
 def masked_words(words: Sequence[str]) -> list[str]:

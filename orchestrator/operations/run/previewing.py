@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.core.inventory.hosts import select
+from orchestrator.core.inventory.choosing import chosen
+from orchestrator.core.inventory.hosts import Host
 from orchestrator.core.inventory.target import Target
 from orchestrator.core.launch.plan import LaunchPlan, assumed_facts, plan
 from orchestrator.local.hosts_file import environments_of, in_their_environments, read_inventory
 from orchestrator.operations.run.options import RunOptions, new_run_id
 from orchestrator.ui.display import Display
+
+
+def hosts_of(target: Target) -> tuple[Host, ...]:
+    """Return the hosts that the target chooses, without connecting to any. Raises UsageError, InventoryError."""
+    return chosen(read_inventory(target.hosts_file), target)
 
 
 def preview(target: Target, options: RunOptions, display: Display, *, offline: bool) -> LaunchPlan:
@@ -19,10 +25,10 @@ def preview(target: Target, options: RunOptions, display: Display, *, offline: b
     """
     if offline:
         inventory = read_inventory(target.hosts_file)
-        named = select(inventory, target.nodes)
-        chosen = in_their_environments(named, environments_of(named, target.hosts_file.parent))
+        named = chosen(inventory, target)
+        ready = in_their_environments(named, environments_of(named, target.hosts_file.parent))
         # Without facts, the address that SSH dials is the best guess at the master's.
-        hosts = [replace(host, fabric_address=host.fabric_address or host.address) for host in chosen]
+        hosts = [replace(host, fabric_address=host.fabric_address or host.address) for host in ready]
         facts = {host.name: assumed_facts(host) for host in hosts}
         made = plan(hosts, inventory.rendezvous, options.spec, facts, new_run_id())
         note = "no node was asked: port, interpreter and number of GPUs are assumed; addresses are the inventory's"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.core.launch.plan import Workload
+from orchestrator.core.launch.script import script_options
 from orchestrator.errors import UsageError
 
 PROJECT_MARKS = (".git", "pyproject.toml", ".orchignore")
@@ -41,6 +42,31 @@ def described() -> dict[str, str]:
         docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
         found[name] = docstring.partition("\n")[0]
     return found
+
+
+def declared_options(source: Source) -> frozenset[str]:
+    """Return the options that the workload's file declares, and the modules beside it that it imports.
+
+    The files are parsed, not run; a file that cannot be read or parsed declares none.
+    """
+    workload = source.workload
+    folder = source.root / workload.cwd
+    if workload.kind == "module":
+        path = folder.joinpath(*workload.target.split("."))
+        file = path / "__main__.py" if path.is_dir() else path.with_name(f"{path.name}.py")
+    else:
+        file = folder / workload.target
+    found = script_options(_text(file))
+    beside = [file.parent.joinpath(*name.split(".")).with_suffix(".py") for name in found.imports]
+    options = [script_options(_text(each)).options for each in beside if each.is_file()]
+    return found.options.union(*options)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def resolve(name: str, *, is_module: bool = False, project: Path | None = None) -> Source:

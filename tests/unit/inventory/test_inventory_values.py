@@ -46,6 +46,8 @@ def test_what_a_file_leaves_out_has_these_values() -> None:
                 "python": None,
                 "environment": None,
                 "env": {},
+                "passed": {},
+                "not_set": (),
             },
         ),
         "spares": (),
@@ -274,7 +276,7 @@ def test_a_mistake_in_a_key_of_a_host_is_told_in_these_words(keys: str, said: li
             "{hosts: [a], defaults: {address: x}}",
             [
                 "defaults.address: unknown key; known: user, port, identity_file, jump, interface, gpus, nproc,"
-                " workdir, python, environment, env"
+                " workdir, python, environment, env, pass_env"
             ],
         ),
         ("{hosts: [a], spares: b}", ["spares: 'b': expected a list of host names"]),
@@ -318,7 +320,7 @@ def test_a_mistake_in_a_key_of_a_host_is_told_in_these_words(keys: str, said: li
             "{hosts: [a], zzz: 1}",
             [
                 "zzz: unknown key; known: cluster, defaults, hosts, spares, master, rendezvous, outputs, data,"
-                " sandbox, grace"
+                " sandbox, grace, pass_env"
             ],
         ),
     ],

@@ -24,6 +24,9 @@ VARIABLES = {
     "PATH": "/usr/bin",
     "GLOO_SOCKET_IFNAME": "eth0",
     "NCCL_SOCKET_IFNAME": "=eth0",
+    "NNODES": "1",
+    "NODE_RANK": "0",
+    "NPROC_PER_NODE": "1",
     "ORCH_RUN_ID": "run1",
     "ORCH_ATTEMPT": "1",
     "ORCH_NODE": "a",
@@ -69,20 +72,36 @@ def test_the_command_of_a_module_in_a_folder() -> None:
             {"debug": True},
             {"TORCH_DISTRIBUTED_DEBUG": "DETAIL", "NCCL_DEBUG": "INFO", "TORCH_CPP_LOG_LEVEL": "INFO"},
         ),
-        ({"nnodes": (1, 1)}, {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}),
+        ({"rdzv_backend": "c10d"}, {"NODE_RANK": None}),
+        ({"nnodes": (1, 1)}, {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "NODE_RANK": None, "NNODES": None}),
+        ({"nproc": 3}, {"NPROC_PER_NODE": "3"}),
+        # A script that reads its place gets the run's, whatever the user's variables say.
+        ({"env": {"NODE_RANK": "7"}}, {}),
         ({"launcher": "accelerate"}, {"PET_REDIRECTS": "3", "ACCELERATE_USE_CPU": "true"}),
         ({"launcher": "accelerate", "backend": "nccl"}, {"PET_REDIRECTS": "3", "ORCH_BACKEND": "nccl"}),
         # The user's variables override what orch chooses, but not what it tells the workload.
         ({"env": {"PATH": "/mine", "ORCH_NODE": "z"}}, {"PATH": "/mine"}),
     ],
 )
-def test_the_variables_of_a_node(asked: dict[str, Any], more: dict[str, str]) -> None:
-    assert commands(planned(**asked))[0].env == VARIABLES | more
+def test_the_variables_of_a_node(asked: dict[str, Any], more: dict[str, str | None]) -> None:
+    expected = {name: value for name, value in (VARIABLES | more).items() if value is not None}
+    assert commands(planned(**asked))[0].env == expected
+
+
+def test_a_node_is_told_its_place() -> None:
+    places = [
+        {name: each.env[name] for name in ("NNODES", "NODE_RANK", "NPROC_PER_NODE")}
+        for each in commands(planned(replace(A, nproc=2), B))
+    ]
+    assert places == [
+        {"NNODES": "2", "NODE_RANK": "0", "NPROC_PER_NODE": "2"},
+        {"NNODES": "2", "NODE_RANK": "1", "NPROC_PER_NODE": "1"},
+    ]
 
 
 def test_what_is_unknown_about_a_node_is_not_in_its_command() -> None:
     made = planned(known={"a": facts(ssh="10.0.0.1", path="")}, rdzv_backend="c10d")
-    left_out = {"PATH", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"}
+    left_out = {"PATH", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "NODE_RANK"}
     assert commands(made)[0].env == {name: value for name, value in VARIABLES.items() if name not in left_out}
     assert "--local_addr=10.0.0.1" in command(made, made.nodes[0]).argv
     bare = command(made, replace(made.nodes[0], address=None)).argv
@@ -118,6 +137,9 @@ cd "$HOME"/orch-work/runs/a/run1 && env \\
   HF_TOKEN="${HF_TOKEN}" \\
   CACHE="$HOME"/'c d' \\
   SAID='it'"'"'s' \\
+  NNODES=2 \\
+  NODE_RANK=0 \\
+  NPROC_PER_NODE=1 \\
   ORCH_RUN_ID=run1 \\
   ORCH_ATTEMPT=1 \\
   ORCH_NODE=a \\
@@ -132,6 +154,9 @@ t.py --out="$HOME"/'o~/p' 'x~/y' '--api-key=***' '--a b='"$HOME"/c '~'
 cd /w/runs/b/run1 && env \\
   PYTHONUNBUFFERED=1 \\
   PATH="$HOME"/env/bin \\
+  NNODES=2 \\
+  NODE_RANK=1 \\
+  NPROC_PER_NODE=2 \\
   ORCH_RUN_ID=run1 \\
   ORCH_ATTEMPT=1 \\
   ORCH_NODE=b \\
@@ -180,6 +205,9 @@ $env:NCCL_SOCKET_IFNAME = '=eth0'
 $env:PET_REDIRECTS = '3'
 $env:ACCELERATE_USE_CPU = 'true'
 $env:X = 'it''s'
+$env:NNODES = '1'
+$env:NODE_RANK = '0'
+$env:NPROC_PER_NODE = '1'
 $env:ORCH_RUN_ID = 'run1'
 $env:ORCH_ATTEMPT = '1'
 $env:ORCH_NODE = 'a'
@@ -213,7 +241,7 @@ def test_a_plan_as_powershell() -> None:
 
 
 def test_a_plan_as_json() -> None:
-    made = planned(env={"HF_TOKEN": "hush"}, args=("--api-key=hush",), nproc=2)
+    made = planned(env={"HF_TOKEN": "hush"}, local={"NCCL_DEBUG": "INFO"}, args=("--api-key=hush",), nproc=2)
     argv = [*commands(made)[0].argv[:-1], "--api-key=***"]
     assert as_dict(made) == {
         "run_id": "run1",
@@ -233,6 +261,9 @@ def test_a_plan_as_json() -> None:
             "mixed_precision": "no",
             "nnodes": None,
             "restarts": 0,
+            "nproc_of": "auto",
+            "rdzv_conf": {},
+            "local": {"NCCL_DEBUG": "INFO"},
         },
         "backend": "gloo",
         "nnodes": 1,
@@ -253,7 +284,7 @@ def test_a_plan_as_json() -> None:
                 "address": "10.0.0.1",
                 "cwd": "/home/u/orch-work/runs/a/run1",
                 "argv": argv,
-                "env": {**VARIABLES, "HF_TOKEN": "***"},
+                "env": {**VARIABLES, "NPROC_PER_NODE": "2", "HF_TOKEN": "***", "NCCL_DEBUG": "INFO"},
                 "files": {},
             }
         ],

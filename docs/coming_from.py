@@ -1,0 +1,63 @@
+"""The rows of docs/coming-from.md: commands of other launchers, and what each does here.
+
+``tests/unit/cli/test_coming_from.py`` carries out each row.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from orchestrator.cli.meaning import verb_suggestion
+
+ROWS = Path(__file__).parent / "coming-from.yaml"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A command as its launcher's users type it. ``does``: what orch does, or its answer if it refuses."""
+
+    tool: str
+    typed: str
+    does: str
+
+    @property
+    def exported(self) -> dict[str, str]:
+        """The variables that precede the command."""
+        return dict(word.split("=", 1) for word in shlex.split(self.typed)[: self._begins])
+
+    @property
+    def here(self) -> str:
+        """The same command for orch, as orch suggests it for the launcher's name as a verb."""
+        words = shlex.split(self.typed)
+        found = verb_suggestion(words[self._begins :], ["run"], ())
+        assert found is not None, self.typed
+        return " ".join([*words[: self._begins], found])
+
+    @property
+    def _begins(self) -> int:
+        return next(i for i, word in enumerate(shlex.split(self.typed)) if "=" not in word)
+
+
+def rows() -> list[Row]:
+    """Return the rows of the table."""
+    return [Row(**each) for each in yaml.safe_load(ROWS.read_text(encoding="utf-8"))]
+
+
+def as_markdown() -> str:
+    """Return a table for each launcher."""
+    parts = []
+    found = rows()
+    for tool in dict.fromkeys(row.tool for row in found):
+        parts.append(f"\n## {tool}\n\n| command | with orch | what happens |\n| --- | --- | --- |\n")
+        parts += [
+            f"| `{_cell(row.typed)}` | `{_cell(row.here)}` | {_cell(row.does)} |\n" for row in found if row.tool == tool
+        ]
+    return "".join(parts)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,189 @@
+"""The commands that launch: how their words are sorted, and what their options come to."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from orchestrator.cli.options import ELASTIC_RESTARTS, target
+from orchestrator.cli.script import notes_on_options
+from orchestrator.cli.spelling import Grammar, Spelled, spelled
+from orchestrator.core.launch.variables import LocalSettings, local_settings, reserved
+from orchestrator.errors import UsageError
+
+SORTED, OPTIONS = "orchestrator.spelled", "orchestrator.options"
+HELP = ("-h", "--help")
+# Spellings of accelerate and DeepSpeed that scripts may have for themselves.
+EARLY = frozenset(("--num-processes", "--include", "--exclude"))
+# What --nproc may count instead of naming a number.
+KINDS = ("auto", "gpu", "cpu")
+
+
+class LaunchCommand(click.Command):
+    """A command whose words are orch's options, a workload, and the workload's own words."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Sort the words, then parse orch's. Raises UsageError for options of nobody."""
+        from orchestrator.operations.run.source import bundled
+
+        mine = args[: args.index("--")] if "--" in args else args
+        if ctx.resilient_parsing or any(word in HELP for word in mine):
+            return super().parse_args(ctx, args if ctx.resilient_parsing else ["--help"])
+        grammar = self.grammar(ctx)
+        ctx.meta[SORTED] = found = spelled(args, grammar, bundled())
+        ctx.meta[OPTIONS] = grammar.shown
+        return super().parse_args(ctx, found.words)
+
+    def grammar(self, ctx: click.Context) -> Grammar:
+        """Return the command's options."""
+        options = [each for each in self.get_params(ctx) if isinstance(each, click.Option)]
+        flags = frozenset(name for each in options if each.is_flag for name in each.opts)
+        values = frozenset(name for each in options if not each.is_flag for name in each.opts)
+        return Grammar(flags, values, EARLY, self.name or "run")
+
+
+def asked(options: dict[str, Any]) -> tuple[Any, Any, list[str]]:
+    """Return the options of a launch as Target and RunOptions, with notes for the user. Raises UsageError."""
+    meta = click.get_current_context().meta
+    found: Spelled = meta[SORTED]
+    machines = target(options)
+    if options["num_processes"] is not None:
+        options["nproc"] = str(_share(options, machines))
+    local = LocalSettings({}, {}) if options["no_env"] else local_settings(os.environ)
+    launching = launch(options, local)
+    notes = [*found.notes, *notes_on_options(found, launching.source, meta[OPTIONS])]
+    notes += [f"{name} stays here, {reason}; to send it: --env {name}" for name, reason in local.stay.items()]
+    return machines, launching, notes
+
+
+def _share(options: dict[str, Any], machines: Any) -> int:
+    """Return each host's part of ``--num-processes``, which counts the processes of all hosts."""
+    from orchestrator.operations.run.previewing import hosts_of
+
+    processes, hosts = options["num_processes"], len(hosts_of(machines))
+    if options["nproc"] != "auto":
+        raise UsageError("--num-processes and --nproc exclude each other", remedy="give one of them")
+    if processes % hosts:
+        raise UsageError(
+            f"--num-processes {processes}: {hosts} hosts cannot share so many equally",
+            remedy="--nproc N starts N on each host; --nodes chooses hosts",
+        )
+    return int(processes // hosts)
+
+
+def launch(options: dict[str, Any], local: LocalSettings) -> Any:
+    """Return the launch options as RunOptions. Raises UsageError for values that are invalid or contradict."""
+    from orchestrator.core.launch.plan import RunSpec
+    from orchestrator.operations.run.options import RunOptions
+    from orchestrator.operations.run.source import bundled, resolve
+
+    words = list(options["words"])
+    if options["module"] is None and not words:
+        known = ", ".join(bundled())
+        raise UsageError("no workload given", remedy=f"name one ({known}), a script, or -m MODULE")
+    name = options["module"] or words.pop(0)
+    source = resolve(name, is_module=options["module"] is not None, project=options["project"])
+    nnodes = None if options["nnodes"] is None else _nnodes(options["nnodes"])
+    spec = RunSpec(
+        workload=source.workload,
+        args=tuple(words),
+        nproc=_nproc(options["nproc"]),
+        nproc_of=options["nproc"] if options["nproc"] in KINDS else "auto",
+        backend=options["backend"],
+        env=dict(_variable(entry) for entry in options["env"]),
+        port=options["port"],
+        rdzv_backend=options["rdzv_backend"],
+        rdzv_id=options["rdzv_id"],
+        rdzv_endpoint=options["rdzv_endpoint"],
+        debug=options["debug"],
+        launcher=options["launcher"],
+        mixed_precision=options["mixed_precision"],
+        nnodes=nnodes,
+        rdzv_conf=_rdzv_conf(options["rdzv_conf"]),
+        local=local.travel,
+        restarts=0 if nnodes is None else _restarts(options["max_restarts"], ELASTIC_RESTARTS),
+    )
+    if nnodes and (spec.launcher == "accelerate" or spec.rdzv_backend == "static"):
+        raise UsageError("--nnodes MIN:MAX needs torchrun and its c10d rendezvous")
+    if spec.mixed_precision != "no" and spec.launcher != "accelerate":
+        raise UsageError(
+            "--mixed-precision is for --launcher accelerate",
+            remedy="add --launcher accelerate, or set the precision by an option of the script",
+        )
+    detach, max_restarts = options.get("detach", False), 0 if nnodes else _restarts(options["max_restarts"], 0)
+    if detach and max_restarts:
+        raise UsageError(
+            "--detach and --max-restarts exclude each other: only a control process can start a failed run again",
+            remedy="leave --detach out and start orch in tmux, or with nohup",
+        )
+    return RunOptions(
+        spec,
+        source,
+        options["runs_dir"],
+        resume=options["resume"],
+        check=not options["no_doctor"],
+        sync=not options["no_sync"],
+        detach=detach,
+        max_restarts=max_restarts,
+        node_timeout=options.get("node_timeout", 30.0),
+        grace=options.get("grace"),
+        on_disconnect=_on_disconnect(options.get("on_disconnect", "continue")),
+        collect_every=options.get("collect_every"),
+    )
+
+
+def _nnodes(value: str) -> tuple[int, int]:
+    low, _, high = value.partition(":")
+    if not all(each.isascii() and each.isdigit() for each in (low, high)) or not 1 <= int(low) <= int(high):
+        raise UsageError(
+            f"--nnodes {value}: expected MIN:MAX, such as 2:3", remedy="use --nodes for a fixed number of hosts"
+        )
+    return int(low), int(high)
+
+
+def _restarts(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
+def _nproc(value: str) -> int | None:
+    if value in KINDS:
+        return None
+    if not value.isascii() or not value.isdigit() or int(value) < 1:
+        raise UsageError(f"--nproc {value}: expected auto, gpu, cpu or a number from 1 on")
+    return int(value)
+
+
+def _rdzv_conf(value: str | None) -> dict[str, str]:
+    found = {}
+    for entry in (value or "").split(",") if value else []:
+        name, equals, text = entry.strip().partition("=")
+        if not name or not equals:
+            raise UsageError(f"--rdzv-conf {value}: expected KEY=VALUE,..., such as join_timeout=600")
+        if name in ("is_host", "rank"):
+            raise UsageError(f"--rdzv-conf {entry}: orch sets {name} for each node", remedy="leave it out")
+        found[name] = text
+    return found
+
+
+def _on_disconnect(value: str) -> float | None:
+    word, colon, seconds = value.partition(":")
+    if value == "continue":
+        return None
+    if word != "stop" or not colon or not seconds.isascii() or not seconds.isdigit() or int(seconds) < 10:
+        raise UsageError(f"--on-disconnect {value}: expected continue, or stop:SECONDS with at least 10")
+    return float(seconds)
+
+
+def _variable(entry: str) -> tuple[str, str]:
+    name, equals, value = entry.partition("=")
+    if not name.isidentifier() or not name.isascii():
+        raise UsageError(f"--env {name!r}: expected NAME=VALUE, or NAME to take its value from this machine")
+    if reserved(name):
+        raise UsageError(f"--env {name}: torchrun and orch set this variable for each rank", remedy="leave it out")
+    if not equals and name not in os.environ:
+        raise UsageError(
+            f"--env {name}: not set on this machine", remedy=f"export {name}, or pass --env {name}=VALUE"
+        )
+    return name, value if equals else os.environ[name]

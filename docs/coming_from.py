@@ -13,6 +13,12 @@ import yaml
 
 from orchestrator.cli.meaning import verb_suggestion
 
+HEADS = {
+    "torchrun": "Type `orch run` in place of `torchrun`.",
+    "torch.distributed.launch": "Type `orch run` in place of `python -m torch.distributed.launch`.",
+    "accelerate": "Type `orch run --launcher accelerate` in place of `accelerate launch`.",
+    "deepspeed": "Type `orch run` in place of `deepspeed`.",
+}
 ROWS = Path(__file__).parent / "coming-from.yaml"
 
 
@@ -52,10 +58,8 @@ def as_markdown() -> str:
     parts = []
     found = rows()
     for tool in dict.fromkeys(row.tool for row in found):
-        parts.append(f"\n## {tool}\n\n| command | with orch | what happens |\n| --- | --- | --- |\n")
-        parts += [
-            f"| `{_cell(row.typed)}` | `{_cell(row.here)}` | {_cell(row.does)} |\n" for row in found if row.tool == tool
-        ]
+        parts.append(f"\n## {tool}\n\n{HEADS[tool]}\n\n| command | what orch does |\n| --- | --- |\n")
+        parts += [f"| `{_cell(row.typed)}` | {_cell(row.does)} |\n" for row in found if row.tool == tool]
     return "".join(parts)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from docs import coming_from
 from docs.examples import examples
 from orchestrator.core.checks import catalogue as checks
 from orchestrator.core.checks.findings import Finding
@@ -32,6 +33,7 @@ def pages() -> dict[Path, str]:
     """Return the generated part of each page."""
     return {
         DOCS / "doctor.md": checks.as_markdown(seen()),
+        DOCS / "coming-from.md": coming_from.as_markdown(),
         DOCS / "troubleshooting.md": diagnosis.as_markdown(),
     }
 

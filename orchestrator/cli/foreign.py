@@ -44,7 +44,7 @@ def _instead(what: str, *, takes: bool = True) -> Foreign:
 
 ONE_COMMAND = "orch starts every node from this one command, and gives each its rank"
 LOGGED = "orch shows and records the output of every rank"
-LOGS = f"leave it out: {LOGGED}, below --runs-dir"
+LOGS = "leave it out: orch records every rank's output below --runs-dir"
 SCRIPTS = "start the program from a Python script, or with orch exec -- PROGRAM"
 PLUGIN = "set it in the script, by a plugin of Accelerator: orch starts accelerate for plain data parallelism"
 CORES = "leave it out: orch binds no cores; --env OMP_NUM_THREADS=N limits a rank's threads"

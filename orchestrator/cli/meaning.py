@@ -41,7 +41,7 @@ SAME = {
     "--since": "lines tail-lines last after from",
     "--all": "everything every a",
     "--yes": "force assume-yes y no-confirm no-input non-interactive",
-    "--json": "format-json output-json as-json",
+    "--json": "format-json output-json json-output as-json",
     "--format": "as style output-format",
     "--fix": "repair mend heal",
     "--offline": "no-connect no-network disconnected",

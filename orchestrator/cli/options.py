@@ -236,7 +236,7 @@ def target(options: dict[str, Any]) -> Any:
 
     settings = Settings(options["connect_timeout"], options["accept_new_host_keys"])
     single = options.get("single_node", False)
-    if single and options["nodes"]:
+    if single and options["nodes"] not in (None, "1"):
         raise UsageError("--single-node and --nodes exclude each other", remedy="name one host with --nodes")
     return Target(
         options["hosts_file"],

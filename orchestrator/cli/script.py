@@ -21,7 +21,8 @@ def notes_on_options(found: Spelled, source: Source, known: Collection[str]) -> 
 
     ``known``: orch's options. Raises UsageError for an option that a bundled workload lacks: all ranks would fail.
     """
-    declared = {dashed(option) for option in declared_options(source)}
+    script = declared_options(source)
+    declared = {dashed(option) for option in script.options}
     name = source.workload.name
     ours = name in bundled() and source.root == bundled()[name].parent
     notes = []
@@ -30,7 +31,7 @@ def notes_on_options(found: Spelled, source: Source, known: Collection[str]) -> 
             notes.append(
                 f"{option} is orch's here, and {name} has an option of this name: after --, it is {name}'s"
             )
-    for option in dict.fromkeys(found.handed):
+    for option in dict.fromkeys(found.handed if script.whole else ()):
         if not declared or option in HELPS or _has(declared, dashed(option)):
             continue
         hint = _hint(option, declared, known)

@@ -7,14 +7,20 @@ from dataclasses import dataclass
 
 # argparse, click and typer.
 DECLARING = ("add_argument", "option", "Option")
+# Ways to take options that no call in the text names.
+OPEN = ("parse_known_args", "parse_known_intermixed_args", "HfArgumentParser", "add_arguments", "Fire")
 
 
 @dataclass(frozen=True)
 class ScriptOptions:
-    """The options that a script declares itself, and the modules that it imports."""
+    """The options that a script declares itself, and the modules that it imports.
+
+    ``whole``: whether the script takes no other options, as far as its text shows.
+    """
 
     options: frozenset[str] = frozenset()
     imports: tuple[str, ...] = ()
+    whole: bool = True
 
 
 def script_options(text: str) -> ScriptOptions:
@@ -22,19 +28,26 @@ def script_options(text: str) -> ScriptOptions:
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError):
-        return ScriptOptions()
+        return ScriptOptions(whole=False)
+    whole = True
     options: set[str] = set()
     imports: dict[str, None] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and _called(node) in DECLARING:
             words = [each.value for each in node.args if isinstance(each, ast.Constant)]
-            options.update(word for word in words if isinstance(word, str) and word.startswith("-"))
+            names = [name for word in words if isinstance(word, str) for name in word.split("/")]
+            options.update(name for name in names if name.startswith("-"))
+            if "BooleanOptionalAction" in ast.dump(node):
+                options.update(f"--no-{name[2:]}" for name in names if name.startswith("--"))
+            whole = whole and len(words) == len(node.args)
+        elif isinstance(node, ast.Call) and _called(node) in OPEN:
+            whole = False
         elif isinstance(node, ast.Import):
             imports.update(dict.fromkeys(alias.name for alias in node.names))
         elif isinstance(node, ast.ImportFrom) and node.module:
             imports[node.module] = None
             imports.update(dict.fromkeys(f"{node.module}.{alias.name}" for alias in node.names))
-    return ScriptOptions(frozenset(options), tuple(imports))
+    return ScriptOptions(frozenset(options), tuple(imports), whole)
 
 
 def _called(node: ast.Call) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.core.launch.plan import Workload
-from orchestrator.core.launch.script import script_options
+from orchestrator.core.launch.script import ScriptOptions, script_options
 from orchestrator.errors import UsageError
 
 PROJECT_MARKS = (".git", "pyproject.toml", ".orchignore")
@@ -44,10 +44,10 @@ def described() -> dict[str, str]:
     return found
 
 
-def declared_options(source: Source) -> frozenset[str]:
+def declared_options(source: Source) -> ScriptOptions:
     """Return the options that the workload's file declares, and the modules beside it that it imports.
 
-    The files are parsed, not run; a file that cannot be read or parsed declares none.
+    The files are parsed, not run.
     """
     workload = source.workload
     folder = source.root / workload.cwd
@@ -58,8 +58,9 @@ def declared_options(source: Source) -> frozenset[str]:
         file = folder / workload.target
     found = script_options(_text(file))
     beside = [file.parent.joinpath(*name.split(".")).with_suffix(".py") for name in found.imports]
-    options = [script_options(_text(each)).options for each in beside if each.is_file()]
-    return found.options.union(*options)
+    others = [script_options(_text(each)) for each in beside if each.is_file()]
+    options = found.options.union(*(each.options for each in others))
+    return ScriptOptions(options, found.imports, all(each.whole for each in (found, *others)))
 
 
 def _text(file: Path) -> str:

@@ -12,11 +12,11 @@ import click
 from orchestrator.cli.launching import asked
 from orchestrator.cli.running import run
 from orchestrator.core.checks.facts import Facts
+from orchestrator.core.inventory.choosing import chosen
 from orchestrator.core.inventory.hosts import Host, Inventory
 from orchestrator.core.inventory.target import Target
 from orchestrator.core.launch.plan import LaunchPlan, assumed_facts, plan
 from orchestrator.local.hosts_file import read_inventory
-from orchestrator.core.inventory.choosing import chosen
 from orchestrator.operations.run.options import RunOptions
 from orchestrator.protocol.facts import Memory, Parts
 

@@ -18,8 +18,14 @@ hosts:
 SCRIPT = """
 import argparse
 parser = argparse.ArgumentParser()
-for name in ("--epochs", "--lr", "--arg1", "--arg2", "--batch_size", "--port", "--deepspeed", "--deepspeed_config"):
-    parser.add_argument(name)
+parser.add_argument("--epochs")
+parser.add_argument("--lr")
+parser.add_argument("--arg1")
+parser.add_argument("--arg2")
+parser.add_argument("--batch_size")
+parser.add_argument("--port")
+parser.add_argument("--deepspeed", action=argparse.BooleanOptionalAction)
+parser.add_argument("--deepspeed_config")
 parser.add_argument("--num_workers", "-j", type=int)
 """
 

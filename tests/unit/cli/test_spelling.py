@@ -1,0 +1,230 @@
+"""Which words of ``orch run`` are orch's, and which reach the workload."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from orchestrator.cli.foreign import FOREIGN
+from orchestrator.cli.running import plan, run
+from orchestrator.errors import UsageError
+from tests.unit.cli.commands import parsed, refusal
+
+# The words, the workload's words, and facts of the run: attributes of its spec or of its options.
+SORTED: list[tuple[str, list[str], dict[str, Any]]] = [
+    ("train.py --epochs 10 --lr 0.1", ["--epochs", "10", "--lr", "0.1"], {}),
+    ("train.py --epochs 10 --nproc 2", ["--epochs", "10"], {"nproc": 2}),
+    ("train.py --epochs=10 --nproc=2 data", ["--epochs=10", "data"], {"nproc": 2}),
+    ("--nproc 2 train.py data --lr 1", ["data", "--lr", "1"], {"nproc": 2}),
+    ("train.py --lr -1 -0.5 -.5 -1e-3 - -j 4", ["--lr", "-1", "-0.5", "-.5", "-1e-3", "-", "-j", "4"], {}),
+    ("train.py --nproc 2 -- --nproc 3 -v", ["--nproc", "3", "-v"], {"nproc": 2}),
+    ("train.py -- a -- b", ["a", "--", "b"], {}),
+    ("-- train.py --nproc 3", ["--nproc", "3"], {"nproc": None}),
+    ("train.py -dv --lr 1", ["--lr", "1"], {"detach": True}),
+    ("train.py -jv 3", ["-jv", "3"], {}),
+    ("train.py -m resnet --module x", ["-m", "resnet", "--module", "x"], {"name": "train.py"}),
+    (
+        "train.py --config_file c --num_processes 3",
+        ["--config_file", "c", "--num_processes", "3"],
+        {"nproc": None},
+    ),
+    ("train.py --include a --exclude b", ["--include", "a", "--exclude", "b"], {}),
+    ("train.py --lr 1 --nproc_per_node 2 --master_port 99", ["--lr", "1"], {"nproc": 2, "port": 99}),
+    ("-m pkg.mod --lr 1 data", ["--lr", "1", "data"], {"name": "-m pkg.mod"}),
+    ("--module=pkg.mod --lr 1", ["--lr", "1"], {"name": "-m pkg.mod"}),
+    ("--module --nproc 2 pkg.mod --lr 1", ["--lr", "1"], {"name": "-m pkg.mod", "nproc": 2}),
+    ("-m pkg.mod -- -m x", ["-m", "x"], {"name": "-m pkg.mod"}),
+    ("train.py --nnodes 2:3 --max_restarts 1", [], {"nnodes": (2, 3), "restarts": 1}),
+    ("train.py --max-restarts 2", [], {"max_restarts": 2}),
+    ("train.py --env A=-x --env=B=--nproc", [], {"env": {"A": "-x", "B": "--nproc"}}),
+    ("train.py --nproc 2 --nproc 3", [], {"nproc": 3}),
+    ("train.py --nproc 2 --nproc_per_node 2", [], {"nproc": 2}),
+    ("hello --epochs 3 --dat 5", ["--epochs", "3", "--dat", "5"], {"name": "hello"}),
+]
+
+
+@pytest.mark.parametrize(("words", "args", "facts"), SORTED, ids=[words for words, _, _ in SORTED])
+@pytest.mark.parametrize("command", [run, plan], ids=["run", "plan"])
+def test_words_are_sorted(command: click.Command, words: str, args: list[str], facts: dict[str, Any]) -> None:
+    found = parsed(words.split(), command)
+    spec = found.options.spec
+    assert list(spec.args) == args
+    for name, value in facts.items():
+        owner = next(each for each in (spec, found.options, spec.workload) if hasattr(each, name))
+        assert getattr(owner, name) == value, name
+
+
+REFUSED = [
+    (
+        "--epochs 10 train.py data",
+        "orch has no option --epochs; an option of the workload follows its name → "
+        "orch run train.py --epochs 10 data",
+    ),
+    (
+        "--nproc 2 --lr=1 hello",
+        "orch has no option --lr; an option of the workload follows its name → orch run --nproc=2 hello --lr=1",
+    ),
+    (
+        "--lr 1",
+        "orch has no option --lr → one of the workload's follows its name: orch run WORKLOAD --lr ...",
+    ),
+    ("--nodse 2 train.py", "orch has no option --nodse → did you mean --nodes?"),
+    ("--workers 2 train.py", "orch has no option --workers → use --nproc"),
+    ("train.py --nproc", "--nproc: a value is missing → --nproc VALUE"),
+    ("train.py --nproc -- 2", "--nproc: a value is missing → --nproc VALUE"),
+    ("--module --nproc 2", "-m: no module given → orch run -m MODULE"),
+    (
+        "train.py --nproc 2 --nproc_per_node 3",
+        "--nproc 2 and --nproc_per_node 3 contradict each other → give one of them",
+    ),
+    (
+        "train.py --nodes worker-1 --nnodes 2",
+        "--nodes worker-1 and --nnodes 2 contradict each other → give one of them",
+    ),
+    (
+        "--num_processes 7 train.py",
+        "--num-processes 7: 3 hosts cannot share so many equally → "
+        "--nproc N starts N on each host; --nodes chooses hosts",
+    ),
+    ("--num_processes 3 --nproc 1 train.py", "--num-processes and --nproc exclude each other → give one of them"),
+    ("train.py --nproc -1", "--nproc -1: expected auto, gpu, cpu or a number from 1 on"),
+    ("train.py --rdzv_conf x", "--rdzv-conf x: expected KEY=VALUE,..., such as join_timeout=600"),
+    ("train.py --rdzv_conf rank=1", "--rdzv-conf rank=1: orch sets rank for each node → leave it out"),
+    (
+        "--launcher accelerate --rdzv_conf a=b train.py",
+        "accelerate works with the static rendezvous only, not with c10d → "
+        "leave out the rendezvous options or --launcher accelerate",
+    ),
+    (
+        "--rdzv_endpoint localhost:29400 train.py",
+        "the rendezvous endpoint localhost:29400 is a different place on each of 3 hosts → "
+        "leave it out: orch lets them meet at the first host; for one host: --single-node",
+    ),
+    (
+        "train.py --env MASTER_ADDR=x",
+        "--env MASTER_ADDR: torchrun and orch set this variable for each rank → leave it out",
+    ),
+    ("hello --epoch_s 3", "hello has no option --epoch_s → did you mean --epochs?"),
+    ("hello --nodse 3", "hello has no option --nodse → did you mean --nodes?"),
+    ("hello --workers 3", "hello has no option --workers → use --nproc"),
+    ("hello --num_machines 3", "hello has no option --num_machines → orch's spelling is --nodes VALUE"),
+    (
+        "--standalone --nodes 2 train.py",
+        "--single-node and --nodes exclude each other → name one host with --nodes",
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), REFUSED, ids=[words for words, _ in REFUSED])
+def test_what_cannot_be_sorted_is_refused_in_one_line(words: str, said: str) -> None:
+    assert refusal(words.split()) == said
+
+
+def test_a_bundled_workload_names_its_options() -> None:
+    assert refusal(["hello", "--zzzzzz"]).startswith(
+        "hello has no option --zzzzzz → hello has --backend, --data-size"
+    )
+
+
+CLASHES = [
+    (
+        "train.py --port 80",
+        ["--port is orch's here, and train.py has an option of this name: after --, it is train.py's"],
+    ),
+    ("--port 80 train.py", []),
+    ("train.py -- --port 80", []),
+    ("train.py --num-workers 3", []),
+    ("train.py --epochs 3 --zzzz --no-deepspeed", []),
+    ("train.py --nodse 3", ["--nodse goes to train.py, which does not seem to have it; did you mean --nodes?"]),
+    ("train.py --batch-siz 3", []),
+    (
+        "train.py --batchsize 3",
+        ["--batchsize goes to train.py, which does not seem to have it; did you mean --batch-size?"],
+    ),
+    ("train.py --machines 3", ["--machines goes to train.py, which does not seem to have it; use --nodes"]),
+    (
+        "train.py --num_gpus 3",
+        ["--num_gpus goes to train.py, which does not seem to have it; orch's spelling is --nproc VALUE"],
+    ),
+    ("train.sh --machines 3", []),
+    # orch tells bundled workloads the backend.
+    ("hello --backend gloo", []),
+    (
+        "--node_rank 0 train.py",
+        ["--node_rank is not needed: orch starts every node from this one command, and gives each its rank"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "notes"), CLASHES, ids=[words for words, _ in CLASHES])
+def test_a_clash_is_explained(words: str, notes: list[str]) -> None:
+    assert parsed(words.split()).notes == notes
+
+
+def test_options_are_found_in_modules_beside_a_script(folder: Path) -> None:
+    (folder / "main.py").write_text("import options\nfrom pkg import more\n")
+    (folder / "options.py").write_text("parser.add_argument('--port')")
+    (folder / "pkg").mkdir()
+    (folder / "pkg" / "more.py").write_text("@click.option('-g', '--grace')\ndef main(): pass")
+    (folder / "pkg" / "__main__.py").write_text("parser.add_argument('--master')")
+    (folder / "broken.py").write_text("def (")
+    assert len(parsed(["main.py", "--port", "1", "--grace", "3"]).notes) == 2
+    assert len(parsed(["-m", "pkg", "--master", "worker-2", "--port", "1"]).notes) == 1
+    assert parsed(["broken.py", "--port", "1", "--nodse", "1"]).notes == []
+
+
+# What a script may do besides naming each option, so that orch cannot tell which it lacks.
+@pytest.mark.parametrize(
+    "line",
+    [
+        "parser.add_argument(name)",
+        "args, rest = parser.parse_known_args()",
+        "HfArgumentParser(Arguments)",
+        "fire.Fire(main)",
+    ],
+)
+def test_a_script_that_takes_more_than_it_names_is_not_judged(folder: Path, line: str) -> None:
+    text = (folder / "train.py").read_text()
+    (folder / "train.py").write_text(text + line)
+    assert parsed(["train.py", "--nodse", "2"]).notes == []
+    assert len(parsed(["train.py", "--port", "2"]).notes) == 1
+
+
+@pytest.mark.parametrize("command", [run, plan], ids=["run", "plan"])
+def test_underscores_and_dashes_are_the_same(command: click.Command) -> None:
+    for option in command.params:
+        name = max(option.opts, key=len)
+        if not isinstance(option, click.Option) or "-" not in name[2:]:
+            continue
+        value = option.type.choices[0] if isinstance(option.type, click.Choice) else "9"
+        given = [] if option.is_flag else [str(value)]
+        both = [
+            command.make_context(command.name, [spelling, *given, "train.py"]).params
+            for spelling in (name, name.replace("-", "_").replace("__", "--", 1))
+        ]
+        assert both[0] == both[1], name
+
+
+def test_plan_takes_every_option_of_run() -> None:
+    assert {name for each in run.params for name in each.opts} <= {
+        name for each in plan.params for name in each.opts
+    }
+    shown = plan.get_help(click.Context(plan))
+    assert "--detach" not in shown and "--offline" in shown
+
+
+def test_another_launchers_option_means_one_thing() -> None:
+    options = {name for each in run.params for name in each.opts}
+    for name, meaning in FOREIGN.items():
+        assert sum(map(bool, (meaning.becomes, meaning.note, meaning.answer))) == 1, name
+        assert not meaning.becomes or meaning.becomes[0] in options, name
+        assert meaning.takes == ("{}" in " ".join(meaning.becomes)) or not meaning.becomes, name
+        assert name not in options or name in ("-m",), name
+
+
+def test_the_refusals_of_unknown_launchers_tell_what_to_do() -> None:
+    with pytest.raises(UsageError, match="put it after --"):
+        parsed(["train.py", "--launcher", "pytorch"])

@@ -76,8 +76,9 @@ def settings_grid(plan: LaunchPlan, environments: Sequence[str]) -> Table:
     ]
     if spec.env:
         head.append(("variables", _assignments(spec.env)))
-    if spec.local:
-        head.append(("local settings", f"{_assignments(spec.local)} (--no-env leaves them here)"))
+    launched = commands(plan)
+    if local := {n: value for n, value in spec.local.items() if any(each.env[n] == value for each in launched)}:
+        head.append(("local settings", f"{_assignments(local)} (--no-env leaves them here)"))
     if hidden := sorted({name for node in plan.nodes for name in node.hidden}):
         head.append(("pass_env", " ".join(hidden)))
     grid = Table.grid(padding=(0, 2))

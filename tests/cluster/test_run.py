@@ -22,7 +22,9 @@ pytestmark = [pytest.mark.cluster, pytest.mark.torch]
 ECHO = """
 import json, os, sys
 names = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE")
+told = ("NNODES", "NODE_RANK", "NPROC_PER_NODE", "MASTER_ADDR", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "NCCL_SOCKET_IFNAME", "A_LICENCE")
 facts = {"argv": sys.argv[1:], "value": os.environ.get("VALUE"), "token": os.environ.get("THE_TOKEN"), "node": os.environ["ORCH_NODE"],
+         "told": {name: os.environ.get(name) for name in told},
          **{name: int(os.environ[name]) for name in names}}
 with open(f"facts{os.environ['RANK']}.json", "w") as file:
     json.dump(facts, file)
@@ -66,10 +68,13 @@ def test_message_passing(orch: Orch, marked: Callable[[], list[Any]]) -> None:
 def test_unequal_nproc_and_hostile_words(
     orch: Orch, cluster: Cluster, backend: str, marked: Callable[[], list[Any]]
 ) -> None:
-    (orch.folder / "hosts.yaml").write_text(cluster.hosts_yaml(per_host={"node1": {"nproc": 2}}))
+    inventory = cluster.hosts_yaml(per_host={"node1": {"nproc": 2}}, pass_env=["A_LICENCE", "NOT_THERE"])
+    (orch.folder / "hosts.yaml").write_text(inventory)
     (orch.folder / "echo.py").write_text(ECHO)
     words = ["--env", f"VALUE={HOSTILE[7]}; $(x)", "--env", "THE_TOKEN", "echo.py", "--", *HOSTILE]
-    result = orch("run", "--rdzv-backend", backend, *words, THE_TOKEN="hush-variable")
+    exported = {"THE_TOKEN": "hush-variable", "A_LICENCE": "hush-licence", "MKL_NUM_THREADS": "3"}
+    overruled = {"OMP_NUM_THREADS": "7", "NCCL_SOCKET_IFNAME": "wlan9"}
+    result = orch("run", "--rdzv-backend", backend, *words, **exported, **overruled)
     assert result.returncode == 0, result.stdout + result.stderr
     ranks = facts_of(orch)
     assert sorted(ranks) == [0, 1, 2, 3]
@@ -78,6 +83,15 @@ def test_unequal_nproc_and_hostile_words(
         assert each["argv"] == HOSTILE
         assert each["value"] == "line\nbreak; $(x)"
         assert each["token"] == "hush-variable"
+        told = each["told"]
+        assert (told["MKL_NUM_THREADS"], told["A_LICENCE"], told["NNODES"]) == ("3", "hush-licence", "3")
+        assert told["OMP_NUM_THREADS"] == "1"
+        assert told["NPROC_PER_NODE"] == ("2" if each["node"] == "node1" else "1")
+        assert told["MASTER_ADDR"] and told["NCCL_SOCKET_IFNAME"].startswith("=")
+        assert told["NODE_RANK"] == (str(each["GROUP_RANK"]) if backend == "static" else None)
+    assert "MKL_NUM_THREADS=3 (--no-env leaves them here)" in result.stderr
+    assert "NCCL_SOCKET_IFNAME=wlan9 stays here" in result.stderr
+    assert "pass_env: NOT_THERE: not set on this machine" in result.stderr
     assert "hush" not in result.stdout + result.stderr
     for folder in (orch.run_folder(), *(host.home / ".orch" for host in cluster.hosts)):
         kept = [file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("facts")]

@@ -161,7 +161,7 @@ def plan(
             notes.append(f"{host.name}: no interface towards {address} found; torch chooses one by itself")
         nodes.append(made)
         first_rank += made.nproc_per_node
-    notes += _notes_on_variables(hosts, nodes, spec)
+    notes += _notes_on_variables(hosts, nodes, facts, spec)
     return LaunchPlan(
         run_id=run_id,
         attempt=attempt,
@@ -187,7 +187,9 @@ def _master_port(
     return port
 
 
-def _notes_on_variables(hosts: Sequence[Host], nodes: Sequence[NodePlan], spec: RunSpec) -> Iterator[str]:
+def _notes_on_variables(
+    hosts: Sequence[Host], nodes: Sequence[NodePlan], facts: Mapping[str, Facts], spec: RunSpec
+) -> Iterator[str]:
     """Yield a line for what ``pass_env`` does not find, and for a local setting that orch knows better."""
     names = dict.fromkeys(name for host in hosts for name in host.not_set)
     if names:
@@ -197,6 +199,14 @@ def _notes_on_variables(hosts: Sequence[Host], nodes: Sequence[NodePlan], spec: 
         value = spec.local.get(name)
         if value is not None and None not in found and found != {value.lstrip("=")}:
             yield f"{name}={value} stays here: orch found each host's interface; to insist: --env {name}={value}"
+    for host, node in zip(hosts, nodes, strict=True):
+        given = visible_gpus(node.env) is None
+        local = _local_gpus(host, facts[host.name], spec) if given else None
+        if local is not None and len(local) < node.nproc_per_node:
+            yield (
+                f"{host.name}: {node.nproc_per_node} processes share the {len(local)} GPUs that this machine's "
+                "variables leave visible; --no-env shows all"
+            )
 
 
 def _refuse_contradictions(spec: RunSpec, rdzv_backend: str, endpoint: str, hosts: int) -> None:
@@ -222,6 +232,8 @@ def nproc_per_node(host: Host, facts: Facts, spec: RunSpec) -> int:
     Raises PreflightError if the user asks for one per GPU or core and the node has none or tells none, and
     UsageError for a local setting that names GPUs the node has not.
     """
+    visible = visible_gpus({**host.variables, **spec.env})
+    local = _local_gpus(host, facts, spec) if visible is None else None
     if spec.nproc:
         return spec.nproc
     if spec.nproc_of == "cpu":
@@ -230,15 +242,13 @@ def nproc_per_node(host: Host, facts: Facts, spec: RunSpec) -> int:
             raise PreflightError("the number of its cores is unknown", remedy=remedy, host=host.name)
         return facts.parts.memory.cores
     if spec.nproc_of == "gpu":
-        gpus = visible_gpus({**host.variables, **spec.env})
-        count = len(gpus) if gpus is not None else host.gpus or facts.gpus
+        found = visible if visible is not None else local
+        count = gpus_of(host, facts) if found is None else len(found)
         if not count:
             remedy = "use --nproc auto, or give a number"
             raise PreflightError("--nproc gpu: no GPU is visible", remedy=remedy, host=host.name)
         return count
-    known = {**host.variables, **spec.env}
-    local = None if host.nproc or visible_gpus(known) is not None else _local_gpus(host, facts, spec)
-    return nproc_for(host, facts, spec.env) if local is None else len(local) or 1
+    return nproc_for(host, facts, spec.env) if host.nproc or local is None else len(local) or 1
 
 
 def nproc_for(host: Host, facts: Facts, env: Mapping[str, str] | None = None) -> int:

@@ -138,7 +138,8 @@ def _nnodes(value: str) -> tuple[int, int]:
     low, _, high = value.partition(":")
     if not all(each.isascii() and each.isdigit() for each in (low, high)) or not 1 <= int(low) <= int(high):
         raise UsageError(
-            f"--nnodes {value}: expected MIN:MAX, such as 2:3", remedy="use --nodes for a fixed number of hosts"
+            f"--nnodes {value}: expected a number of hosts, or MIN:MAX such as 2:3",
+            remedy="--nodes chooses hosts by name",
         )
     return int(low), int(high)
 

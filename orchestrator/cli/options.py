@@ -185,7 +185,7 @@ launch_options = stack(
         "--resume", metavar="RUN", help="Put the outputs of an earlier run into the working folders first."
     ),
     click.option("-v", "--verbose", is_flag=True, help="Show every event."),
-    click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="WORKLOAD [-- ARGS]"),
+    click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="WORKLOAD [[--] ARGS]"),
 )
 
 seconds = click.FloatRange(min=1.0)

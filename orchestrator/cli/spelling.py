@@ -197,18 +197,16 @@ class _Sorter:
 
     def early(self, word: str) -> UsageError:
         """Return the error for an option that orch does not have and that precedes the workload's name."""
-        option = word.partition("=")[0]
-        if near := suggestion(option, self.grammar.shown):
-            return UsageError(f"orch has no option {option}", remedy=near)
+        option, verb = word.partition("=")[0], self.grammar.verb
+        said = f"orch has no option {option}"
+        near = suggestion(option, self.grammar.shown)
         name = next((each for each in self.words if each in self.workloads or each.endswith(".py")), None)
         if name is None:
-            return UsageError(
-                f"orch has no option {option}",
-                remedy=f"one of the workload's follows its name: orch {self.grammar.verb} WORKLOAD {option} ...",
-            )
+            late = f"one of the workload's follows its name: orch {verb} WORKLOAD {option} ..."
+            return UsageError(said, remedy=near or late)
         place = self.words.index(name)
         after = [*self.made.own, name, word, *self.words[:place], *self.words[place + 1 :]]
-        return UsageError(
-            f"orch has no option {option}; an option of the workload follows its name",
-            remedy=shlex.join(["orch", self.grammar.verb, *after]),
-        )
+        right = shlex.join(["orch", verb, *after])
+        if near:
+            return UsageError(said, remedy=f"{near}; if it is the workload's: {right}")
+        return UsageError(f"{said}; an option of the workload follows its name", remedy=right)

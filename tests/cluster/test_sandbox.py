@@ -121,8 +121,11 @@ def test_a_detached_run_outlives_the_sandboxs_servers(local_orch: Orch) -> None:
         (["run", "train"], "cannot read the hosts file hosts.yaml: No such file or directory"),
         (["run", "trian"], "no workload or script 'trian' → did you mean 'train'?"),
         (["run"], "no workload given"),
-        (["run", "train", "--epochs", "3"], "No such option"),
-        (["run", "--nproc", "0", "train"], "--nproc 0: expected auto or a number from 1 on"),
+        (
+            ["run", "--epochs", "3", "train"],
+            "an option of the workload follows its name → orch run train --epochs 3",
+        ),
+        (["run", "--nproc", "0", "train"], "--nproc 0: expected auto, gpu, cpu or a number from 1 on"),
         (["run", "--env", "X-Y", "train"], "--env 'X-Y': expected NAME=VALUE"),
         (["run", "--port", "99999", "train"], "99999"),
         (["stop"], "say which run to stop"),

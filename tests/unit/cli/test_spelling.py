@@ -7,9 +7,12 @@ from typing import Any
 
 import click
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from orchestrator.cli.foreign import FOREIGN
 from orchestrator.cli.running import plan, run
+from orchestrator.cli.spelling import Grammar, spelled
 from orchestrator.errors import UsageError
 from tests.unit.cli.commands import parsed, refusal
 
@@ -71,8 +74,11 @@ REFUSED = [
         "--lr 1",
         "orch has no option --lr → one of the workload's follows its name: orch run WORKLOAD --lr ...",
     ),
-    ("--nodse 2 train.py", "orch has no option --nodse → did you mean --nodes?"),
-    ("--workers 2 train.py", "orch has no option --workers → use --nproc"),
+    ("--nodse 2", "orch has no option --nodse → did you mean --nodes?"),
+    (
+        "--workers 2 train.py",
+        "orch has no option --workers → use --nproc; if it is the workload's: orch run train.py --workers 2",
+    ),
     ("train.py --nproc", "--nproc: a value is missing → --nproc VALUE"),
     ("train.py --nproc -- 2", "--nproc: a value is missing → --nproc VALUE"),
     ("--module --nproc 2", "-m: no module given → orch run -m MODULE"),
@@ -121,6 +127,30 @@ REFUSED = [
 @pytest.mark.parametrize(("words", "said"), REFUSED, ids=[words for words, _ in REFUSED])
 def test_what_cannot_be_sorted_is_refused_in_one_line(words: str, said: str) -> None:
     assert refusal(words.split()) == said
+
+
+GRAMMAR = Grammar(frozenset(("--flag", "-v", "-d")), frozenset(("--nproc", "--nodes", "--env", "--module", "-m")))
+WORD = st.sampled_from(
+    ["-v", "-dv", "--flag", "--nproc=2", "--x", "-x=3", "-1", "--", "a", "--node_rank=0", "-m", ""]
+)
+
+
+@given(st.lists(WORD | st.text(max_size=5), max_size=6))
+def test_what_follows_two_dashes_is_untouched(words: list[str]) -> None:
+    found = spelled(["--nproc", "2", "t.py", "--", *words], GRAMMAR)
+    assert (found.own, found.workload) == (["--nproc=2"], ["t.py", *words])
+
+
+@given(st.lists(WORD, max_size=8))
+def test_words_in_orchs_spelling_stay_as_they_are(words: list[str]) -> None:
+    try:
+        found = spelled(["t.py", *words], GRAMMAR)
+    except UsageError:
+        return
+    again = spelled(found.words, GRAMMAR)
+    assert (again.words, again.notes, again.handed) == (found.words, [], [])
+    # No word is lost but those that a note tells of.
+    assert len(found.own) + len(found.workload) + len(found.notes) + ("--" in words) == 1 + len(words)
 
 
 def test_a_bundled_workload_names_its_options() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from docs.examples import healthy, with_part
-from orchestrator.cli.options import _variable
+from orchestrator.cli.launching import _variable
 from orchestrator.core.checks.catalogue import check
 from orchestrator.core.checks.report import as_json
 from orchestrator.core.inventory.hosts import Host, Rendezvous, parse_inventory

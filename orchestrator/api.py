@@ -232,7 +232,7 @@ class Cluster:
         or address. ``connect_timeout`` is in seconds. ``progress`` is called with each line of progress.
         """
         settings = Settings(connect_timeout, accept_new_host_keys)
-        return cls(Target(Path(path), nodes, settings, fanout, master), progress)
+        return cls(Target(Path(path), nodes, settings, fanout, master=master), progress)
 
     def __enter__(self) -> Cluster:
         self._open.enter_context(open_cluster(self._target))

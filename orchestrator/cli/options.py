@@ -125,9 +125,15 @@ launch_options = stack(
         help="Processes per node; auto: one per GPU, or one; gpu, cpu: one per GPU or core.",
     ),
     # As accelerate and DeepSpeed have them.
-    click.option("--num-processes", type=click.IntRange(min=1), hidden=True),
-    click.option("--include", hidden=True),
-    click.option("--exclude", hidden=True),
+    click.option(
+        "--num-processes",
+        type=click.IntRange(min=1),
+        metavar="N",
+        hidden=True,
+        help="Processes on all hosts together.",
+    ),
+    click.option("--include", metavar="HOST[:GPU,...]@...", hidden=True, help="The hosts to use, and their GPUs."),
+    click.option("--exclude", metavar="HOST[:GPU,...]@...", hidden=True, help="The hosts and GPUs to leave out."),
     click.option(
         "--backend",
         type=Backend(["auto", "nccl", "gloo"]),

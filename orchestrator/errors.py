@@ -58,19 +58,23 @@ class UsageError(OrchError):
 
 
 class InventoryError(OrchError):
-    """``hosts.yaml`` is wrong. ``problems``: one line per mistake, each with its key path."""
+    """``hosts.yaml`` is wrong. ``problems``: one line per mistake, each with its key path.
+
+    ``located``: each problem begins with its own file, and with its line if it has one.
+    """
 
     exit_code = 2
 
-    def __init__(self, problems: Sequence[str], *, source: str = "hosts.yaml") -> None:
+    def __init__(self, problems: Sequence[str], *, source: str = "hosts.yaml", located: bool = False) -> None:
         self.problems = tuple(problems)
         self.source = source
+        self.located = located
         count = len(self.problems)
         super().__init__(f"{source}: {count} mistake{'s' if count != 1 else ''}")
 
     def __str__(self) -> str:
         """Return one line per mistake, each with the file's name."""
-        return "\n".join(f"{self.source}: {problem}" for problem in self.problems)
+        return "\n".join(problem if self.located else f"{self.source}: {problem}" for problem in self.problems)
 
 
 class PreflightError(OrchError):

@@ -1,4 +1,4 @@
-"""Hosts files on this machine, and the files beside them that describe environments."""
+"""Hosts files on this machine, in any format, and the files beside them that describe environments."""
 
 from __future__ import annotations
 
@@ -7,21 +7,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.core.inventory.hosts import Host, Inventory, parse_inventory
+from orchestrator.core.inventory.foreign.formats import OWN, PARSERS
+from orchestrator.core.inventory.hosts import Host, Inventory, inventory_of, parse_inventory
 from orchestrator.core.launch.environment import Environment
 from orchestrator.errors import UsageError
+from orchestrator.local.foreign import find_hosts
 from orchestrator.local.wheels import read_environment
 
 
 def read_inventory(path: Path) -> Inventory:
-    """Parse a hosts file. Raises UsageError if it cannot be read, InventoryError if it is invalid."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        remedy = "pass --hosts FILE, or set ORCH_HOSTS"
-        raise UsageError(f"cannot read the hosts file {path}: {reason}", remedy=remedy) from None
-    return parse_inventory(text, source=path.name, environ=os.environ)
+    """Return the inventory in a hosts file, in another tool's list of hosts, or in a list such as ``node1,node2``.
+
+    Raises UsageError if it cannot be read, InventoryError if it is invalid.
+    """
+    found = find_hosts(path)
+    source, text = next(iter(found.texts.items()))
+    if found.kind == OWN:
+        return parse_inventory(text, source=source, environ=os.environ)
+    imported = PARSERS[found.kind](found.texts)
+    if imported.incomplete is not None:
+        raise UsageError(
+            f"{source}: {imported.incomplete}",
+            remedy=f"name all hosts: --hosts node1,node2, or orch init --from {path}",
+        )
+    document = {"hosts": imported.hosts, "defaults": imported.defaults, **imported.top}
+    inventory = inventory_of(document, source=source, environ=os.environ)
+    return replace(inventory, foreign=True, notes=imported.notes)
 
 
 def environments_of(hosts: Sequence[Host], beside: Path) -> dict[str, Environment]:

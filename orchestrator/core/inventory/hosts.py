@@ -93,7 +93,8 @@ class DataSource:
 class Inventory:
     """A cluster. ``hosts`` is in node_rank order, the master first, and includes the spares.
 
-    ``grace``: seconds that ranks have to end when they are stopped; None stands for the defaults.
+    ``grace``: seconds that ranks have to end when they are stopped; None stands for the defaults. ``foreign``: the
+    hosts come from another tool's list; ``notes`` name what was left out of it.
     """
 
     cluster: str
@@ -105,6 +106,8 @@ class Inventory:
     source: str
     data: tuple[DataSource, ...] = ()
     grace: float | None = None
+    foreign: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def master(self) -> Host:
@@ -120,6 +123,11 @@ def parse_inventory(
         document = strictyaml.load(text)
     except strictyaml.StrictYamlError as error:
         raise InventoryError([str(error)], source=source) from None
+    return inventory_of(document, source=source, environ=environ)
+
+
+def inventory_of(document: Any, *, source: str, environ: Mapping[str, str] | None = None) -> Inventory:
+    """Return the inventory that a loaded document describes; raises InventoryError with all its mistakes."""
     reader = _InventoryReader(environ or {})
     inventory = reader.inventory(document, source)
     if reader.problems or inventory is None:

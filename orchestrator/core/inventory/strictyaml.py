@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import yaml
@@ -42,8 +44,25 @@ class _Loader(yaml.SafeLoader):
 
 def load(text: str) -> Any:
     """Return the document's value; raises StrictYamlError for anything but one plain YAML document."""
+    with _translated():
+        return yaml.load(text, Loader=_Loader)
+
+
+def compose(text: str) -> yaml.Node | None:
+    """Return the document's root node, whose tags may be unknown; raises StrictYamlError as ``load`` does."""
+    with _translated():
+        loader = _Loader(text)
+        try:
+            return loader.get_single_node()
+        finally:
+            loader.dispose()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Raise what PyYAML raises as StrictYamlError."""
     try:
-        value = yaml.load(text, Loader=_Loader)
+        yield
     except StrictYamlError:
         raise
     except yaml.MarkedYAMLError as error:
@@ -55,7 +74,6 @@ def load(text: str) -> Any:
     except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
         # PyYAML's constructors raise these for odd dates, numbers and keys.
         raise StrictYamlError(_one_line(str(error) or "not YAML")) from None
-    return value
 
 
 def _size(node: yaml.Node, known: dict[int, int], above: set[int]) -> int:

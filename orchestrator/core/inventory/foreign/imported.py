@@ -13,7 +13,8 @@ class Imported:
 
     ``kind`` names the file's format. ``hosts`` maps host names to their keys, in node_rank order; ``top`` holds
     other top-level keys, such as ``master`` and ``rendezvous``. ``notes`` name, a line each, what could not be
-    carried over, and where it stands in the file.
+    carried over, and where it stands in the file. ``incomplete`` says which hosts the file counts but does not
+    name; None if it names all.
     """
 
     kind: str
@@ -21,3 +22,4 @@ class Imported:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     top: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    incomplete: str | None = None

@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -226,13 +226,14 @@ class Cluster:
         fanout: int = 64,
         progress: Progress | None = None,
     ) -> Cluster:
-        """Return the cluster of a hosts file.
+        """Return the cluster of a hosts file; ``path`` may be all that ``--hosts`` takes.
 
         ``nodes`` chooses some of the hosts, as ``--nodes`` does, and ``master`` the one with node_rank 0, by name
         or address. ``connect_timeout`` is in seconds. ``progress`` is called with each line of progress.
         """
         settings = Settings(connect_timeout, accept_new_host_keys)
-        return cls(Target(Path(path), nodes, settings, fanout, master=master), progress)
+        target = Target(Path(path), nodes, settings, fanout, master=master)
+        return cls(target if progress is None else replace(target, note=progress), progress)
 
     def __enter__(self) -> Cluster:
         self._open.enter_context(open_cluster(self._target))

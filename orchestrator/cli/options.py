@@ -70,8 +70,9 @@ hosts_option = click.option(
     envvar="ORCH_HOSTS",
     default=Path("hosts.yaml"),
     show_default=True,
-    metavar="FILE",
-    help="The inventory (also $ORCH_HOSTS).",
+    metavar="FILE|LIST",
+    help="The inventory, a list such as node1,node2,user@10.0.0.3:2222 or gpu[01-04], or another tool's file: "
+    "hosts.txt, an Ansible inventory, a hostfile, ... (FORMAT:FILE if the format is unclear; also $ORCH_HOSTS).",
 )
 
 target_options = stack(
@@ -239,11 +240,13 @@ format_option = click.option(
 def target(options: dict[str, Any]) -> Any:
     """Return the shared options as a Target. Raises UsageError if both options that choose nodes are given."""
     from orchestrator.core.inventory.target import Settings, Target
+    from orchestrator.ui.display import Display
 
     settings = Settings(options["connect_timeout"], options["accept_new_host_keys"])
     single = options.get("single_node", False)
     if single and options["nodes"] not in (None, "1"):
         raise UsageError("--single-node and --nodes exclude each other", remedy="name one host with --nodes")
+    display = Display(as_json=click.get_current_context().params.get("as_json", False))
     return Target(
         options["hosts_file"],
         "1" if single else options["nodes"],
@@ -252,6 +255,8 @@ def target(options: dict[str, Any]) -> Any:
         master=options.get("master"),
         include=options.get("include"),
         exclude=options.get("exclude"),
+        # Cached, so that a verb that opens the cluster several times prints each note once.
+        note=functools.cache(display.note),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.core.inventory.foreign.formats import OWN, PARSERS
+from orchestrator.core.inventory.foreign.formats import OWN
 from orchestrator.core.inventory.hosts import Host, Inventory, inventory_of, parse_inventory
 from orchestrator.core.launch.environment import Environment
 from orchestrator.errors import UsageError
@@ -24,7 +24,7 @@ def read_inventory(path: Path) -> Inventory:
     source, text = next(iter(found.texts.items()))
     if found.kind == OWN:
         return parse_inventory(text, source=source, environ=os.environ)
-    imported = PARSERS[found.kind](found.texts)
+    imported = found.imported()
     if imported.incomplete is not None:
         raise UsageError(
             f"{source}: {imported.incomplete}",

@@ -71,6 +71,8 @@ def open_cluster(target: Target, *, spares_too: bool = False, interpreters: bool
     hosts' interpreters, so the files that describe environments are read.
     """
     inventory = read_inventory(target.hosts_file)
+    for note in inventory.notes:
+        target.note(note)
     everyone = spares_too and target.nodes is None
     hosts = inventory.hosts if everyone else chosen(inventory, target)
     taken = {host.name for host in hosts}

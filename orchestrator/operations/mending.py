@@ -95,7 +95,8 @@ def _of_findings(opened: OpenCluster, hosts_file: Path, findings: Sequence[Findi
                 yield PossibleMend(will, partial(Node(links[name]).stop, run_id, GRACE))
             case MakeFolder(path):
                 yield PossibleMend(f"{name}: make the folder {path}?", partial(_make_folder, links[name], path))
-            case SetKey(key, value):
+            # Other tools' lists of hosts are theirs to change; the finding's remedy stands.
+            case SetKey(key, value) if not opened.inventory.foreign:
                 change = (hosts_file, name, key, value)
                 will = f"{hosts_file}: set hosts.{name}.{key} to {value}?"
                 yield PossibleMend(will, partial(rewrite, *change), partial(edited, *change))

@@ -25,6 +25,8 @@ def preview(target: Target, options: RunOptions, display: Display, *, offline: b
     """
     if offline:
         inventory = read_inventory(target.hosts_file)
+        for note in inventory.notes:
+            target.note(note)
         named = chosen(inventory, target)
         ready = in_their_environments(named, environments_of(named, target.hosts_file.parent))
         # Without facts, the address that SSH dials is the best guess at the master's.

@@ -62,6 +62,8 @@ def test_what_a_file_leaves_out_has_these_values() -> None:
         "source": "hosts.yaml",
         "data": (),
         "grace": None,
+        "foreign": False,
+        "notes": (),
     }
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 
 from orchestrator.core.inventory import strictyaml
+from orchestrator.core.inventory.foreign.accelerate import parse_accelerate
+from orchestrator.core.inventory.foreign.ansible_files import parse_ansible
 from orchestrator.core.inventory.foreign.gathering import (
     WITHOUT_FILE,
     Gathering,
@@ -19,14 +21,20 @@ from orchestrator.core.inventory.foreign.gathering import (
 )
 from orchestrator.core.inventory.foreign.hostfile import parse_hostfile
 from orchestrator.core.inventory.foreign.imported import Imported
+from orchestrator.core.inventory.foreign.openssh import parse_openssh
 from orchestrator.core.inventory.foreign.plain import parse_plain, parse_slurm
+from orchestrator.core.inventory.foreign.terraform import parse_terraform
 
 Parser = Callable[[Mapping[str, str]], Imported]
 # By the word for ``--hosts WORD:FILE``. A parser takes texts by file name, the main one first.
 PARSERS: dict[str, Parser] = {
     "plain": parse_plain,
+    "ssh": parse_openssh,
+    "ansible": parse_ansible,
     "mpi": parse_hostfile,
     "slurm": parse_slurm,
+    "terraform": parse_terraform,
+    "accelerate": parse_accelerate,
 }
 OTHER_WORDS = {"openssh": "ssh", "deepspeed": "mpi", "hostfile": "mpi"}
 # Formats that a list without a file may be in.
@@ -41,7 +49,7 @@ _ACCELERATE_KEYS = frozenset(
 )
 _GROUP_KEYS = frozenset(("hosts", "children", "vars"))
 _SSH = re.compile(r"^[ \t]*(?:host|match)(?:[ \t]*=[ \t]*|[ \t]+)(?![^\s=]+=)\S", re.IGNORECASE | re.MULTILINE)
-_SECTION = re.compile(r"^[ \t]*\[[^\[\]:,\s]+(?::(?:vars|children))?\][ \t]*(?:[#;].*)?$", re.MULTILINE)
+_SECTION = re.compile(r"^[ \t]*\[[^\[\]:,\s]+(?::[A-Za-z]\w*)?\][ \t]*(?:[#;].*)?$", re.MULTILINE)
 _ANSIBLE_VARIABLE = re.compile(r"^[^#;\n]*\sansible_\w+[ \t]*=", re.MULTILINE)
 _SLOTS = re.compile(r"^[^#\n]*\s(?:slots|max[-_]?slots)=", re.MULTILINE)
 _YAML = re.compile(r"^(?:---|-[ \t]|[\w\"'.-]+[ \t]*:(?:[ \t]|$)|\{|%YAML)", re.MULTILINE)
@@ -141,7 +149,7 @@ def _of_lines(gathering: Gathering, text: str) -> str:
         found = words(without_comment(line))
         significant += bool(found)
         counts += [(number, word, int(m.group(1)[:9])) for word in found if (m := _COUNTED.match(word))]
-        if significant == 1 and found and not _may_be_host(found[0]):
+        if significant == 1 and found and not _may_be_hosts(line, found):
             gathering.mistake(
                 number, line.strip(), f"a list of hosts, or its format: {_spelled(gathering.source)}"
             )
@@ -158,6 +166,11 @@ def _of_lines(gathering: Gathering, text: str) -> str:
         return "mpi"
     ranged = "," in text and "[" in text
     return "slurm" if significant == 1 and ranged and "@" not in text and ":" not in text else "plain"
+
+
+def _may_be_hosts(line: str, found: list[str]) -> bool:
+    """Return whether a line looks like hosts, rather than like prose or a program."""
+    return (len(found) == 1 or "," in line or _numeric(found[0])) and _may_be_host(found[0])
 
 
 def _may_be_host(word: str) -> bool:

@@ -15,8 +15,10 @@ from orchestrator.core.inventory.reading import INTERFACE, NAME, Reader
 from orchestrator.core.text.escapes import visible
 from orchestrator.errors import InventoryError
 
-# Most mistakes of one file that are shown: a file that is no list of hosts has one in each line.
+# Most mistakes of one file that are shown, and that are looked for: prose has one in each line.
 MOST_SHOWN = 5
+MOST_SOUGHT = 100
+MOST_NOTES = 50
 MOST_HOSTS = 4096
 # The source of a list without a file.
 WITHOUT_FILE = "--hosts"
@@ -78,7 +80,7 @@ class Gathering(Reader):
         self.kind = kind
         self.source = source
         self.hosts: dict[str, dict[str, Any]] = {}
-        self.notes: list[str] = []
+        self._notes: dict[str, tuple[str, int]] = {}
         self.incomplete: str | None = None
         self._machines: dict[tuple[str, int | None, tuple[str, ...]], tuple[str, str]] = {}
 
@@ -91,10 +93,19 @@ class Gathering(Reader):
         self.problem(self.at(line), value, expected)
 
     def note(self, line: int, text: str) -> None:
-        """Record, once, something that is not carried over."""
-        full = visible(f"{self.at(line)}: {text}")
-        if full not in self.notes:
-            self.notes.append(full)
+        """Record something that is not carried over; equal notes of several lines become one."""
+        first, count = self._notes.get(text, (self.at(line), 0))
+        self._notes[text] = (first, count + (count == 0 or first != self.at(line)))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notes, a line each, with the first place that each is about."""
+        several = [
+            visible(f"{first}: {text}") + (f" (and in {count - 1} more places)" if count > 1 else "")
+            for text, (first, count) in self._notes.items()
+        ]
+        more = len(several) - MOST_NOTES
+        return (*several[:MOST_NOTES], *([f"{self.source}: {more} more notes"] if more > 0 else []))
 
     def add_destination(self, line: int, text: str, **keys: Any) -> None:
         """Add the hosts that ``[user@]host[:port]`` stands for; the host may be a range such as ``gpu[01-04]``."""
@@ -113,25 +124,29 @@ class Gathering(Reader):
             given = {"user": hop.user, "port": hop.port, **keys}
             self.add(line, hop.host, {key: value for key, value in given.items() if value is not None})
 
-    def add(self, line: int, name: str, keys: Mapping[str, Any]) -> str | None:
+    def add(self, line: int, name: str, keys: Mapping[str, Any], *, again: bool = False) -> str | None:
         """Add a host, and return its name in the inventory; None if its name or a key is a mistake.
+
+        ``again``: the format allows several names for one machine, of which the first is added.
 
         ``keys`` are those of ``hosts.yaml``; text in them stands for itself. ``name`` is dialled unless
         there is an ``address``.
         """
         before = len(self.problems)
-        checked = {key: self._checked(line, key, value) for key, value in keys.items()}
+        fit = [self.fits(line, key, value) for key, value in keys.items()]
+        checked = {key: _as_key(key, value) for key, value in keys.items()} if all(fit) else {}
         dialled = checked.get("address", name)
-        if "address" not in checked and not is_address(name):
+        if "address" not in keys and not is_address(name):
             self.mistake(line, name, "a host name or address")
-        if len(self.hosts) >= MOST_HOSTS:
-            self.mistake(line, name, f"at most {MOST_HOSTS} hosts")
         if len(self.problems) > before:
             return None
         machine = (dialled, checked.get("port"), tuple(checked.get("jump", ())))
         if machine in self._machines:
             first, where = self._machines[machine]
-            self.mistake(line, name, f"a machine that is not listed before; {first} is the same ({where})")
+            if again:
+                self.note(line, f"{name} is left out: it is the same machine as {first}")
+            else:
+                self.mistake(line, name, f"a machine that is not listed before; {first} is the same ({where})")
             return None
         known = self._name(name, checked.get("port"))
         if known in self.hosts:
@@ -139,6 +154,7 @@ class Gathering(Reader):
             return None
         if "address" not in checked and known != name:
             checked = {"address": name, **checked}
+        self.check_size(line, len(self.hosts) + 1)
         self._machines[machine] = (known, self.at(line))
         self.hosts[known] = {
             key: value for key, value in checked.items() if not (key == "address" and value == known)
@@ -148,31 +164,33 @@ class Gathering(Reader):
     def imported(self, **more: Any) -> Imported:
         """Return what was gathered. Raises InventoryError if there are mistakes, or no hosts."""
         if not self.hosts and not self.problems:
-            left = f"; {len(self.notes)} entries are left out: {self.notes[0]}" if self.notes else ""
+            left = f"; {self.notes[0]}" if self.notes else ""
             self.say(f"{self.source}: it names no host: expected at least one{left}")
         if self.problems:
             raise self.error()
-        return Imported(self.kind, self.hosts, notes=tuple(self.notes), incomplete=self.incomplete, **more)
+        return Imported(self.kind, self.hosts, notes=self.notes, incomplete=self.incomplete, **more)
 
     def error(self) -> InventoryError:
         """Return the error that lists the mistakes, or the first few of many."""
         shown = self.problems[:MOST_SHOWN]
         if len(self.problems) > MOST_SHOWN:
-            shown.append(f"{self.source}: {len(self.problems) - MOST_SHOWN} more mistakes: expected a {self.kind}")
+            count = len(self.problems) - MOST_SHOWN
+            many = "or more " if len(self.problems) >= MOST_SOUGHT else ""
+            shown.append(f"{self.source}: {count} {many}further mistakes: expected a {self.kind}")
         return InventoryError(shown, source=self.source, located=True)
 
     def leave_out(self, name: str, why: str) -> None:
         """Remove a host, and say why."""
         del self.hosts[name]
-        self.notes.append(visible(f"{self.source}: the host {name} is left out: {why}"))
+        self.note(0, f"the host {name} is left out: {why}")
 
     def leave_out_jump_hosts(self) -> None:
         """Remove hosts that other hosts are reached through, unless nothing else is left."""
         hops = [parse_hop(hop) for keys in self.hosts.values() for hop in keys.get("jump", ())]
         dialled = {hop.host for hop in hops if hop}
-        for name in [n for n, keys in self.hosts.items() if {n, keys.get("address", n)} & dialled]:
-            if "jump" not in self.hosts[name] and len(self.hosts) > 1:
-                self.leave_out(name, "other hosts are reached through it")
+        found = [name for name, keys in self.hosts.items() if {name, keys.get("address", name)} & dialled]
+        for name in found if len(found) < len(self.hosts) else ():
+            self.leave_out(name, "other hosts are reached through it")
 
     def _name(self, name: str, port: int | None) -> str:
         """Return the name of a host in the inventory: ``name``, or what comes nearest and is allowed there."""
@@ -184,25 +202,50 @@ class Gathering(Reader):
         known = f"node-{known}" if RESERVED_NAMES.match(known) else known
         return f"{known}-{port}"[:63] if known in self.hosts and port else known
 
-    def _checked(self, line: int, key: str, value: Any) -> Any:
-        """Return a key's value; record a mistake if ``hosts.yaml`` would not take it."""
+    def fits(self, line: int, key: str, value: Any) -> bool:
+        """Return whether ``hosts.yaml`` takes a value for a key; record a mistake if not."""
         if key in ("port", "nproc"):
             number, most = whole_number(value), 65535 if key == "port" else 1024
             if number is None or not 1 <= number <= most:
                 self.mistake(
                     line, value, f"a {'port' if key == 'port' else 'number of processes'} from 1 to {most}"
                 )
-            return number
+                return False
+            return True
         if key == "jump":
-            for hop in value:
-                if not is_hop(hop):
-                    self.mistake(line, hop, "a jump host: [user@]host[:port]")
-            return list(value)
+            wrong = [hop for hop in value if not is_hop(hop)]
+            for hop in wrong:
+                self.mistake(line, hop, "a jump host: [user@]host[:port]")
+            return not wrong
         fits, expected = _TEXTS[key]
         if not isinstance(value, str) or not fits(value):
             self.mistake(line, value, expected)
-            return value
-        return value if key in ("address", "user", "interface") else literal(value)
+            return False
+        return True
+
+    def say(self, line: str) -> None:
+        """Record a mistake, once: a group's variable concerns many hosts. Raises InventoryError for too many."""
+        before = len(self.problems)
+        super().say(line)
+        if self.problems[-1] in self.problems[:before]:
+            self.problems.pop()
+        if len(self.problems) >= MOST_SOUGHT:
+            raise self.error()
+
+    def check_size(self, line: int, hosts: int) -> None:
+        """Raise InventoryError for more hosts than MOST_HOSTS: ranges are short, and may stand for millions."""
+        if hosts > MOST_HOSTS:
+            self.mistake(line, hosts, f"at most {MOST_HOSTS} hosts")
+            raise self.error()
+
+
+def _as_key(key: str, value: Any) -> Any:
+    """Return a value in the form that ``hosts.yaml`` has for it."""
+    if key in ("port", "nproc"):
+        return whole_number(value)
+    if key == "jump":
+        return list(value)
+    return literal(value) if key in ("identity_file", "python") else value
 
 
 def _is_text(text: str) -> bool:

@@ -40,6 +40,7 @@ def parse_hostfile(texts: Mapping[str, str]) -> Imported:
                 # A line without a number stands for one process, as in $PBS_NODEFILE.
                 keys = {**before[1], **keys, "nproc": before[1].get("nproc", 1) + keys.get("nproc", 1)}
             hosts[host] = (before[0] if before else line, keys)
+            gathering.check_size(line, len(hosts))
     for host, (line, keys) in hosts.items():
         gathering.add_destination(line, host, **keys)
     return gathering.imported()

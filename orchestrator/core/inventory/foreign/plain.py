@@ -24,6 +24,9 @@ def parse_plain(texts: Mapping[str, str]) -> Imported:
         if len(found) > 1 and _address(found[0]) and not _address(found[1]) and "," not in whole:
             _add_named(gathering, line, found)
             continue
+        if len(found) > 1 and "," not in whole:
+            gathering.mistake(line, without_comment(whole), "one host a line, or commas between hosts")
+            continue
         for word in found:
             gathering.add_destination(line, word)
     return gathering.imported()

@@ -15,6 +15,7 @@ from orchestrator.cli.looking import doctor, logs, ps
 from orchestrator.cli.meaning import suggestion, verb_suggestion
 from orchestrator.cli.running import attach, plan, run, workloads
 from orchestrator.cli.sending import execute, sync
+from orchestrator.cli.starting import hosts, init
 from orchestrator.cli.tidying import sandbox, stop
 from orchestrator.errors import Interrupted, OrchError, UsageError
 
@@ -31,7 +32,7 @@ def cli() -> None:
     """Run multi-node PyTorch training on machines that answer SSH, with one command."""
 
 
-for verb in (run, plan, workloads, execute, doctor, sync, ps, logs, attach, stop, sandbox):
+for verb in (init, hosts, run, plan, workloads, execute, doctor, sync, ps, logs, attach, stop, sandbox):
     cli.add_command(verb)
 
 

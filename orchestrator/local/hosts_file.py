@@ -6,7 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from orchestrator.core.inventory import strictyaml
 from orchestrator.core.inventory.foreign.formats import OWN
 from orchestrator.core.inventory.hosts import Host, Inventory, inventory_of, parse_inventory
 from orchestrator.core.launch.environment import Environment
@@ -20,10 +22,18 @@ def read_inventory(path: Path) -> Inventory:
 
     Raises UsageError if it cannot be read, InventoryError if it is invalid.
     """
+    return read_with_document(path)[0]
+
+
+def read_with_document(path: Path) -> tuple[Inventory, dict[str, Any]]:
+    """Return the inventory as ``read_inventory`` does, and the values from which it was made, as a hosts file has them.
+
+    Raises as ``read_inventory`` does.
+    """
     found = find_hosts(path)
     source, text = next(iter(found.texts.items()))
     if found.kind == OWN:
-        return parse_inventory(text, source=source, environ=os.environ)
+        return parse_inventory(text, source=source, environ=os.environ), strictyaml.load(text)
     imported = found.imported()
     if imported.incomplete is not None:
         raise UsageError(
@@ -32,7 +42,7 @@ def read_inventory(path: Path) -> Inventory:
         )
     document = {"hosts": imported.hosts, "defaults": imported.defaults, **imported.top}
     inventory = inventory_of(document, source=source, environ=os.environ)
-    return replace(inventory, foreign=True, notes=imported.notes)
+    return replace(inventory, foreign=True, notes=imported.notes), document
 
 
 def environments_of(hosts: Sequence[Host], beside: Path) -> dict[str, Environment]:

@@ -240,6 +240,21 @@ class Torch(Message):
     backends: tuple[str, ...] = of(many(text(64), 64))
 
 
+class Interpreter(Message):
+    """The training interpreter, as the launch plan needs it.
+
+    ``path``: its path, or the requested name if it was not found.
+    ``version``: version of Python; None if the interpreter cannot be used.
+    ``torch``: version of torch; None if torch is not installed.
+    ``error``: why the interpreter cannot be used; None if it can.
+    """
+
+    path: str = of(PATH)
+    version: str | None = of(maybe(text(64)), default=None)
+    torch: str | None = of(maybe(text(64)), default=None)
+    error: str | None = of(maybe(text()), default=None)
+
+
 class Parts(Message):
     """Further facts. A part is None if it was not asked for or gave no answer; ``unanswered`` gives the reasons.
 
@@ -253,6 +268,7 @@ class Parts(Message):
     ``gpu_users``: processes that hold GPU memory: process id, program, MiB as nvidia-smi prints them.
     ``gpu_peers``: pairs of GPUs without access to each other's memory: index, index, nvidia-smi's reason.
     ``gpu_errors``: newest Xid error of each kind and GPU since boot: PCI bus id, Xid number, text.
+    ``interpreters``: ``python3``, then the interpreters with torch in the usual places of environments.
     ``unanswered``: for each part that gave no answer, the reason.
     """
 
@@ -287,6 +303,7 @@ class Parts(Message):
     )
     versions: Versions | None = of(maybe(Versions.from_wire), default=None)
     torch: Torch | None = of(maybe(Torch.from_wire), default=None)
+    interpreters: tuple[Interpreter, ...] | None = of(maybe(many(Interpreter.from_wire, 64)), default=None)
     unanswered: dict[str, str] = of(table(text(), 64), default={})
 
     @classmethod
@@ -307,21 +324,6 @@ class Parts(Message):
                 except Misshapen:
                     unanswered[name] = answered.pop(name)["error"]
         return super().from_wire(dict(answered, unanswered=unanswered), where)
-
-
-class Interpreter(Message):
-    """The training interpreter, as the launch plan needs it.
-
-    ``path``: its path, or the requested name if it was not found.
-    ``version``: version of Python; None if the interpreter cannot be used.
-    ``torch``: version of torch; None if torch is not installed.
-    ``error``: why the interpreter cannot be used; None if it can.
-    """
-
-    path: str = of(PATH)
-    version: str | None = of(maybe(text(64)), default=None)
-    torch: str | None = of(maybe(text(64)), default=None)
-    error: str | None = of(maybe(text()), default=None)
 
 
 class Running(Message):

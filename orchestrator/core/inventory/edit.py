@@ -22,7 +22,7 @@ def set_host_value(text: str, host: str, key: str, value: str) -> str:
     UsageError if the value does not fit the key, if the host has no keys of its own (hosts of a range share
     theirs), or if the edit would change anything else.
     """
-    if not (_is_interface(value) if key == "interface" else _is_address(value)):
+    if not (is_interface(value) if key == "interface" else _is_address(value)):
         raise UsageError(
             f"hosts.{host}.{key}: {ascii(value)[:60]} is not a valid {key.replace('_', ' ')}",
             remedy="the file is unchanged; list the host's interfaces with: ip address",
@@ -66,7 +66,7 @@ def _value(node: yaml.Node | None, key: str) -> yaml.Node | None:
     return next((value for name, value in node.value if name.value == key), None)
 
 
-def _is_interface(value: str) -> bool:
+def is_interface(value: str) -> bool:
     """Return whether ``value`` is an interface name; ``auto`` is none, since hosts files read it as absent."""
     return _INTERFACE.match(value) is not None and value not in (".", "..", "auto")
 

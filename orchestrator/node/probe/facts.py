@@ -19,7 +19,7 @@ from ...protocol import frames
 from ...protocol.facts import Clock, Interpreter, NodeFacts, Parts, Running
 from ..host import bounded, lock, paths
 from ..run import stop
-from . import dial, gpus, machine, rdma, software, stale
+from . import dial, gpus, interpreters, machine, rdma, software, stale
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def wanted(request: AskFacts) -> dict[str, tuple[float, Callable[[], object]]]:
         "gpu_users": (gpus.LIMIT + 1, gpus.users),
         "gpu_peers": (gpus.LIMIT + 1, gpus.peers),
         "gpu_errors": (gpus.LIMIT + 1, gpus.errors),
+        "interpreters": (interpreters.LIMIT + 1, interpreters.with_torch),
     }
     found = {name: known[name] for name in request.parts if name in known}
     found["gpu_count"] = (gpus.LIMIT + 1, gpu_count)

@@ -1,15 +1,37 @@
-"""Expansion of ``Include`` in ssh_config(5) files, which paramiko silently ignores."""
+"""Read ssh_config(5) files, with ``Include``, which paramiko silently ignores."""
 
 from __future__ import annotations
 
 import glob
 import re
+from collections.abc import Sequence
 from pathlib import Path
+
+import paramiko
+
+from orchestrator.errors import UsageError
 
 # OpenSSH's own limit.
 DEEPEST = 16
 INCLUDE = re.compile(r"\s*include(?:\s*=\s*|\s+)(.*)", re.IGNORECASE)
 BLOCK = re.compile(r"\s*(?:host|match)(?:\s*=\s*|\s+)", re.IGNORECASE)
+
+
+def config_files(home: Path) -> tuple[Path, Path]:
+    """Return the paths of the user's file and of the system's, the one that takes precedence first."""
+    return home / ".ssh" / "config", Path("/etc/ssh/ssh_config")
+
+
+def read_config(paths: Sequence[Path]) -> paramiko.SSHConfig:
+    """Return what the files say that exist. Raises UsageError if one cannot be read."""
+    found = paramiko.SSHConfig()
+    for path in paths:
+        if path.is_file():
+            try:
+                found.parse(with_included(path, path.parent))
+            except (OSError, ValueError, paramiko.SSHException) as error:
+                raise UsageError(f"{path} cannot be read: {error}", remedy="correct the file") from None
+    return found
 
 
 def with_included(path: Path, base: Path, depth: int = 0) -> list[str]:

@@ -25,7 +25,7 @@ from orchestrator.core.inventory.destination import Hop, parse_hop
 from orchestrator.core.inventory.hosts import Host
 from orchestrator.core.inventory.target import Settings
 from orchestrator.remote.ssh.channel import Channel
-from orchestrator.remote.ssh.config import with_included
+from orchestrator.remote.ssh.config import config_files, read_config
 from orchestrator.remote.ssh.host_keys import HostKeyPolicy, Keyring
 from orchestrator.remote.ssh.translation import translated
 
@@ -230,13 +230,7 @@ def connections(hosts: Sequence[Host], settings: Settings) -> list[Connection]:
     """
     home = Path.home()
     keyring = Keyring(home)
-    ssh_config = paramiko.SSHConfig()
-    for path in (home / ".ssh" / "config", Path("/etc/ssh/ssh_config")):
-        if path.is_file():
-            try:
-                ssh_config.parse(with_included(path, path.parent))
-            except (OSError, ValueError, paramiko.SSHException) as error:
-                raise errors.UsageError(f"{path} cannot be read: {error}", remedy="correct the file") from None
+    ssh_config = read_config(config_files(home))
     return [Connection(host, settings, keyring, ssh_config) for host in hosts]
 
 

@@ -1,0 +1,1 @@
+"""Hosts files that are yet to be written: what a user types, what orch proposes, and the text."""

@@ -1,0 +1,61 @@
+"""New hosts files: checked as they will be read, and written as a whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from pathlib import Path
+
+from orchestrator.core.inventory.draft.compose import Draft, compose
+from orchestrator.core.inventory.hosts import Inventory, parse_inventory
+from orchestrator.core.inventory.schema import SCHEMA_FILE, SCHEMA_ID, schema_text
+from orchestrator.errors import UsageError
+
+
+def parsed_draft(draft: Draft, source: str) -> Inventory:
+    """Return the inventory that a new hosts file would give. Raises InventoryError, which names ``source``."""
+    return parse_inventory(compose(draft), source=source, environ=os.environ)
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise UsageError if there is a file at ``path``, or no folder for it."""
+    if os.path.lexists(path):
+        raise UsageError(f"{path} exists", remedy="pass --force to replace it, or --output FILE to write another")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path} cannot be written: there is no folder {path.parent}")
+
+
+def write_new(path: Path, text: str, *, replace: bool) -> None:
+    """Write a file as a whole or not at all. Raises UsageError if it cannot be written, or exists and may not."""
+    real = path.resolve() if replace else path
+    new = real.with_name(f".{real.name}-{secrets.token_hex(4)}")
+    try:
+        with new.open("xb") as file:
+            file.write(text.encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+        # A link fails where a file exists; a rename would replace it.
+        new.replace(real) if replace else real.hardlink_to(new)
+    except FileExistsError:
+        refuse_existing(path)
+        raise UsageError(f"{path} exists") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from None
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def schema_beside(path: Path) -> str | None:
+    """Write the JSON Schema beside a hosts file; return its path from there.
+
+    None if a file of that name holds something else, or cannot be written: the schema only serves editors.
+    """
+    file = path.with_name(SCHEMA_FILE)
+    try:
+        if file.exists() and json.loads(file.read_text(encoding="utf-8")).get("$id") != SCHEMA_ID:
+            return None
+        write_new(file, schema_text(), replace=True)
+    except (OSError, ValueError, AttributeError, UsageError):
+        return None
+    return SCHEMA_FILE

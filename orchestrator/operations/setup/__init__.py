@@ -1,0 +1,1 @@
+"""Make a hosts file: ask for hosts, try each, propose the rest, write."""

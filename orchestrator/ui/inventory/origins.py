@@ -1,0 +1,49 @@
+"""Shows what the keys of hosts came to, and where each value comes from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.core.inventory.hostrange import folded
+from orchestrator.core.inventory.provenance import Origin
+from orchestrator.ui.console import Screen
+from orchestrator.ui.display import Display
+
+
+def show_origins(display: Display, cluster: Sequence[Origin], hosts: Mapping[str, Sequence[Origin]]) -> None:
+    """Show the keys on stdout: a row for each value of a key, with the hosts that have it."""
+    if display.as_json:
+        by_host = {name: [asdict(each) for each in found] for name, found in hosts.items()}
+        display.write(
+            json.dumps({"cluster": [asdict(each) for each in cluster], "hosts": by_host}, indent=2) + "\n"
+        )
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("key", "hosts", "value", "from"):
+        table.add_column(heading, overflow="fold")
+    for each in cluster:
+        table.add_row(*_row(each, "-"))
+    rows: dict[Origin, list[str]] = {}
+    for name, found in hosts.items():
+        for each in found:
+            rows.setdefault(each, []).append(name)
+    order = list(dict.fromkeys(each.key for each in rows))
+    for each in sorted(rows, key=lambda each: order.index(each.key)):
+        table.add_row(*_row(each, folded(rows[each])))
+    if display.terminal:
+        display.out.print(table, soft_wrap=False)
+        return
+    plain = Screen(width=2000, color_system=None)
+    with plain.capture() as captured:
+        plain.print(table)
+    display.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+def _row(origin: Origin, hosts: str) -> tuple[Text, Text, Text, Text]:
+    usual = "dim" if origin.source == "default" else ""
+    return Text(origin.key, style="bold"), Text(hosts), Text(origin.value, style=usual), Text(origin.source, usual)

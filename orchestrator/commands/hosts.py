@@ -18,7 +18,7 @@ def hosts(hosts_file: Path, nodes: str | None, display: Display) -> int:
     inventory, document = read_inventory(hosts_file), read_document(hosts_file)
     chosen = inventory.hosts if nodes is None else select(inventory, nodes)
     ssh = {} if inventory.sandbox else look_up(chosen)
-    found = provenance.of_hosts(inventory, document, {name: each.values for name, each in ssh.items()})
+    found = provenance.of_hosts(inventory, document, ssh)
     cluster = provenance.of_cluster(inventory, document)
     show_origins(display, cluster, {host.name: found[host.name] for host in chosen})
     return 0

@@ -4,50 +4,66 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from orchestrator.core.inventory.hostrange import RangeError, expand
 from orchestrator.core.inventory.hosts import CONNECTION_KEYS, Host, Inventory
 from orchestrator.core.inventory.schema import OUTPUTS_KEYS, OWN_KEYS, RENDEZVOUS_KEYS, SHARED_KEYS
 from orchestrator.core.text.secret import masked, redacted
 
+Value: TypeAlias = "str | int | float | tuple[str, ...] | None"
+
 DEFAULT = "default"
-# What orch does where a key has no value, in place of the value.
+SANDBOX = "sandbox"
+# What orch does where a key has no value.
 UNSET = {
     "fabric_address": "found at each start",
     "interface": "found at each start",
     "gpus": "counted on the host",
     "nproc": "one per GPU, else one",
     "python": "python3",
-    "environment": "none",
-    "host_key": "any that known_hosts records",
-    "jump": "none",
+    "host_key": "not recorded yet",
     "identity_file": "the agent's keys and ~/.ssh/id_*",
-    "port": "22",
-    "user": "your own name",
     "rendezvous.port": "a free one from 29500 on",
     "rendezvous.interface": "found at each start",
     "rendezvous.id": "the run's id",
     "rendezvous.endpoint": "the master",
     "grace": "30 s, and 3 s after a failure",
-    "spares": "none",
-    "data": "none",
 }
-# A value that a sandbox host gets when the sandbox starts.
-BY_SANDBOX = ("given when the sandbox starts", "sandbox")
+BY_SANDBOX = {
+    **dict.fromkeys(CONNECTION_KEYS, "given when the sandbox starts"),
+    "python": "the interpreter that runs orch",
+}
+_SIZES = ("outputs.max_size", "outputs.max_log")
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The value of a key, with secrets masked, and where it comes from."""
+    """The value of a key, with secrets masked, and where it comes from. None: the key has no value."""
 
     key: str
-    value: str
+    value: Value
     source: str
+
+    @property
+    def text(self) -> str:
+        """The value as a reader sees it; for a key without a value, what orch does then."""
+        match self.value:
+            case None if self.source == SANDBOX:
+                return BY_SANDBOX[self.key]
+            case None | ():
+                return UNSET.get(self.key, "none")
+            case bool(flag):
+                return str(flag).lower()
+            case int(size) if self.key in _SIZES and size % (1 << 20) == 0:
+                return f"{size >> 30} GiB" if size % (1 << 30) == 0 else f"{size >> 20} MiB"
+            case tuple(several):
+                return ", ".join(several)
+        return str(self.value)
 
 
 def of_hosts(
-    inventory: Inventory, document: Any, ssh: Mapping[str, Mapping[str, tuple[str, str]]]
+    inventory: Inventory, document: Any, ssh: Mapping[str, Mapping[str, tuple[Value, str]]]
 ) -> dict[str, list[Origin]]:
     """Return the origins of each host's keys by host name.
 
@@ -62,7 +78,7 @@ def of_hosts(
         where, body = own.get(host.name, ("", {}))
         given = dict.fromkeys(defaults, f"{source}: defaults")
         given |= dict.fromkeys(body, f"{source}: {where}")
-        added = dict.fromkeys(CONNECTION_KEYS, BY_SANDBOX) if inventory.sandbox else ssh.get(host.name, {})
+        added = dict.fromkeys(BY_SANDBOX, (None, SANDBOX)) if inventory.sandbox else ssh.get(host.name, {})
         env = dict.fromkeys(_variables(defaults), f"{source}: defaults")
         env |= dict.fromkeys(_variables(body), f"{source}: {where}")
         found[host.name] = list(_of_host(host, given, env, added))
@@ -73,7 +89,7 @@ def of_cluster(inventory: Inventory, document: Mapping[str, Any]) -> list[Origin
     """Return the origins of the keys that concern the cluster as a whole."""
     values: dict[str, Any] = {"cluster": inventory.cluster, "sandbox": inventory.sandbox}
     values |= {"master": inventory.master.name, "spares": inventory.spares, "grace": inventory.grace}
-    values["data"] = [each.path for each in inventory.data]
+    values["data"] = tuple(each.path for each in inventory.data)
     values |= {f"rendezvous.{key}": getattr(inventory.rendezvous, key) for key in RENDEZVOUS_KEYS}
     sizes = {"max_size": "max_bytes"}
     values |= {f"outputs.{key}": getattr(inventory.outputs, sizes.get(key, key)) for key in OUTPUTS_KEYS}
@@ -82,12 +98,12 @@ def of_cluster(inventory: Inventory, document: Mapping[str, Any]) -> list[Origin
         above, _, below = key.rpartition(".")
         body = document.get(above) if above else document
         given = isinstance(body, Mapping) and below in body
-        found.append(Origin(key, _shown(key, value), inventory.source if given else DEFAULT))
+        found.append(Origin(key, _hidden(value), inventory.source if given else DEFAULT))
     return found
 
 
 def _of_host(
-    host: Host, given: Mapping[str, str], env: Mapping[str, str], added: Mapping[str, tuple[str, str]]
+    host: Host, given: Mapping[str, str], env: Mapping[str, str], added: Mapping[str, tuple[Value, str]]
 ) -> Iterator[Origin]:
     for key in (*OWN_KEYS, *SHARED_KEYS):
         value = getattr(host, key, None)
@@ -95,25 +111,23 @@ def _of_host(
             continue
         if key == "environment" and key not in given and value is not None:
             # ``env:`` may name the file, too.
-            yield Origin(key, _shown(key, value), given.get("env", DEFAULT))
+            yield Origin(key, _hidden(value), given.get("env", DEFAULT))
         elif key in given:
-            yield Origin(key, _shown(key, value), given[key])
+            yield Origin(key, _hidden(value), given[key])
         elif key in added:
-            yield Origin(key, masked(added[key][0]), added[key][1])
+            yield Origin(key, _hidden(added[key][0]), added[key][1])
         else:
-            yield Origin(key, _shown(key, value), "the host's name" if key == "address" else DEFAULT)
-        if key == "address" and key in given and key in added and added[key] != BY_SANDBOX:
-            yield Origin("dialled", masked(added[key][0]), added[key][1])
+            yield Origin(key, _hidden(value), "the host's name" if key == "address" else DEFAULT)
+        if key == "address" and key in given and key in added:
+            yield Origin("dialled", _hidden(added[key][0]), added[key][1])
     for name, value in redacted(host.env).items():
         yield Origin(f"env.{name}", value, env.get(name, DEFAULT))
 
 
-def _shown(key: str, value: Any) -> str:
-    if value is None or value == () or value == []:
-        return UNSET.get(key, "none")
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return masked(", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value))
+def _hidden(value: Any) -> Value:
+    if isinstance(value, (tuple, list)):
+        return tuple(masked(str(each)) for each in value)
+    return value if value is None or isinstance(value, (bool, int, float)) else masked(str(value))
 
 
 def _variables(body: Mapping[str, Any]) -> list[str]:
@@ -124,7 +138,7 @@ def _variables(body: Mapping[str, Any]) -> list[str]:
 def _bodies(document: Mapping[str, Any]) -> dict[str, tuple[str, Mapping[str, Any]]]:
     """Return the path and the keys of each host; hosts of a range share theirs."""
     hosts = document.get("hosts")
-    found = {}
+    found: dict[str, tuple[str, Mapping[str, Any]]] = {}
     for key, body in (hosts if isinstance(hosts, Mapping) else {}).items():
         try:
             names = expand(str(key))

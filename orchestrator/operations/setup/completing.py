@@ -93,8 +93,9 @@ class Completing:
             self._set(rendezvous, "interface", question, proposed, sure=given is not None, above="rendezvous")
 
     def _master(self) -> None:
-        names = [*self.found.facts, *self.found.hosts]
-        proposed = self.options.master or self.found.top.get("master") or names[0]
+        # A host that works is the better master.
+        usual = min(self.found.hosts, key=lambda name: name not in self.found.facts)
+        proposed = self.options.master or self.found.top.get("master") or usual
         if len(self.found.hosts) > 1 or self.options.master:
             sure = self.options.master is not None
             self._set(self.found.top, "master", "master, the host with node_rank 0", proposed, sure=sure)

@@ -115,10 +115,8 @@ class Gathering:
         return {name: keys for name, keys in hosts.items() if name in chosen}
 
     def _ask(self) -> None:
-        self.display.note(
-            "Type hosts: names, user@host:port, aliases of ~/.ssh/config, ranges such as gpu[01-04]; several on a "
-            "line, separated by blanks or commas."
-        )
+        self.display.note("Type the hosts, one or several on a line; each is tried at once. A host may be")
+        self.display.note("a name, user@host:port, an alias of ~/.ssh/config, or a range such as gpu[01-04].")
         while True:
             line = self.questions.text("hosts (an empty line ends)" if self.found.hosts else "hosts")
             if not line and self.found.hosts:
@@ -225,7 +223,7 @@ class Gathering:
             if isinstance(error, AuthenticationFailed):
                 usual = "keep"
                 self.display.note("where a password is all there is: keep the host, and run orch keys afterwards")
-            question = f"{name}: keep it, try again, change it, or drop it?"
+            question = f"{name}: what now? keep it, try it again, change it, or drop it"
             what = self.questions.choose(question, ("keep", "again", "change", "drop"), usual)
         if what == "keep":
             self.found.hosts[name] = keys

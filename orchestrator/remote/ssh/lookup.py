@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import paramiko
 
@@ -25,49 +24,43 @@ _KEYWORDS = {
 }
 
 
-@dataclass(frozen=True)
-class SshSettings:
-    """What SSH adds to a host: by key of the hosts file, a value and where it comes from."""
-
-    values: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+SshValues: TypeAlias = "dict[str, tuple[str | int | tuple[str, ...] | None, str]]"
 
 
-def look_up(hosts: Sequence[Host]) -> dict[str, SshSettings]:
-    """Return what SSH adds to each host, by name. Raises UsageError if a config file cannot be read."""
+def look_up(hosts: Sequence[Host]) -> dict[str, SshValues]:
+    """Return what SSH adds to each host, by name: for keys of the hosts file, a value and where it comes from.
+
+    Raises UsageError if a config file cannot be read.
+    """
     home = Path.home()
     files = config_files(home)
-    configs = {_shown(path, home): read_config([path]) for path in files}
+    both, each = read_config(files), {_shown(path, home): read_config([path]) for path in files}
     keyring = Keyring(home)
-    return {host.name: SshSettings(_values(host, read_config(files), configs, keyring)) for host in hosts}
+    return {host.name: _values(host, both, each, keyring) for host in hosts}
 
 
 def _values(
-    host: Host, both: paramiko.SSHConfig, configs: Mapping[str, paramiko.SSHConfig], keyring: Keyring
-) -> dict[str, tuple[str, str]]:
+    host: Host, both: paramiko.SSHConfig, each: Mapping[str, paramiko.SSHConfig], keyring: Keyring
+) -> SshValues:
     try:
         merged = both.lookup(host.address)
-        alone = {label: config.lookup(host.address) for label, config in configs.items()}
+        alone = {label: config.lookup(host.address) for label, config in each.items()}
     except (paramiko.ConfigParseError, paramiko.CouldNotCanonicalize) as error:
         raise UsageError(f"~/.ssh/config: {error}", remedy="correct the file", host=host.name) from None
-    values = {
-        "user": (getpass.getuser(), "your own name"),
-        "port": ("22", "default"),
-        "identity_file": ("the agent's keys and ~/.ssh/id_*", "default"),
-    }
+    values: SshValues = {"user": (getpass.getuser(), "your own name"), "port": (22, "default")}
     keywords = dict(_KEYWORDS)
-    if merged.get("proxyjump") is None and "proxycommand" in merged:
+    if "proxyjump" not in merged and "proxycommand" in merged:
         keywords["jump"] = "proxycommand"
     for key, keyword in keywords.items():
         value: Any = merged.get(keyword)
         # The lookup gives the name itself where no HostName is set.
         if value is None or value == [] or (key == "address" and value == host.address):
             continue
-        label = next((label for label, found in alone.items() if keyword in found), next(iter(configs)))
-        values[key] = (", ".join(value) if isinstance(value, list) else str(value), label)
-    address, port = merged["hostname"], host.port or int(values["port"][0])
-    recorded = keyring.keys_of(address if port == 22 else f"[{address}]:{port}")
-    said = ", ".join(f"{key.get_name()} {fingerprint(key)}" for key in recorded)
-    values["host_key"] = (said, "known_hosts") if said else ("not recorded yet", "known_hosts")
+        label = next((label for label, found in alone.items() if keyword in found), next(iter(each)))
+        values[key] = (tuple(value) if isinstance(value, list) else value, label)
+    port = host.port or int(merged.get("port", 22))
+    recorded = keyring.keys_of(merged["hostname"] if port == 22 else f"[{merged['hostname']}]:{port}")
+    values["host_key"] = (tuple(f"{key.get_name()} {fingerprint(key)}" for key in recorded), "known_hosts")
     return values
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 
 from rich.table import Table
 from rich.text import Text
@@ -18,10 +17,8 @@ from orchestrator.ui.display import Display
 def show_origins(display: Display, cluster: Sequence[Origin], hosts: Mapping[str, Sequence[Origin]]) -> None:
     """Show the keys on stdout: a row for each value of a key, with the hosts that have it."""
     if display.as_json:
-        by_host = {name: [asdict(each) for each in found] for name, found in hosts.items()}
-        display.write(
-            json.dumps({"cluster": [asdict(each) for each in cluster], "hosts": by_host}, indent=2) + "\n"
-        )
+        by_host = {name: _as_json(found) for name, found in hosts.items()}
+        display.write(json.dumps({"cluster": _as_json(cluster), "hosts": by_host}, indent=2) + "\n")
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("key", "hosts", "value", "from"):
@@ -44,6 +41,10 @@ def show_origins(display: Display, cluster: Sequence[Origin], hosts: Mapping[str
     display.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
+def _as_json(origins: Sequence[Origin]) -> dict[str, dict[str, object]]:
+    return {each.key: {"value": each.value, "from": each.source} for each in origins}
+
+
 def _row(origin: Origin, hosts: str) -> tuple[Text, Text, Text, Text]:
     usual = "dim" if origin.source == "default" else ""
-    return Text(origin.key, style="bold"), Text(hosts), Text(origin.value, style=usual), Text(origin.source, usual)
+    return Text(origin.key, style="bold"), Text(hosts), Text(origin.text, style=usual), Text(origin.source, usual)

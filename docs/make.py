@@ -10,6 +10,7 @@ from orchestrator.core.checks import catalogue as checks
 from orchestrator.core.checks.findings import Finding
 from orchestrator.core.checks.report import from_json
 from orchestrator.core.diagnosis import diagnosis
+from orchestrator.core.inventory.schema import SCHEMA_FILE, schema_text
 
 DOCS = Path(__file__).parent
 RECORDED = DOCS.parent / "tests" / "recorded" / "doctor"
@@ -38,7 +39,14 @@ def pages() -> dict[Path, str]:
     }
 
 
+def files() -> dict[Path, str]:
+    """Return the files that are generated as a whole."""
+    return {DOCS / SCHEMA_FILE: schema_text()}
+
+
 if __name__ == "__main__":
+    for file, text in files().items():
+        file.write_text(text)
     for page, text in pages().items():
         head = page.read_text().partition(MARK)[0]
         page.write_text(head + MARK + text)

@@ -57,7 +57,11 @@ def fingerprint(cluster: Cluster, name: str) -> str:
 def test_without_a_terminal(newcomer: Orch, equipped: Cluster) -> None:
     addresses = [host.address for host in equipped.hosts]
     none = newcomer("init")
-    assert (none.returncode, none.stdout) == (2, "") and none.stderr.count("\n") == 1 and "no hosts given" in none.stderr
+    assert (
+        (none.returncode, none.stdout) == (2, "")
+        and none.stderr.count("\n") == 1
+        and "no hosts given" in none.stderr
+    )
     typed = f"root@{addresses[0][:-1]}[1-2]:22"
     refused = newcomer("init", typed, "third", "--accept-fingerprint", fingerprint(equipped, "node1"))
     assert refused.returncode == 4 and "is not known (ssh-ed25519 SHA256:" in refused.stderr, refused.stderr

@@ -34,6 +34,8 @@ _SIZE: _Schema = {
         {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*[kmgtKMGT]?[iI]?[bB]?$"},
     ]
 }
+# The values of some keys may hold ``${VAR}``.
+_EXPANDED = r"\$\{"
 _HOST_KEY = r"^\s*(SHA256:[A-Za-z0-9+/]{43}|(ssh-|ecdsa-|sk-)[a-z0-9@.-]+\s+[A-Za-z0-9+/]+={0,2}(\s.*)?)$"
 
 
@@ -47,10 +49,11 @@ OWN_KEYS: Mapping[str, dict[str, Any]] = {
         _DIALLED, "The host name or address that SSH dials. By default the host's name in this file."
     ),
     "host_key": _described(
-        {"type": "string", "pattern": _HOST_KEY}, "The host's pinned SSH key: 'type base64' or 'SHA256:...'."
+        {"type": "string", "pattern": f"{_HOST_KEY}|{_EXPANDED}"},
+        "The host's pinned SSH key: 'type base64' or 'SHA256:...'.",
     ),
     "fabric_address": _described(
-        {"type": "string", "pattern": "^[0-9A-Fa-f:.%]+$"},
+        {"type": "string", "pattern": f"^[0-9A-Fa-f:.]+(%\\S+)?$|{_EXPANDED}"},
         "The numeric address that other hosts should use for this host.",
     ),
 }
@@ -127,14 +130,18 @@ TOP_KEYS: Mapping[str, dict[str, Any]] = {
             {"type": "array", "minItems": 1, "items": {"type": "string"}},
         ],
     },
-    "spares": _described(_NAMES, "Names of hosts that replace lost hosts and otherwise take no part."),
-    "master": _described(_TEXT, "The host with node_rank 0. By default the first that is no spare."),
+    "spares": _described(
+        {**_NAMES, "type": ["array", "null"]}, "Names of hosts that replace lost hosts and otherwise take no part."
+    ),
+    "master": _described(
+        {**_TEXT, "type": ["string", "null"]}, "The host with node_rank 0. By default the first that is no spare."
+    ),
     "rendezvous": _mapping(RENDEZVOUS_KEYS, "Where and how the torchruns of a run meet."),
     "outputs": _mapping(OUTPUTS_KEYS, "Which files orch fetches from the hosts."),
     "data": {
         "description": "Files and folders that orch brings to the hosts.",
-        "type": "array",
-        "items": {"anyOf": [_TEXT, _mapping(DATA_KEYS, required=["path"])]},
+        "type": ["array", "null"],
+        "items": {"anyOf": [_TEXT, _mapping(DATA_KEYS, type="object", required=["path"])]},
     },
     "grace": _described(
         {"type": "number", "minimum": 0, "maximum": 604800},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def _names_torch(file: Path) -> bool:
 
 def next_steps(found: Gathered, output: Path) -> list[tuple[str, str]]:
     """Return the commands that come next, each with what it does."""
-    where = "" if output == Path("hosts.yaml") else f" --hosts {output}"
+    where = "" if output == Path("hosts.yaml") else f" --hosts {shlex.quote(str(output))}"
     steps: list[tuple[str, str]] = []
     if any(isinstance(error, AuthenticationFailed) for error in found.errors.values()):
         steps.append((f"orch keys{where}", "install your SSH key on the hosts"))

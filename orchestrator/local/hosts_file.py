@@ -26,7 +26,7 @@ def read_inventory(path: Path) -> Inventory:
 
 
 def read_with_document(path: Path) -> tuple[Inventory, dict[str, Any]]:
-    """Return the inventory as ``read_inventory`` does, and the values from which it was made, as a hosts file has them.
+    """Return the inventory, and the values that it was made from as a hosts file has them.
 
     Raises as ``read_inventory`` does.
     """

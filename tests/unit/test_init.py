@@ -9,8 +9,18 @@ import pytest
 import yaml
 
 from orchestrator.cli.program import cli
+from orchestrator.core.inventory.foreign.imported import Imported
 from orchestrator.core.inventory.hosts import Host
-from orchestrator.errors import AuthenticationFailed, ConnectTimeout, HostErrors, HostKeyUnknown, OrchError
+from orchestrator.errors import (
+    AuthenticationFailed,
+    ConnectTimeout,
+    HostErrors,
+    HostKeyUnknown,
+    OrchError,
+    UsageError,
+)
+from orchestrator.local.foreign import read_foreign
+from orchestrator.local.hosts_file import read_inventory
 from orchestrator.operations.setup import gathering
 from orchestrator.operations.setup.completing import Completing, next_steps
 from orchestrator.operations.setup.gathering import Gathering, InitOptions
@@ -18,7 +28,7 @@ from orchestrator.operations.setup.trial import Trial
 from orchestrator.protocol.facts import Interpreter
 from orchestrator.ui.inventory.questions import Questions
 from orchestrator.ui.quiet import QuietDisplay
-from tests.conftest import Orch
+from tests.conftest import ROOT, Orch
 from tests.unit.checks.facts import node
 
 NONE = Interpreter(path="python3", version="3.11.2")
@@ -200,3 +210,47 @@ def test_a_file_that_exists_is_replaced_by_force_only(local_orch: Orch) -> None:
     assert done.returncode == 2 and file.read_text() == "hosts: [mine]\n" and "--force" in done.stderr
     assert local_orch("init", "a", "--no-check", "--force").returncode == 0
     assert list(yaml.safe_load(file.read_text())["hosts"]) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "tests" / "recorded" / "hosts").iterdir()), ids=lambda file: file.name
+)
+def test_another_tools_file_becomes_the_inventory_that_it_is_read_as(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = ["init", "--no-check", "--from", str(file)]
+    if read_foreign(file).incomplete:
+        with pytest.raises(UsageError, match="missing → name the hosts as well"):
+            cli.main(words, standalone_mode=False)
+        words.append("further")
+        assert cli.main(words, standalone_mode=False) == 0
+        assert [host.name for host in read_inventory(Path("hosts.yaml")).hosts][1:] == ["further"]
+        return
+    assert cli.main(words, standalone_mode=False) == 0
+    written, read = read_inventory(Path("hosts.yaml")), read_inventory(file)
+    assert (written.hosts, written.master, written.rendezvous) == (read.hosts, read.master, read.rendezvous)
+    assert not written.foreign
+
+
+def test_some_hosts_of_another_tools_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("list").write_text("u@gpu1:2222\ngpu2\nweb\n")
+    words = ["init", "--no-check", "--from", "list", "--nodes", "gpu*", "--user", "me", "extra", "gpu2"]
+    assert cli.main(words, standalone_mode=False) == 0
+    written = yaml.safe_load(Path("hosts.yaml").read_text())
+    assert written["hosts"] == {"gpu1": {"port": 2222}, "gpu2": {}, "extra": {}}
+    assert written["defaults"] == {"user": "me"}
+
+
+def test_a_master_that_is_left_out_is_no_master(network: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    top = {"master": "a", "spares": ["b", "d"], "grace": 3}
+    monkeypatch.setattr(
+        gathering, "read_foreign", lambda _: Imported("list", {"a": {}, "b": {}, "c": {}, "d": {}}, {}, top)
+    )
+    network |= {"a": ConnectTimeout("a did not answer", host="a"), "b": node("b"), "c": node("c")}
+    network["d"] = ConnectTimeout("d did not answer", host="d")
+    found = document(options(source="x", failing="drop"))
+    assert list(found["hosts"]) == ["b", "c"]
+    assert (found["spares"], found["grace"]) == (["b"], 3) and found["master"] == "c"

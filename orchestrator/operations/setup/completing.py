@@ -94,8 +94,9 @@ class Completing:
             self._set(rendezvous, "interface", question, proposed, sure=given is not None, above="rendezvous")
 
     def _master(self) -> None:
-        # A host that works is the better master.
-        usual = min(self.found.hosts, key=lambda name: name not in self.found.facts)
+        # A host that works is the better master; a spare is none.
+        regular = [name for name in self.found.hosts if name not in self.found.top.get("spares", ())]
+        usual = min(regular or self.found.hosts, key=lambda name: name not in self.found.facts)
         proposed = self.options.master or self.found.top.get("master") or usual
         if len(self.found.hosts) > 1 or self.options.master:
             sure = self.options.master is not None

@@ -23,6 +23,7 @@ from orchestrator.errors import (
     UsageError,
 )
 from orchestrator.local.drafts import parsed_draft
+from orchestrator.local.foreign import read_foreign
 from orchestrator.operations.setup.trial import Trial, try_hosts
 from orchestrator.ui.display import Display
 from orchestrator.ui.inventory.questions import Questions
@@ -70,7 +71,8 @@ class Gathered:
 
     def draft(self, more: Hosts | None = None) -> Draft:
         """Return the file as it stands, with ``more`` hosts."""
-        return Draft({**self.hosts, **(more or {})}, self.defaults, self.top)
+        hosts = {**self.hosts, **(more or {})}
+        return Draft(hosts, self.defaults, _fitting(self.top, hosts))
 
 
 class Gathering:
@@ -83,6 +85,8 @@ class Gathering:
         self.found = Gathered(defaults=dict(options.keys))
         # The names in the order in which the hosts were given, whatever came of each.
         self._order: list[str] = []
+        # The hosts that another tool's file counts and does not name.
+        self._lacking: str | None = None
 
     def gather(self) -> Gathered:
         """Return the hosts. Raises UsageError if there are none, HostErrors if hosts fail and nobody is asked."""
@@ -90,18 +94,22 @@ class Gathering:
             self._add(self._imported(self.options.source))
         if self.options.words:
             self._add(typed_hosts(" ".join(self.options.words), self.found.hosts), named=True)
-        if not self.found.hosts and self.questions.able:
+        elif self.questions.able and (self._lacking or not self.found.hosts):
             self._ask()
+        elif self._lacking:
+            raise UsageError(
+                f"{self.options.source}: {self._lacking}", remedy="name the hosts as well: orch init HOST..."
+            )
         if not self.found.hosts:
             raise UsageError("no hosts given", remedy="orch init HOST..., or orch init --from FILE")
         self.found.hosts = {name: self.found.hosts[name] for name in self._order if name in self.found.hosts}
+        self.found.top = _fitting(self.found.top, self.found.hosts)
         return self.found
 
     def _imported(self, source: str) -> Hosts:
-        from orchestrator.local.foreign import read_foreign
-
         read = read_foreign(source)
-        self.display.note(f"{source}: {read.kind}, {len(read.hosts)} hosts")
+        self._lacking = read.incomplete
+        self.display.note(f"{source}: {read.kind}, {len(read.hosts)} host{'' if len(read.hosts) == 1 else 's'}")
         for note in read.notes:
             self.display.note(f"not carried over: {note}")
         # The command line holds for every host.
@@ -236,3 +244,11 @@ class Gathering:
             self._order[place : place + 1] = [each for each in changed if each not in self._order]
             return changed
         return {}
+
+
+def _fitting(top: Mapping[str, Any], hosts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return top-level keys without the names of hosts that are not there."""
+    found = {key: value for key, value in top.items() if key != "master" or value in hosts}
+    if "spares" in found:
+        found["spares"] = [name for name in found["spares"] if name in hosts]
+    return found

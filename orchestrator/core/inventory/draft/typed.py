@@ -8,13 +8,11 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from orchestrator.core.inventory.destination import parse_hop
+from orchestrator.core.inventory.foreign.gathering import is_address, words
 from orchestrator.core.inventory.hostrange import RangeError, expand
 from orchestrator.core.inventory.hosts import RESERVED_NAMES
 from orchestrator.core.inventory.reading import NAME
 from orchestrator.errors import UsageError
-
-# A comma within brackets belongs to a range.
-_BETWEEN = re.compile(r"[\s,]+(?![^\[\]]*\])")
 
 
 def typed_hosts(text: str, known: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, dict[str, Any]]:
@@ -26,10 +24,10 @@ def typed_hosts(text: str, known: Mapping[str, Mapping[str, Any]] | None = None)
     found: dict[str, dict[str, Any]] = {}
     before = {name: dict(keys) for name, keys in (known or {}).items()}
     seen = {_where(name, keys) for name, keys in before.items()}
-    for word in filter(None, _BETWEEN.split(text.strip())):
+    for word in words(text):
         for each in _expanded(word):
             hop = parse_hop(each)
-            if hop is None:
+            if hop is None or not is_address(hop.host):
                 raise UsageError(f"{each!r} is no host", remedy="type a name, user@host or user@host:port")
             name = free_name(hop.host, [*before, *found])
             given = {"address": hop.host if hop.host != name else None, "user": hop.user, "port": hop.port}

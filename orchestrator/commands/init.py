@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from orchestrator.core.inventory.draft.compose import compose
+from orchestrator.core.inventory.schema import SCHEMA_FILE
 from orchestrator.errors import Interrupted
-from orchestrator.local.drafts import refuse_existing, schema_beside, write_new
+from orchestrator.local.drafts import may_write_schema, refuse_existing, write_new, write_schema
 from orchestrator.operations.setup.completing import Completing, next_steps
 from orchestrator.operations.setup.gathering import Gathering, InitOptions
 from orchestrator.ui.display import Display
@@ -25,8 +26,10 @@ def init(options: InitOptions, questions: Questions, display: Display) -> int:
     show_file(display, str(output), compose(draft))
     if not questions.confirm(f"write {output}?", True):
         raise Interrupted("nothing is written")
-    schema = schema_beside(output) if options.schema else None
-    write_new(output, compose(draft, schema), replace=options.force)
+    schema = options.schema and may_write_schema(output)
+    write_new(output, compose(draft, SCHEMA_FILE if schema else None), replace=options.force)
+    if schema:
+        write_schema(output)
     display.note(f"wrote {output}")
     show_next(display, next_steps(found, output))
     return 0

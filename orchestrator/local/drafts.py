@@ -46,16 +46,15 @@ def write_new(path: Path, text: str, *, replace: bool) -> None:
         new.unlink(missing_ok=True)
 
 
-def schema_beside(path: Path) -> str | None:
-    """Write the JSON Schema beside a hosts file; return its path from there.
-
-    None if a file of that name holds something else, or cannot be written: the schema only serves editors.
-    """
-    file = path.with_name(SCHEMA_FILE)
+def may_write_schema(beside: Path) -> bool:
+    """Return whether the JSON Schema may be written beside a hosts file: no other file has its name."""
+    file = beside.with_name(SCHEMA_FILE)
     try:
-        if file.exists() and json.loads(file.read_text(encoding="utf-8")).get("$id") != SCHEMA_ID:
-            return None
-        write_new(file, schema_text(), replace=True)
-    except (OSError, ValueError, AttributeError, UsageError):
-        return None
-    return SCHEMA_FILE
+        return not os.path.lexists(file) or json.loads(file.read_text(encoding="utf-8")).get("$id") == SCHEMA_ID
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def write_schema(beside: Path) -> None:
+    """Write the JSON Schema beside a hosts file, for editors. Raises UsageError."""
+    write_new(beside.with_name(SCHEMA_FILE), schema_text(), replace=True)

@@ -228,12 +228,13 @@ def test_a_file_is_written_whole_and_never_over_another(tmp_path: Path) -> None:
 
 
 def test_a_schema_that_is_not_ours_stays(tmp_path: Path) -> None:
-    schema = tmp_path / "hosts.schema.json"
-    assert drafts.schema_beside(tmp_path / "hosts.yaml") == "hosts.schema.json"
-    schema.write_text('{"$id": "urn:orch:hosts-file", "before": 1}')
-    assert (
-        drafts.schema_beside(tmp_path / "hosts.yaml") == "hosts.schema.json" and "before" not in schema.read_text()
-    )
+    hosts, schema = tmp_path / "hosts.yaml", tmp_path / "hosts.schema.json"
+    assert drafts.may_write_schema(hosts)
+    drafts.write_schema(hosts)
+    assert drafts.may_write_schema(hosts) and json.loads(schema.read_text())["$id"] == "urn:orch:hosts-file"
     for other in ("{}", "[]", "not json"):
         schema.write_text(other)
-        assert drafts.schema_beside(tmp_path / "hosts.yaml") is None and schema.read_text() == other
+        assert not drafts.may_write_schema(hosts)
+    schema.unlink()
+    schema.symlink_to(tmp_path / "nowhere")
+    assert not drafts.may_write_schema(hosts)

@@ -8,14 +8,32 @@ import secrets
 from pathlib import Path
 
 from orchestrator.core.inventory.draft.compose import Draft, compose
+from orchestrator.core.inventory.foreign.formats import OWN
+from orchestrator.core.inventory.foreign.imported import Imported
 from orchestrator.core.inventory.hosts import Inventory, parse_inventory
 from orchestrator.core.inventory.schema import SCHEMA_FILE, SCHEMA_ID, schema_text
 from orchestrator.errors import UsageError
+from orchestrator.local.foreign import find_hosts, read_foreign
+from orchestrator.local.hosts_file import read_with_document
 
 
 def parsed_draft(draft: Draft, source: str) -> Inventory:
     """Return the inventory that a new hosts file would give. Raises InventoryError, which names ``source``."""
     return parse_inventory(compose(draft), source=source, environ=os.environ)
+
+
+def read_hosts(where: str) -> Imported:
+    """Return the hosts of another tool's list, or of a hosts file whose hosts are to be tried again.
+
+    Raises UsageError and InventoryError.
+    """
+    if find_hosts(where).kind != OWN:
+        return read_foreign(where)
+    inventory, document = read_with_document(Path(where))
+    if inventory.sandbox:
+        raise UsageError(f"{where} describes the embedded cluster, whose hosts need no trial")
+    draft = Draft.of(document)
+    return Imported("hosts file", draft.hosts, draft.defaults, draft.top)
 
 
 def refuse_existing(path: Path) -> None:

@@ -110,7 +110,7 @@ def test_in_a_terminal(newcomer: Orch, equipped: Cluster) -> None:
         answer("the fingerprint) [no]: ", fingerprint(equipped, "node1"))
         terminal.expect_exact("node1: Debian")
         terminal.expect_exact("mistyped.invalid: the name 'mistyped.invalid' cannot be resolved")
-        answer("(keep, again, change, drop) [change]: ", "")
+        answer("mistyped.invalid: what now? (keep, again, change, drop) [change]: ", "")
         answer("instead of mistyped.invalid: ", addresses[1])
         answer("the fingerprint) [no]: ", fingerprint(equipped, "node1"))
         terminal.expect_exact(f"{addresses[1]}: host key of")

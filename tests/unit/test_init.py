@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ def test_the_next_commands(network: dict[str, Any]) -> None:
     network |= {"a": node("a"), "b": AuthenticationFailed("refused", host="b")}
     found = gathered(options("a", "b", failing="keep"))
     assert [command for command, _ in next_steps(found, Path("hosts.yaml"))] == [
-        "orch keys", "orch doctor", "orch run hello-ddp",
+        "orch keys", "orch init --from hosts.yaml --force", "orch doctor", "orch run hello-ddp",
     ]  # fmt: skip
     assert next_steps(gathered(options("a")), Path("my lab.yaml"))[0][0] == "orch doctor --hosts 'my lab.yaml'"
 
@@ -247,10 +248,43 @@ def test_some_hosts_of_another_tools_file(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_master_that_is_left_out_is_no_master(network: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     top = {"master": "a", "spares": ["b", "d"], "grace": 3}
     monkeypatch.setattr(
-        gathering, "read_foreign", lambda _: Imported("list", {"a": {}, "b": {}, "c": {}, "d": {}}, {}, top)
+        gathering, "read_hosts", lambda _: Imported("list", {"a": {}, "b": {}, "c": {}, "d": {}}, {}, top)
     )
     network |= {"a": ConnectTimeout("a did not answer", host="a"), "b": node("b"), "c": node("c")}
     network["d"] = ConnectTimeout("d did not answer", host="d")
     found = document(options(source="x", failing="drop"))
     assert list(found["hosts"]) == ["b", "c"]
     assert (found["spares"], found["grace"]) == (["b"], 3) and found["master"] == "c"
+
+
+def test_a_hosts_file_is_tried_again_and_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (
+        'hosts: {"gpu[1-2]": {address: "10.0.0.[1-2]", user: u}, web: , v6: {address: "fd00::1"}}\n'
+        'spares: ["gpu[2]"]\ngrace: 3\ndefaults: {env: {A: "${HOME}$$"}}\n'
+    )
+    Path("hosts.yaml").write_text(text)
+    before = read_inventory(Path("hosts.yaml"))
+    words = ["init", "--no-check", "--from", "hosts.yaml", "--workdir", "~/w"]
+    with pytest.raises(UsageError, match="exists → pass --force"):
+        cli.main(words, standalone_mode=False)
+    assert cli.main([*words, "--force"], standalone_mode=False) == 0
+    after = read_inventory(Path("hosts.yaml"))
+    assert after.hosts == tuple(replace(host, workdir="~/w") for host in before.hosts)
+    assert (after.spares, after.grace, after.master) == (before.spares, before.grace, before.master)
+    Path("hosts.yaml").write_text("sandbox: true\nhosts: [a]\n")
+    with pytest.raises(UsageError, match="embedded cluster"):
+        cli.main([*words, "--force"], standalone_mode=False)
+
+
+def test_several_hosts_that_fail_are_one_question(network: dict[str, Any]) -> None:
+    network |= {name: AuthenticationFailed("refused", host=name) for name in "abc"}
+    network["d"] = node("d")
+    questions = Answering("a b c d", "", "")
+    found = gathered(options(), questions)
+    assert (list(found.hosts), list(found.errors)) == (["a", "b", "c", "d"], ["a", "b", "c"])
+    assert questions.asked == ["hosts", "what now with these 3 hosts?", "hosts (an empty line ends)"]
+    questions = Answering("a b d", "each", "drop", "change", "d", "")
+    assert list(gathered(options(), questions).hosts) == ["d"]
+    with pytest.raises(HostErrors):
+        gathered(options(failing="stop"), Answering("a d"))

@@ -137,6 +137,9 @@ def next_steps(found: Gathered, output: Path) -> list[tuple[str, str]]:
     steps: list[tuple[str, str]] = []
     if any(isinstance(error, AuthenticationFailed) for error in found.errors.values()):
         steps.append((f"orch keys{where}", "install your SSH key on the hosts"))
+    if found.errors:
+        again = f"orch init --from {shlex.quote(str(output))} --output {shlex.quote(str(output))} --force"
+        steps.append((again.replace(" --output hosts.yaml", ""), "try the hosts again, and complete the file"))
     steps.append((f"orch doctor{where}", "check every host and every pair of hosts"))
     steps.append((f"orch run{where} hello-ddp", "train a small model on all hosts"))
     return steps

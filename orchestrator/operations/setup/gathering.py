@@ -22,8 +22,7 @@ from orchestrator.errors import (
     OrchError,
     UsageError,
 )
-from orchestrator.local.drafts import parsed_draft
-from orchestrator.local.foreign import read_foreign
+from orchestrator.local.drafts import parsed_draft, read_hosts
 from orchestrator.operations.setup.trial import Trial, try_hosts
 from orchestrator.ui.display import Display
 from orchestrator.ui.inventory.questions import Questions
@@ -107,7 +106,7 @@ class Gathering:
         return self.found
 
     def _imported(self, source: str) -> Hosts:
-        read = read_foreign(source)
+        read = read_hosts(source)
         self._lacking = read.incomplete
         self.display.note(f"{source}: {read.kind}, {len(read.hosts)} host{'' if len(read.hosts) == 1 else 's'}")
         for note in read.notes:
@@ -214,36 +213,45 @@ class Gathering:
             self.found.hosts[best] = keys if best == name else {"address": address, **keys}
             self.found.facts[best] = facts
             show_well(self.display, best, summary(facts))
-        if failed and not self.questions.able and self.options.failing in (None, "stop"):
+        failing = self.options.failing or ("ask" if self.questions.able else "stop")
+        if failed and failing == "stop":
             self.display.note("nothing is written; --failing keep or --failing drop goes on without these hosts")
             raise HostErrors(list(failed.values()), len(trials))
-        again: Hosts = {}
+        return self._decided(hosts, failed, failing)
+
+    def _decided(self, hosts: Hosts, failed: Mapping[str, OrchError], failing: str) -> Hosts:
+        """Keep or drop hosts that failed; return what to try again. Several hosts are one question."""
         for name, error in failed.items():
             show_failed(self.display, name, error)
-            again.update(self._decided(name, hosts[name], error))
+        refused = [isinstance(error, AuthenticationFailed) for error in failed.values()]
+        if failing == "ask" and any(refused):
+            self.display.note("where a password is all there is: keep the hosts, and run orch keys afterwards")
+        if failing == "ask" and len(failed) > 1:
+            question = f"what now with these {len(failed)} hosts?"
+            usual = "keep" if all(refused) else "each"
+            failing = self.questions.choose(question, ("keep", "again", "drop", "each"), usual)
+        again: Hosts = {}
+        for name, error in failed.items():
+            match self._asked(name, error) if failing in ("ask", "each") else failing:
+                case "keep":
+                    self.found.hosts[name], self.found.errors[name] = hosts[name], error
+                case "again":
+                    again[name] = hosts[name]
+                case "change":
+                    again |= self._changed(name)
         return again
 
-    def _decided(self, name: str, keys: dict[str, Any], error: OrchError) -> Hosts:
-        """Keep, drop or change a host that failed; return what to try again."""
-        what = self.options.failing
-        if what is None:
-            usual = "change" if isinstance(error, NameNotResolved) else "drop"
-            if isinstance(error, AuthenticationFailed):
-                usual = "keep"
-                self.display.note("where a password is all there is: keep the host, and run orch keys afterwards")
-            question = f"{name}: what now? keep it, try it again, change it, or drop it"
-            what = self.questions.choose(question, ("keep", "again", "change", "drop"), usual)
-        if what == "keep":
-            self.found.hosts[name] = keys
-            self.found.errors[name] = error
-        elif what == "again":
-            return {name: keys}
-        elif what == "change":
-            changed = self._read(self.questions.text(f"instead of {name}"))
-            place = self._order.index(name)
-            self._order[place : place + 1] = [each for each in changed if each not in self._order]
-            return changed
-        return {}
+    def _asked(self, name: str, error: OrchError) -> str:
+        kinds = {AuthenticationFailed: "keep", NameNotResolved: "change"}
+        usual = next((what for kind, what in kinds.items() if isinstance(error, kind)), "drop")
+        return self.questions.choose(f"{name}: what now?", ("keep", "again", "change", "drop"), usual)
+
+    def _changed(self, name: str) -> Hosts:
+        """Return what the user types in place of a host; it takes the host's place in the order."""
+        typed = self._read(self.questions.text(f"instead of {name}"))
+        place = self._order.index(name)
+        self._order[place : place + 1] = [each for each in typed if each not in self._order]
+        return typed
 
 
 def _fitting(top: Mapping[str, Any], hosts: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from orchestrator.core.inventory.hostrange import expand
 from orchestrator.core.inventory.schema import OWN_KEYS, SHARED_KEYS, TOP_KEYS
 from orchestrator.core.text.escapes import visible
 
@@ -26,6 +27,22 @@ class Draft:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     top: Mapping[str, Any] = field(default_factory=dict)
     comments: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Draft:
+        """Return the values of a valid hosts file, with its ranges written out."""
+        hosts: dict[str, dict[str, Any]] = {}
+        given = document["hosts"]
+        for key, body in (given if isinstance(given, Mapping) else dict.fromkeys(given)).items():
+            names = expand(key)
+            for position, name in enumerate(names):
+                hosts[name] = dict(body or {})
+                for each in ("address", "fabric_address"):
+                    # A range has one address for each name; brackets around an IPv6 address are none.
+                    if len(names) > 1 and "[" in hosts[name].get(each, ""):
+                        hosts[name][each] = expand(hosts[name][each])[position]
+        top = {key: value for key, value in document.items() if key not in ("hosts", "defaults")}
+        return cls(hosts, document.get("defaults") or {}, top)
 
     def document(self) -> dict[str, Any]:
         """Return the values as YAML would give them."""

@@ -271,7 +271,7 @@ def test_a_hosts_file_is_tried_again_and_completed(tmp_path: Path, monkeypatch: 
     assert cli.main([*words, "--force"], standalone_mode=False) == 0
     after = read_inventory(Path("hosts.yaml"))
     assert after.hosts == tuple(replace(host, workdir="~/w") for host in before.hosts)
-    assert (after.spares, after.grace, after.master) == (before.spares, before.grace, before.master)
+    assert (after.spares, after.grace) == (before.spares, before.grace)
     Path("hosts.yaml").write_text("sandbox: true\nhosts: [a]\n")
     with pytest.raises(UsageError, match="embedded cluster"):
         cli.main([*words, "--force"], standalone_mode=False)

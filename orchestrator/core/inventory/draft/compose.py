@@ -42,6 +42,8 @@ class Draft:
                     if len(names) > 1 and "[" in hosts[name].get(each, ""):
                         hosts[name][each] = expand(hosts[name][each])[position]
         top = {key: value for key, value in document.items() if key not in ("hosts", "defaults")}
+        if top.get("spares"):
+            top["spares"] = [name for each in top["spares"] for name in expand(each)]
         return cls(hosts, document.get("defaults") or {}, top)
 
     def document(self) -> dict[str, Any]:

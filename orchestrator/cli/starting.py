@@ -12,7 +12,7 @@ from orchestrator.cli.options import hosts_option, stack
 
 connection_options = stack(
     click.option("--user", metavar="NAME", help="The user to log in as on every host."),
-    click.option("--port", type=click.IntRange(1, 65535), help="The SSH port of every host."),
+    click.option("--port", type=click.IntRange(1, 65535), metavar="N", help="The SSH port of every host."),
     click.option("--identity-file", metavar="FILE", help="The private key for every host."),
     click.option(
         "--connect-timeout",
@@ -39,6 +39,7 @@ connection_options = stack(
         type=click.IntRange(min=1),
         default=64,
         show_default=True,
+        metavar="N",
         help="How many hosts to try at once.",
     ),
 )

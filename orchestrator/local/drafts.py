@@ -36,6 +36,18 @@ def read_hosts(where: str) -> Imported:
     return Imported("hosts file", draft.hosts, draft.defaults, draft.top)
 
 
+def packages_beside(hosts_file: Path, file: str) -> str:
+    """Return the path of a file with packages as a hosts file names it: from its own folder, unless absolute.
+
+    ``file``: its path from the current folder. Raises UsageError if there is none.
+    """
+    path = Path(file).expanduser()
+    if not path.is_file():
+        expected = "a file with packages, such as requirements.txt"
+        raise UsageError(f"{file}: there is no such file: expected {expected}")
+    return file if Path(file) != path or path.is_absolute() else os.path.relpath(path, hosts_file.resolve().parent)
+
+
 def refuse_existing(path: Path) -> None:
     """Raise UsageError if there is a file at ``path``, or no folder for it."""
     if os.path.lexists(path):

@@ -142,6 +142,12 @@ def test_where_no_host_has_torch_a_file_with_packages_is_proposed(
     Path("requirements.txt").write_text("numpy\ntorch>=2.4\n")
     assert document(options("a"))["defaults"] == {"env": "requirements.txt"}
     assert "defaults" not in document(options("a"), Answering("none"))
+    Path("other").mkdir()
+    elsewhere = InitOptions(("a",), Path("other/hosts.yaml"))
+    assert document(elsewhere, Answering("no.txt", ""))["defaults"] == {"env": "../requirements.txt"}
+    assert document(options("a", keys={"env": str(tmp_path / "requirements.txt")}))["defaults"] == {
+        "env": str(tmp_path / "requirements.txt")
+    }
     assert document(options("a", keys={"python": "/p"}))["defaults"] == {"python": "/p"}
 
 
@@ -189,7 +195,8 @@ WRONG: list[tuple[list[str], str]] = [
     (["a", "--interface", "-x"], "hosts.yaml: rendezvous.interface: '-x': expected a word"),
     (["a", "--cluster", "a b"], "hosts.yaml: cluster: 'a b': expected letters"),
     (["a", "--output", "no/hosts.yaml"], "no/hosts.yaml cannot be written: there is no folder no"),
-    (["a", "--env", "x", "--python", ""], "hosts.yaml: defaults.python: '': expected text"),
+    (["a", "--python", ""], "hosts.yaml: defaults.python: '': expected text"),
+    (["a", "--env", "x.txt"], "x.txt: there is no such file: expected a file with packages"),
 ]
 
 

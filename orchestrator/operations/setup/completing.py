@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 from orchestrator.core.inventory.draft.compose import Draft, hoisted
 from orchestrator.core.inventory.draft.proposal import interfaces, interpreters, machine, own_interpreters
 from orchestrator.core.inventory.draft.typed import free_name
-from orchestrator.errors import AuthenticationFailed, InventoryError
-from orchestrator.local.drafts import parsed_draft
+from orchestrator.errors import AuthenticationFailed, InventoryError, UsageError
+from orchestrator.local.drafts import packages_beside, parsed_draft
 from orchestrator.operations.setup.gathering import Gathered, InitOptions
 from orchestrator.ui.display import Display
 from orchestrator.ui.inventory.questions import Questions
@@ -65,15 +64,18 @@ class Completing:
 
     def _packages(self) -> None:
         """Ask for a file with packages where no host has torch."""
-        beside = self.options.output.resolve().parent
-        usual = next((name for name in PACKAGES if _names_torch(Path(name))), None)
-        default = "none" if usual is None else os.path.relpath(usual, beside)
+        usual = next((name for name in PACKAGES if _names_torch(Path(name))), "none")
         self.display.note("no host has an interpreter with torch: orch can install the packages that a file names")
-        answer = self.questions.text(f"file with packages ({', '.join(PACKAGES)}, or none)", default)
-        if answer != "none":
-            self.found.defaults["env"] = answer
-        else:
-            self.display.note("set env: or python: in the file before orch run, or install torch on the hosts")
+        while True:
+            answer = self.questions.text(f"file with packages ({', '.join(PACKAGES)}, or none)", usual)
+            if answer == "none":
+                self.display.note("set env: or python: in the file before orch run, or install torch on the hosts")
+                return
+            try:
+                self.found.defaults["env"] = packages_beside(self.options.output, answer)
+                return
+            except UsageError as error:
+                self.display.error(error)
 
     def _interface(self) -> None:
         given, rendezvous = self.options.interface, dict(self.found.top.get("rendezvous") or {})

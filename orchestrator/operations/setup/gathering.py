@@ -22,7 +22,7 @@ from orchestrator.errors import (
     OrchError,
     UsageError,
 )
-from orchestrator.local.drafts import parsed_draft, read_hosts
+from orchestrator.local.drafts import packages_beside, parsed_draft, read_hosts
 from orchestrator.operations.setup.trial import Trial, try_hosts
 from orchestrator.ui.display import Display
 from orchestrator.ui.inventory.questions import Questions
@@ -81,7 +81,10 @@ class Gathering:
         self.options = options
         self.questions = questions
         self.display = display
-        self.found = Gathered(defaults=dict(options.keys))
+        self.given = dict(options.keys)
+        if "env" in self.given:
+            self.given["env"] = packages_beside(options.output, self.given["env"])
+        self.found = Gathered(defaults=dict(self.given))
         # The names in the order in which the hosts were given, whatever came of each.
         self._order: list[str] = []
         # The hosts that another tool's file counts and does not name.
@@ -112,7 +115,7 @@ class Gathering:
         for note in read.notes:
             self.display.note(f"not carried over: {note}")
         # The command line holds for every host.
-        given = self.options.keys
+        given = self.given
         self.found.defaults = {**read.defaults, **given}
         self.found.top = dict(read.top)
         hosts = {name: {key: keys[key] for key in keys if key not in given} for name, keys in read.hosts.items()}

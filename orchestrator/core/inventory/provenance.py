@@ -78,6 +78,10 @@ def of_hosts(
         where, body = own.get(host.name, ("", {}))
         given = dict.fromkeys(defaults, f"{source}: defaults")
         given |= dict.fromkeys(body, f"{source}: {where}")
+        passing = [(source, document), (f"{source}: defaults", defaults), (f"{source}: {where}", body)]
+        if names := [place for place, keys in passing if keys.get("pass_env")]:
+            # The lists add up.
+            given["pass_env"] = ", ".join(names)
         added = dict.fromkeys(BY_SANDBOX, (None, SANDBOX)) if inventory.sandbox else ssh.get(host.name, {})
         env = dict.fromkeys(_variables(defaults), f"{source}: defaults")
         env |= dict.fromkeys(_variables(body), f"{source}: {where}")
@@ -106,9 +110,9 @@ def _of_host(
     host: Host, given: Mapping[str, str], env: Mapping[str, str], added: Mapping[str, tuple[Value, str]]
 ) -> Iterator[Origin]:
     for key in (*OWN_KEYS, *SHARED_KEYS):
-        value = getattr(host, key, None)
         if key == "env":
             continue
+        value = _passed(host) if key == "pass_env" else getattr(host, key)
         if key == "environment" and key not in given and value is not None:
             # ``env:`` may name the file, too.
             yield Origin(key, _hidden(value), given.get("env", DEFAULT))
@@ -122,6 +126,11 @@ def _of_host(
             yield Origin("dialled", _hidden(added[key][0]), added[key][1])
     for name, value in redacted(host.env).items():
         yield Origin(f"env.{name}", value, env.get(name, DEFAULT))
+
+
+def _passed(host: Host) -> tuple[str, ...]:
+    """Return the names of the variables that ``pass_env`` found on this machine, and of those that it did not."""
+    return (*host.passed, *(f"{name} (not set)" for name in host.not_set))
 
 
 def _hidden(value: Any) -> Value:

@@ -28,6 +28,7 @@ _VARIABLES: _Schema = {
     "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
     "additionalProperties": {"type": ["string", "number", "boolean"]},
 }
+_PASSED: _Schema = {"type": "array", "items": {"type": "string", "pattern": r"^[A-Za-z_][A-Za-z0-9_]*[*?\w]*$"}}
 _SIZE: _Schema = {
     "anyOf": [
         {"type": "integer", "minimum": 0},
@@ -86,6 +87,9 @@ SHARED_KEYS: Mapping[str, dict[str, Any]] = {
         "host: requirements.txt, pyproject.toml or uv.lock.",
         "anyOf": [_VARIABLES, _TEXT],
     },
+    "pass_env": _described(
+        _PASSED, "Names of variables of the control machine that the ranks get, or prefixes such as WANDB_*."
+    ),
 }
 
 RENDEZVOUS_KEYS: Mapping[str, dict[str, Any]] = {
@@ -143,6 +147,9 @@ TOP_KEYS: Mapping[str, dict[str, Any]] = {
         "type": ["array", "null"],
         "items": {"anyOf": [_TEXT, _mapping(DATA_KEYS, type="object", required=["path"])]},
     },
+    "pass_env": _described(
+        _PASSED, "Names of variables of the control machine that all ranks get, or prefixes such as WANDB_*."
+    ),
     "grace": _described(
         {"type": "number", "minimum": 0, "maximum": 604800},
         "How many seconds ranks have to end when they are stopped. By default 30, and 3 after a failure.",

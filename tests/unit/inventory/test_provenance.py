@@ -72,6 +72,16 @@ def test_the_keys_of_the_cluster() -> None:
     assert found["grace"].value is None and shown["data"] == ("none", "default")
 
 
+def test_variables_that_are_passed_show_their_names_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "pass_env: [HF_TOKEN]\nhosts: {a: {pass_env: [WANDB_API_KEY, NO_SUCH]}, b: }\n"
+    inventory = parse_inventory(text, environ={"HF_TOKEN": "hunter2", "WANDB_API_KEY": "hunter3"})
+    found = provenance.of_hosts(inventory, strictyaml.load(text), {})
+    a, b = ({each.key: each for each in found[name]}["pass_env"] for name in "ab")
+    assert a.value == ("HF_TOKEN", "WANDB_API_KEY", "NO_SUCH (not set)")
+    assert (a.source, b.source) == ("hosts.yaml, hosts.yaml: hosts.a", "hosts.yaml")
+    assert b.value == ("HF_TOKEN",) and "hunter" not in str(found)
+
+
 def test_a_sandbox_gives_its_hosts_what_ssh_needs() -> None:
     found = origins("sandbox: true\nhosts: [a]")["a"]
     assert found["port"] == ("given when the sandbox starts", "sandbox")

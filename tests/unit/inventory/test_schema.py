@@ -49,6 +49,8 @@ VALUES: list[Any] = [
         ["a"],
         ["u@h:22", "h"],
         ["a b"],
+        ["WANDB_*", "A"],
+        ["*"],
         [1],
         [None],
         [{"path": "x"}],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import difflib
-import importlib.util
 import os
 import re
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from orchestrator.core.launch.script import ScriptOptions, script_options
 from orchestrator.errors import UsageError
 
 PROJECT_MARKS = (".git", "pyproject.toml", ".orchignore")
+# Beside the package orchestrator, in a checkout and in an installation. An import might find another folder of that name.
+BUNDLED = Path(__file__).resolve().parents[3] / "workloads"
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,7 @@ class Source:
 
 def bundled() -> dict[str, Path]:
     """Return the file of each workload that comes with orch, by name."""
-    spec = importlib.util.find_spec("workloads")
-    if spec is None or not spec.submodule_search_locations:
-        return {}
-    folder = Path(next(iter(spec.submodule_search_locations)))
-    return {file.stem.replace("_", "-"): file for file in sorted(folder.glob("[a-z]*.py"))}
+    return {file.stem.replace("_", "-"): file for file in sorted(BUNDLED.glob("[a-z]*.py"))}
 
 
 def described() -> dict[str, str]:

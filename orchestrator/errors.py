@@ -30,6 +30,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+# What each exit code of orch means.
+EXIT_CODES = {
+    0: "success",
+    1: "the workload failed",
+    2: "usage or inventory error",
+    3: "the checks before the run failed",
+    4: "a node could not be reached, or was lost",
+    5: "the sync failed, or the run succeeded and its outputs could not be fetched",
+    6: "this machine has no room to record the run; the run goes on",
+    70: "a bug in orch",
+    130: "interrupted",
+}
+
 
 class OrchError(Exception):
     """An error with a ``message``, which states what happened, and a ``remedy``, which states what to do.

@@ -13,7 +13,9 @@ from orchestrator.core.launch.environment import Environment
 from orchestrator.errors import UsageError
 from orchestrator.local.wheels import read_environment
 
-NO_HOSTS_FILE = "write one with orch init, name one with --hosts FILE, or try orch on this machine: --hosts sandbox"
+NO_HOSTS_FILE = (
+    "write one with orch init, name one with --hosts FILE, or try orch on this machine: --hosts sandbox"
+)
 
 
 def read_inventory(path: Path) -> Inventory:

@@ -6,6 +6,7 @@ import ast
 import difflib
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from orchestrator.core.launch.script import ScriptOptions, script_options
 from orchestrator.errors import UsageError
 
 PROJECT_MARKS = (".git", "pyproject.toml", ".orchignore")
-# Beside the package orchestrator, in a checkout and in an installation. An import might find another folder of that name.
+# Beside the package orchestrator, in a checkout and when installed. An import might find another folder.
 BUNDLED = Path(__file__).resolve().parents[3] / "workloads"
 
 
@@ -67,6 +68,46 @@ def _text(file: Path) -> str:
         return ""
 
 
+def bundled_file(name: str) -> Path:
+    """Return the file of the bundled workload ``name``, also spelled as its file. Raises UsageError."""
+    known = bundled()
+    word = name.removesuffix(".py").replace("_", "-")
+    if word not in known:
+        raise UsageError(f"no bundled workload {name!r}", remedy=_nearest(name, known))
+    return known[word]
+
+
+def companions(script: Path) -> list[Path]:
+    """Return the files beside a bundled script that it needs: the modules it imports, and the data it names."""
+    needed: dict[Path, None] = {}
+    left = [script]
+    while left:
+        tree = ast.parse(left.pop().read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            for name in _files_named(node):
+                file = script.parent / name
+                if file != script and file not in needed and file.is_file():
+                    needed[file] = None
+                    left += [file] if file.suffix == ".py" else []
+    return list(needed)
+
+
+def _files_named(node: ast.AST) -> list[str]:
+    """Return the files that a piece of a script may name: modules that it imports, and strings such as a.csv."""
+    if isinstance(node, ast.Import):
+        return [f"{alias.name}.py" for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [f"{node.module}.py"]
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < 100:
+        return [node.value, f"data/{node.value}"] if re.fullmatch(r"(data/)?[\w-]+\.csv", node.value) else []
+    return []
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else f"bundled workloads: {', '.join(known)}"
+
+
 def resolve(name: str, *, is_module: bool = False, project: Path | None = None) -> Source:
     """Find a bundled workload by name, a script by path, or a module of the current folder's project.
 
@@ -83,9 +124,7 @@ def resolve(name: str, *, is_module: bool = False, project: Path | None = None) 
         return Source(Workload(name, "script", file.name, ".", "orch-workloads"), file.parent)
     script = (here / name).resolve()
     if not script.is_file():
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"bundled workloads: {', '.join(known)}"
-        raise UsageError(f"no workload or script {name!r}", remedy=hint)
+        raise UsageError(f"no workload or script {name!r}", remedy=_nearest(name, known))
     root = _checked(project) if project else project_of(script.parent)
     if not script.is_relative_to(root):
         raise UsageError(f"{name} is not in the project folder {root}", remedy="pass another --project")

@@ -1,0 +1,1 @@
+"""What ``orch`` says about itself: its front page, a page for each verb, and topics."""

@@ -28,8 +28,8 @@ def explain(context: click.Context, words: tuple[str, ...]) -> int:
         click.echo(topic(words[0]).rstrip("\n"))
         if words[0] in verbs:
             click.echo(f"\nThe verb of this name: orch {words[0]} --help")
-    elif words[0] in verbs:
-        click.echo(page(program, words))
+    elif (found := page(program, words)) is not None:
+        click.echo(found)
     else:
         raise unknown(" ".join(words), [*known, *verbs])
     return 0

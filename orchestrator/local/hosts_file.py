@@ -27,11 +27,10 @@ def read_inventory(path: Path) -> Inventory:
         return parse_inventory(embedded, source=str(path), environ={})
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UsageError(f"there is no hosts file {path}", remedy=NO_HOSTS_FILE) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        remedy = "pass --hosts FILE, or set ORCH_HOSTS"
+        missing = isinstance(error, FileNotFoundError)
+        remedy = NO_HOSTS_FILE if missing else "pass --hosts FILE, or set ORCH_HOSTS"
         raise UsageError(f"cannot read the hosts file {path}: {reason}", remedy=remedy) from None
     return parse_inventory(text, source=path.name, environ=os.environ)
 

@@ -118,7 +118,7 @@ def test_a_detached_run_outlives_the_sandboxs_servers(local_orch: Orch) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["run", "train"], "there is no hosts file hosts.yaml → write one with orch init"),
+        (["run", "train"], "No such file or directory → write one with orch init"),
         (["run", "trian"], "no workload or script 'trian' → did you mean 'train'?"),
         (["run"], "no workload given"),
         (

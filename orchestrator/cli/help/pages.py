@@ -52,17 +52,14 @@ def with_pages(command: click.Command) -> None:
             with_pages(each)
 
 
-def page(command: click.Command, words: Sequence[str]) -> str:
-    """Return the page of the verb that ``words`` name below ``command``.
-
-    Raises click.UsageError if there is no such verb.
-    """
+def page(command: click.Command, words: Sequence[str]) -> str | None:
+    """Return the page of the verb that ``words`` name below ``command``; None if there is no such verb."""
     context = command.make_context("orch", [], resilient_parsing=True)
     for word in words:
         group = context.command
         found = group.get_command(context, word) if isinstance(group, click.Group) else None
         if found is None:
-            raise click.UsageError(f"{context.command_path} has no verb {word!r}", context)
+            return None
         context = found.make_context(word, [], parent=context, resilient_parsing=True)
     return context.get_help()
 

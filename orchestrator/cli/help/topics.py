@@ -7,11 +7,13 @@ codes in ``errors.py``.
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
 from orchestrator.errors import EXIT_CODES, UsageError
 
+WIDTH = 78
 TEXTS = Path(__file__).parent / "texts"
 
 
@@ -27,8 +29,9 @@ def topic(name: str) -> str:
 
 
 def exit_codes() -> str:
-    """Return the table of exit codes, a line each."""
-    return "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
+    """Return the table of exit codes."""
+    lines = (f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
+    return "\n".join(textwrap.fill(line, WIDTH, subsequent_indent=" " * 7) for line in lines)
 
 
 def unknown(word: str, known: Iterable[str]) -> UsageError:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from orchestrator.cli import completion
+from orchestrator.cli.help import completion
 from orchestrator.cli.options import age, from_start_option, node_timeout_option, target, target_options
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from orchestrator.cli import completion
+from orchestrator.cli.help import completion
 from orchestrator.core.inventory.reading import parse_size
 from orchestrator.core.launch.accelerate import MIXED_PRECISIONS
 from orchestrator.errors import UsageError

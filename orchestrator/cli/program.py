@@ -10,14 +10,15 @@ from contextlib import suppress
 
 import click
 
-from orchestrator.cli.explaining import completion, explain
 from orchestrator.cli.help.pages import with_pages
+from orchestrator.cli.help.refusals import refusal
+from orchestrator.cli.help.verbs import completion, explain
+from orchestrator.cli.help.version import show_versions
 from orchestrator.cli.looking import doctor, logs, ps
 from orchestrator.cli.meaning import suggestion, verb_suggestion
 from orchestrator.cli.running import attach, plan, run, workloads
 from orchestrator.cli.sending import execute, sync
 from orchestrator.cli.tidying import sandbox, stop
-from orchestrator.cli.version import show_versions
 from orchestrator.errors import Interrupted, OrchError, UsageError
 
 BUG = 70
@@ -114,8 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except click.NoSuchOption as error:
         code = _report(no_such_option(error))
     except click.ClickException as error:
-        error.show()
-        code = UsageError.exit_code
+        code = _report(refusal(error))
     except KeyboardInterrupt:
         code = _report(Interrupted("interrupted"))
     except BrokenPipeError:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from orchestrator.cli import completion
+from orchestrator.cli.help import completion
 from orchestrator.cli.launching import LaunchCommand, asked
 from orchestrator.cli.options import (
     format_option,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from orchestrator.cli import completion
+from orchestrator.cli.help import completion
 from orchestrator.cli.options import grace_option, hosts_option, target, target_options
 from orchestrator.errors import UsageError
 
@@ -30,12 +30,15 @@ def stop(run_id: str | None, everything: bool, grace: float | None, **options: A
     return command(target(options), run_id, grace, Display())
 
 
-@click.group()
-def sandbox() -> None:
+@click.group(invoke_without_command=True)
+@click.pass_context
+def sandbox(context: click.Context) -> None:
     """Start or stop the embedded cluster.
 
     Its hosts are SSH servers on this machine, to try orch without other machines.
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @sandbox.command()

@@ -18,7 +18,7 @@ from rich.text import Text
 from orchestrator.core.text.escapes import visible
 from orchestrator.core.text.secret import masked
 from orchestrator.errors import OrchError
-from orchestrator.ui.console import Screen
+from orchestrator.ui.console import Screen, fitted
 from orchestrator.ui.transfers import BuildProgress, Transfers
 
 
@@ -80,7 +80,8 @@ class Display:
         """Print an error on stderr, with ``--json`` too."""
         console = Screen(stderr=True)
         for line in masked(str(error)).splitlines():
-            console.print(Text.assemble(("error: ", "bold red"), line))
+            shown = fitted(f"error: {line}", console.width) if console.is_terminal else f"error: {line}"
+            console.print(Text.assemble(("error: ", "bold red"), shown.removeprefix("error: ")))
 
     def named(self, lines: Mapping[str, str]) -> None:
         """Write names, each with its line, to stdout."""

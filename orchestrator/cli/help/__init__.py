@@ -1,1 +1,1 @@
-"""What ``orch`` says about itself: its front page, a page for each verb, and topics."""
+"""What ``orch`` says about itself: pages of verbs, topics, versions, and completion for shells."""

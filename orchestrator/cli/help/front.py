@@ -78,7 +78,7 @@ def write_front_page(program: click.Group, formatter: click.HelpFormatter) -> No
         formatter.write_dl(
             [
                 ("orch VERB --help".ljust(width), "the options of a verb, with examples"),
-                ("orch help".ljust(width), "the topics: hosts, env, sync, outputs, exit-codes and others"),
+                ("orch help".ljust(width), "hosts, env, sync, outputs, exit-codes and other topics"),
                 ("orch --version".ljust(width), "the versions of orch, Python and torch"),
             ]
         )

@@ -17,6 +17,8 @@ WIDEST = 110
 NARROWEST = 50
 # Options that are longer have a line of their own above their text.
 TERM = 28
+# A blank at which click does not wrap a line.
+UNBROKEN = "\u00a0"
 
 
 class Formatter(click.HelpFormatter):
@@ -29,6 +31,10 @@ class Formatter(click.HelpFormatter):
         """Write a heading; click removes the style where the output is not a terminal."""
         text = f"{heading}:"
         self.write(f"{text if 'NO_COLOR' in os.environ else click.style(text, bold=True)}\n")
+
+    def getvalue(self) -> str:
+        """Return what has been written."""
+        return super().getvalue().replace(UNBROKEN, " ")
 
 
 class PageContext(click.Context):
@@ -85,8 +91,14 @@ def write_page(context: click.Context, formatter: click.HelpFormatter) -> None:
     width = max((len(term) for term, _ in records.values() if len(term) <= TERM), default=0)
     for heading, names in by_section(path, records).items():
         with formatter.section(heading):
-            rows = [(records[name][0].ljust(width), records[name][1]) for name in names]
+            rows = [(records[name][0].ljust(width), _whole(records[name][1])) for name in names]
             formatter.write_dl(rows, col_max=width)
+
+
+def _whole(text: str) -> str:
+    """Return an option's text with its default and its range, in brackets at the end, kept on one line."""
+    before, bracket, rest = text.rpartition("  [")
+    return before + bracket + rest.replace(" ", UNBROKEN)
 
 
 def _write_examples(examples: Sequence[Example], formatter: click.HelpFormatter) -> None:

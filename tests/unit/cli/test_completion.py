@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.completion import SHELLS
+from orchestrator.cli.help.completion import SHELLS
 from tests.conftest import ROOT
 from tests.unit.cli.program import printed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli.completion import SHELLS, script, topics_and_verbs
+from orchestrator.cli.help.completion import SHELLS, script, topics_and_verbs
 from orchestrator.cli.help.pages import page
 from orchestrator.cli.help.topics import topic, topics, unknown
 
@@ -23,7 +23,7 @@ def explain(context: click.Context, words: tuple[str, ...]) -> int:
     if not words:
         width = max(map(len, known))
         click.echo("".join(f"{name:<{width}}  {about}\n" for name, about in known.items()), nl=False)
-        click.echo("\norch help TOPIC shows a topic, orch help VERB the page of a verb, orch --help all verbs.")
+        click.echo("\nShow one with orch help TOPIC, the page of a verb with orch help VERB.")
     elif len(words) == 1 and words[0] in known:
         click.echo(topic(words[0]).rstrip("\n"))
         if words[0] in verbs:
@@ -36,7 +36,7 @@ def explain(context: click.Context, words: tuple[str, ...]) -> int:
 
 
 @click.command()
-@click.argument("shell", type=click.Choice(SHELLS))
+@click.argument("shell", type=click.Choice(SHELLS), metavar="bash|zsh|fish")
 @click.pass_context
 def completion(context: click.Context, shell: str) -> int:
     """Print a script that makes a shell complete your words.

@@ -17,12 +17,15 @@ RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]+")
 
 
 def hosts(hosts_file: Path | None) -> list[tuple[str, str]]:
-    """Return the name and address of each host of a hosts file; none if the file is missing or wrong."""
+    """Return the name and address of each host of a hosts file; none if the file is missing or wrong.
+
+    The address is empty if it is the name.
+    """
     try:
         inventory = read_inventory((hosts_file or Path("hosts.yaml")).expanduser())
     except OrchError:
         return []
-    return [(host.name, host.address or "") for host in inventory.hosts]
+    return [(host.name, host.address if host.address != host.name else "") for host in inventory.hosts]
 
 
 def recorded_runs(runs_dir: Path | None) -> Iterator[tuple[str, str]]:

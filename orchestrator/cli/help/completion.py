@@ -1,4 +1,4 @@
-"""Completion in the shell: what the words of a command line may be, found without a network."""
+"""What the words of a command line may be, found without a network."""
 
 from __future__ import annotations
 
@@ -7,28 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import click
-from click.shell_completion import BashComplete, CompletionItem, add_completion_class, get_completion_class
-
-SHELLS = ("bash", "zsh", "fish")
-VARIABLE = "_ORCH_COMPLETE"
-
-
-@add_completion_class
-class Bash(BashComplete):
-    """Completion in bash, which splits ``--nodes=gpu`` into three words."""
-
-    def get_completion_args(self) -> tuple[list[str], str]:
-        """Return the words before the one to complete, without ``=`` after options, and that word."""
-        words, incomplete = super().get_completion_args()
-        joints = {at for at, word in enumerate(words) if word == "=" and at and words[at - 1].startswith("--")}
-        return [word for at, word in enumerate(words) if at not in joints], incomplete
-
-
-def script(program: click.Command, shell: str) -> str:
-    """Return the script that makes ``shell``, one of ``SHELLS``, complete the words of ``orch``."""
-    known = get_completion_class(shell)
-    assert known is not None
-    return known(program, {}, "orch", VARIABLE).source()
+from click.shell_completion import CompletionItem
 
 
 def hosts(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -85,7 +64,7 @@ def topics_and_verbs(context: click.Context, parameter: click.Parameter, incompl
         command = inner
     verbs = command.commands if isinstance(command, click.Group) else {}
     known = topics() if command is context.find_root().command else {}
-    pages = ((name, verb.get_short_help_str()) for name, verb in verbs.items() if name not in known)
+    pages = ((name, verb.get_short_help_str(200)) for name, verb in verbs.items() if name not in known)
     return _offered([*known.items(), *pages], incomplete)
 
 

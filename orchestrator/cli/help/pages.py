@@ -97,7 +97,7 @@ def write_page(context: click.Context, formatter: click.HelpFormatter) -> None:
 
 def _whole(text: str) -> str:
     """Return an option's text with its default and its range, in brackets at the end, kept on one line."""
-    before, bracket, rest = text.rpartition("  [")
+    before, bracket, rest = text.partition("  [")
     return before + bracket + rest.replace(" ", UNBROKEN)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli.help.completion import SHELLS, script, topics_and_verbs
+from orchestrator.cli.help.completion import topics_and_verbs
 from orchestrator.cli.help.pages import page
+from orchestrator.cli.help.shells import SHELLS, script
 from orchestrator.cli.help.topics import topic, topics, unknown
 
 

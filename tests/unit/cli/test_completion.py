@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.help.completion import SHELLS
+from orchestrator.cli.help.shells import SHELLS
 from tests.conftest import ROOT
 from tests.unit.cli.program import printed
 
@@ -84,6 +84,19 @@ def test_zsh_and_fish_are_told_what_the_words_mean(folder: Path) -> None:
     assert told("zsh", "orch attach ") == ["plain", RUN, "train", "plain", OLDER, "_"]
     assert told("zsh", "orch run --nodes gpu01") == ["plain", "gpu01", "10.0.0.1"]
     assert told("fish", "orch attach 2026") == [f"plain,{RUN}\ttrain"]
+    # A name that is its own address needs no text.
+    assert told("zsh", "orch run --nodes e") == ["plain", "extra", "_"]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_a_value_joined_to_its_option_is_completed_with_it(shell: str, folder: Path) -> None:
+    shown = told(shell, "orch run --nodes=gpu01,ex")
+    assert shown == (["plain", "--nodes=gpu01,extra", "_"] if shell == "zsh" else ["plain,--nodes=gpu01,extra"])
+    assert told(shell, "orch run --hosts=la")[0].startswith("file")
+
+
+def test_fish_keeps_commas() -> None:
+    assert 'string split --max 1 ","' in printed("completion", "fish")
 
 
 def test_a_wrong_hosts_file_completes_nothing_and_says_nothing(folder: Path) -> None:

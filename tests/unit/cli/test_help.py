@@ -63,6 +63,9 @@ def test_a_page_shows_examples_and_every_option_once(path: str) -> None:
     options = [each for each in VERBS[path].params if isinstance(each, click.Option) and not each.hidden]
     for option in options:
         assert len(re.findall(rf"^  (?:-\w, )?{option.opts[-1]}(?![\w-])", shown, re.MULTILINE)) == 1
+        # No word is cut, and no default.
+        assert set((option.help or "").split()) <= set(shown.split())
+    assert not re.search(r"\[default:\s*$", shown, re.MULTILINE) and "\u00a0" not in shown
     if path not in topics():
         assert shown == printed("help", *path.split())
 

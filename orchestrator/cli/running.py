@@ -107,11 +107,11 @@ def workloads(context: click.Context) -> int:
     return 0
 
 
-@workloads.command()
+@workloads.command(name="copy")
 @click.argument("name", shell_complete=completion.bundled_workloads)
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path(), metavar="[DIR]")
 @click.option("--force", is_flag=True, help="Replace files that differ.")
-def copy(name: str, folder: Path, force: bool) -> int:
+def copy_workload(name: str, folder: Path, force: bool) -> int:
     """Copy the bundled workload NAME, and the files it needs, to DIR.
 
     DIR is the current folder by default. If a file there has the same name and differs, orch copies nothing.

@@ -78,7 +78,10 @@ def bundled_file(name: str) -> Path:
 
 
 def companions(script: Path) -> list[Path]:
-    """Return the files beside a bundled script that it needs: the modules it imports, and the data it names."""
+    """Return the files beside a bundled script that it needs: the modules it imports, the data it names.
+
+    Data come with their license, a file of the same name that ends with ``.LICENSE``.
+    """
     needed: dict[Path, None] = {}
     left = [script]
     while left:
@@ -86,9 +89,11 @@ def companions(script: Path) -> list[Path]:
         for node in ast.walk(tree):
             for name in _files_named(node):
                 file = script.parent / name
-                if file != script and file not in needed and file.is_file():
-                    needed[file] = None
-                    left += [file] if file.suffix == ".py" else []
+                if file == script or file in needed or not file.is_file():
+                    continue
+                license_file = file.with_suffix(".LICENSE")
+                needed |= dict.fromkeys([file, *([license_file] if license_file.is_file() else [])])
+                left += [file] if file.suffix == ".py" else []
     return list(needed)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import UsageError
-from orchestrator.operations.run.source import bundled, described, resolve
+from orchestrator.operations.run.source import bundled, companions, described, resolve
 from tests.conftest import ROOT
 from tests.unit.cli.program import invoked, printed
 
@@ -46,6 +46,17 @@ def test_a_copy_has_everything_that_it_imports(name: str, folder: Path, capfd: p
         str(file.relative_to(folder)) for file in (folder / "mine").rglob("*") if file.is_file()
     }
     assert f"to run it: orch run mine/{bundled()[name].name}\n" in said
+
+
+def test_a_script_needs_what_it_imports_and_the_data_it_names(folder: Path) -> None:
+    (folder / "_one.py").write_text("import os, _two\n")
+    (folder / "_two.py").write_text("from _one import it\nDATA = 'data/table.csv'\n")
+    (folder / "data").mkdir()
+    for name in ("texts.csv", "texts.LICENSE", "other.csv", "data/table.csv"):
+        (folder / name).write_text("")
+    (folder / "mine.py").write_text('"""Reads other.csv, or not."""\nfrom _one import it\nFILE = "texts.csv"\n')
+    needed = {str(file.relative_to(folder)) for file in companions(folder / "mine.py")}
+    assert needed == {"_one.py", "_two.py", "texts.csv", "texts.LICENSE", "data/table.csv"}
 
 
 def test_a_copy_replaces_nothing_that_differs(folder: Path) -> None:

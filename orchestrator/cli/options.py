@@ -171,7 +171,7 @@ launch_options = stack(
     click.option(
         "--no-env",
         is_flag=True,
-        help="Leave NCCL_*, OMP_* and the like of this machine here (see docs/inventory.md).",
+        help="Leave NCCL_*, OMP_* and the like of this machine here (see orch help env).",
     ),
     click.option(
         "--port", type=click.IntRange(1, 65535), metavar="N", help="The master port; by default a free one."

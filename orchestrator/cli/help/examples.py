@@ -23,7 +23,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     ),
     "run": (
         ("orch run train", "train a bundled workload on every host"),
-        ("orch run train.py -- --epochs 3", "your own script, with options of its own"),
+        ("orch run train.py --epochs 3", "your own script, with options of its own"),
         ("orch run --nodes 'gpu[01-04]' -m pkg.train", "a module, on four hosts"),
         ("orch run --max-restarts 2 gpt", "start again up to twice if a host is lost"),
     ),

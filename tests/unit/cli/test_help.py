@@ -10,12 +10,15 @@ import click
 import pytest
 
 from orchestrator import __version__, errors
+from orchestrator.cli.foreign import foreign
 from orchestrator.cli.help.examples import EXAMPLES
 from orchestrator.cli.help.front import GROUPS, STEPS, first_steps, grouped
 from orchestrator.cli.help.sections import by_section
 from orchestrator.cli.help.topics import TEXTS, topic, topics
 from orchestrator.cli.program import cli
+from orchestrator.cli.spelling import dashed
 from orchestrator.core.launch import torchrun
+from orchestrator.core.launch.variables import TRAVELLING
 from orchestrator.errors import EXIT_CODES, OrchError, UsageError
 from tests.conftest import ROOT
 from tests.unit.cli.program import parse, printed, verbs
@@ -110,9 +113,14 @@ def test_a_topic_says_what_is_so(name: str) -> None:
         if line.startswith("  orch "):
             parse(re.split(r"\s{2,}", line.strip())[0])
     known = {word for verb in VERBS.values() for option in verb.params for word in option.opts}
-    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text)) <= known
+    # A command's options were read above, with those of its script.
+    prose = re.sub(r"^  orch .*$", "", text, flags=re.MULTILINE)
+    for option in set(re.findall(r"(?<![\w-])--[a-z][\w-]*\w", prose)) - {"--rdzv"}:
+        assert option in known or foreign(dashed(option)), option
     keys = set(re.findall(r"`(\w+)`", (ROOT / "docs" / "inventory.md").read_text()))
     assert set(re.findall(r"^ +([a-z_]+):", text, re.MULTILINE)) <= keys
+    for pattern in set(re.findall(r"\b[A-Z]+_\*", text)) - {"WANDB_*"}:
+        assert pattern in TRAVELLING
     given_to_ranks = Path(torchrun.__file__).read_text()
     for variable in set(re.findall(r"ORCH_[A-Z_]+", text)) - {"ORCH_HOSTS"}:
         assert f'"{variable}"' in given_to_ranks

@@ -133,7 +133,24 @@ class HostKeyChanged(NodeUnreachable):
 
 
 class AuthenticationFailed(NodeUnreachable):
-    """The host accepted none of the keys offered."""
+    """The host accepted none of the keys offered, or not the password.
+
+    ``server``: the one that refused, ``user@host:port``, which may be a jump host. ``takes_passwords``: whether it
+    said that it accepts passwords.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        remedy: str | None = None,
+        host: str | None = None,
+        server: str = "",
+        takes_passwords: bool = False,
+    ) -> None:
+        super().__init__(message, remedy=remedy, host=host)
+        self.server = server
+        self.takes_passwords = takes_passwords
 
 
 class ConnectionLost(NodeUnreachable):

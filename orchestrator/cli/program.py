@@ -14,6 +14,7 @@ from orchestrator.cli.help.pages import with_pages
 from orchestrator.cli.help.refusals import refusal
 from orchestrator.cli.help.verbs import completion, explain
 from orchestrator.cli.help.version import show_versions
+from orchestrator.cli.keys import keys
 from orchestrator.cli.looking import doctor, logs, ps
 from orchestrator.cli.meaning import suggestion, verb_suggestion
 from orchestrator.cli.running import attach, plan, run, workloads
@@ -50,6 +51,7 @@ for verb in (
     workloads,
     execute,
     doctor,
+    keys,
     sync,
     ps,
     logs,

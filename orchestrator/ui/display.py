@@ -72,6 +72,10 @@ class Display:
         """Ask a yes-or-no question on stderr. Raises click.Abort at the end of stdin."""
         return click.confirm(visible(question), err=True)
 
+    def ask_password(self, question: str) -> str:
+        """Ask for a password on the terminal, which does not show it. Raises click.Abort at the end of stdin."""
+        return str(click.prompt(visible(question), hide_input=True, default="", show_default=False, err=True))
+
     def write(self, text: str) -> None:
         """Write a command's result to stdout, with control characters written out."""
         self.write_bytes(visible(text).encode("utf-8"))

@@ -7,8 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from orchestrator.core.checks.facts import Facts
 from orchestrator.core.inventory.destination import is_machine, is_user
+from orchestrator.core.inventory.hosts import Host
 from orchestrator.core.keys.login import blob_of
+from orchestrator.core.launch.addresses import VIRTUAL
 from orchestrator.errors import PreflightError
 from orchestrator.protocol.keys import AUTHORIZED_KEYS, BETWEEN, BETWEEN_KEY, CONFIG, KNOWN_HOSTS
 
@@ -20,7 +23,8 @@ class Peer:
     """A node that logs in to the others, and that they log in to.
 
     ``public``: its key's public half. ``host_key``: its SSH server's, ``type base64``, as the control machine
-    verified it. ``names``: by which the others may call it. ``sources``: numeric addresses that it may call from.
+    verified it. ``names``: by which the others may call it. ``sources``: addresses and networks that it may call
+    from.
     """
 
     name: str
@@ -32,59 +36,92 @@ class Peer:
     sources: tuple[str, ...]
 
 
-def between_entries(cluster: str, peers: Sequence[Peer]) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Return the entries by purpose, equal for all nodes, so that nodes may share a home folder.
+def peer(host: Host, facts: Facts, public: str, host_key: str, reached_at: Iterable[str]) -> Peer:
+    """Return a node as a peer. ``reached_at``: addresses at which it is reached, besides its own.
 
-    Raises PreflightError for what a node says about itself if it does not fit into the others' files.
+    Raises PreflightError if its user's name would not fit into the others' files.
     """
-    for peer in peers:
-        if not is_user(peer.user):
-            raise PreflightError(f"its user has the unusual name {ascii(peer.user)[:60]}", host=peer.name)
+    if not is_user(facts.user):
+        raise PreflightError(f"its user has the unusual name {ascii(facts.user)[:60]}", host=host.name)
+    own = [each for each in facts.addresses if not each.interface.startswith(VIRTUAL)]
+    reached = [
+        address
+        for address in (*reached_at, host.fabric_address, facts.ssh_address)
+        if address and not _is_local(address)
+    ]
+    # A node's own IPv6 addresses may be temporary: it is not called by them, and calls from the whole network.
+    old = sorted(each.address for each in own if ":" not in each.address and not _is_local(each.address))
+    networks = sorted(
+        str(ipaddress.ip_network(f"{each.address.partition('%')[0]}/{each.prefix}", strict=False))
+        for each in own
+        if ":" in each.address and not _is_local(each.address)
+    )
+    names = dict.fromkeys(name for name in (*reached, host.address, host.name, *old) if is_machine(name))
+    sources = dict.fromkeys([*(each for each in reached if _is_numeric(each)), *old, *networks])
+    return Peer(
+        name=host.name,
+        user=facts.user,
+        port=host.port or 22,
+        public=public,
+        host_key=host_key,
+        names=tuple(names),
+        sources=tuple(sources),
+    )
+
+
+def between_entries(cluster: str, peers: Sequence[Peer]) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return the entries by purpose. They are equal for all nodes, so that nodes may share a home folder."""
     sources: dict[str, list[str]] = {}
-    for peer in peers:
-        sources.setdefault(blob_of(peer.public), []).extend(peer.sources)
+    for each in peers:
+        sources.setdefault(blob_of(each.public), []).extend(each.sources)
     return {
-        f"{PREFIX}{quote(cluster, safe='')[:150]}/{peer.name}": {
-            AUTHORIZED_KEYS: (authorized(peer.public, sources[blob_of(peer.public)]),),
-            KNOWN_HOSTS: (known(peer),),
-            CONFIG: (block(peer),),
+        f"{PREFIX}{quote(cluster, safe='')[:150]}/{each.name}": {
+            AUTHORIZED_KEYS: (authorized(each.public, sources[blob_of(each.public)]),),
+            KNOWN_HOSTS: (known(each),),
+            CONFIG: (block(each),),
         }
-        for peer in peers
+        for each in peers
     }
 
 
 def authorized(public: str, sources: Iterable[str]) -> str:
-    """Return the line of authorized_keys that accepts a key from these addresses only."""
-    addresses = ",".join(sorted({source for source in sources if _is_source(source)}))
+    """Return the line of authorized_keys that accepts a key from these addresses and networks only."""
+    addresses = ",".join(sorted(set(sources)))
     return f'from="{addresses}" {public}' if addresses else public
 
 
-def _is_source(address: str) -> bool:
+def known(node: Peer) -> str:
+    """Return the line of known_hosts, by all names of a node."""
+    names = [name if node.port == 22 else f"[{name}]:{node.port}" for name in node.names]
+    return f"{','.join(names)} {node.host_key}"
+
+
+def block(node: Peer) -> str:
+    """Return the block of ssh_config(5) that offers the key to a node.
+
+    ``Match all`` ends it: lines that are added later apply to all hosts again.
+    """
+    return "\n".join(
+        [
+            f"# orch keys --between: {node.name}",
+            f"Match host {','.join(node.names)} user {node.user}",
+            f"    IdentityFile ~/.ssh/{BETWEEN_KEY}",
+            "Match all",
+            f"# end of orch keys --between: {node.name}",
+        ]
+    )
+
+
+def _is_numeric(address: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(address)) and "%" not in address
+    except ValueError:
+        return False
+
+
+def _is_local(address: str) -> bool:
     try:
         found = ipaddress.ip_address(address)
     except ValueError:
         return False
-    return not (found.is_loopback or found.is_link_local or found.is_unspecified)
-
-
-def _names(peer: Peer) -> list[str]:
-    return list(dict.fromkeys(name for name in peer.names if is_machine(name)))
-
-
-def known(peer: Peer) -> str:
-    """Return the line of known_hosts, by all names of a node."""
-    names = [name if peer.port == 22 else f"[{name}]:{peer.port}" for name in _names(peer)]
-    return f"{','.join(names)} {peer.host_key}"
-
-
-def block(peer: Peer) -> str:
-    """Return the block of ssh_config(5) that offers the key to a node, and ends every other block's reach."""
-    return "\n".join(
-        [
-            f"# orch keys --between: {peer.name}",
-            f"Match host {','.join(_names(peer))} user {peer.user}",
-            f"    IdentityFile ~/.ssh/{BETWEEN_KEY}",
-            "Match all",
-            f"# end of orch keys --between: {peer.name}",
-        ]
-    )
+    return found.is_loopback or found.is_link_local or found.is_unspecified

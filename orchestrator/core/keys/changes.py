@@ -24,18 +24,22 @@ def _of_file(change: FileChange) -> str:
     if change.made:
         said.append("new")
     if change.added:
-        said.append(f"{change.added} added")
+        said.append(f"{_entries(change.added)} added")
     if change.removed:
-        said.append(f"{change.removed} removed")
+        said.append(f"{_entries(change.removed)} removed")
     if change.deleted:
-        said.append("removed, as it was not there before")
+        said.append("nothing is left, so the file goes, too")
     elif change.mode is not None:
         said.append(f"mode {change.mode:03o}")
     if change.absent:
-        said.append(f"{change.absent} changed or removed by others before")
+        said.append(f"{_entries(change.absent)} changed or removed by others before")
     if change.others:
         said.append("the rest stays, because others changed the file since")
     return ", ".join(said)
+
+
+def _entries(count: int) -> str:
+    return "1 entry" if count == 1 else f"{count} entries"
 
 
 def grouped(lines: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:

@@ -35,30 +35,23 @@ def edited(name: str, found: Found, record: FileRecord | None, wanted: Wanted, d
     """
     content = b"" if found is None else found[0]
     old = {} if record is None else record.entries
-    leaves = {purpose: purpose in wanted or purpose.startswith("%s " % drop) for purpose in old}
-    kept = {purpose: entries for purpose, entries in old.items() if not leaves[purpose]}
-    stays = [
-        entry
-        for purpose, entries in old.items()
-        for entry in entries
-        if entry in wanted.get(purpose, ()) and _at(content, entry) >= 0
-    ]
+    kept = {each: old[each] for each in old if each not in wanted and not each.startswith("%s " % drop)}
+    ours = {entry for entries in old.values() for entry in entries if _at(content, entry) >= 0}
+    needed = {entry for entries in (*kept.values(), *wanted.values()) for entry in entries}
     text, removed, absent = content, 0, 0
-    for purpose, entries in old.items():
-        for entry in entries if leaves[purpose] else ():
-            if entry not in stays:
-                text, found_there = _without(text, entry)
-                removed, absent = removed + found_there, absent + (not found_there)
+    for entry in dict.fromkeys(entry for entries in old.values() for entry in entries if entry not in needed):
+        text, was_there = _without(text, entry)
+        removed, absent = removed + was_there, absent + (not was_there)
     fits = found is None or not found[1] & OTHERS_WRITE
     added = 0
     for purpose, entries in wanted.items():
-        mine = [entry for entry in entries if entry in stays]
         for entry in entries:
-            if entry not in mine and not _present(name, text, purpose, entry):
+            if entry not in ours and not _present(name, text, purpose, entry):
                 text, added = _with(text, entry), added + 1
-                mine.append(entry)
+                ours.add(entry)
+        mine = tuple(entry for entry in entries if entry in ours)
         if mine or (entries and (purpose in old or not fits)):
-            kept[purpose] = tuple(mine)
+            kept[purpose] = mine
     counts = FileChange(added=added, removed=removed, absent=absent)
     if not kept:
         return _restored(found, record, text, counts)

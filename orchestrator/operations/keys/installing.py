@@ -58,14 +58,14 @@ def survey_logins(opened: OpenCluster, options: KeysOptions, reaching: Reaching,
     found = Logins({link.host.name: link for link in links})
     for host in hosts:
         absent = not _exists(host.identity_file)
-        decided = _decided(known[host.name], outcomes[host.name], absent=absent)
-        if decided is None:
+        way = decided(known[host.name], outcomes[host.name], absent=absent)
+        if way is None:
             found.works.append(host.name)
-        elif isinstance(decided, OrchError):
-            found.errors[host.name] = decided
-            decided.host = host.name
+        elif isinstance(way, OrchError):
+            found.errors[host.name] = way
+            way.host = host.name
         else:
-            found.installations[host.name] = decided
+            found.installations[host.name] = way
             if isinstance(outcome := outcomes[host.name], AuthenticationFailed):
                 found.refused[host.name] = outcome
     return found
@@ -83,7 +83,7 @@ def _exists(identity_file: str | None) -> bool:
         return True  # no home folder: the connection reports it
 
 
-def _decided(keys: Identities, outcome: OrchError | None, *, absent: bool) -> Installation | OrchError | None:
+def decided(keys: Identities, outcome: OrchError | None, *, absent: bool) -> Installation | OrchError | None:
     """Return the key to install on a host, the error that prevents it, or None if there is nothing to do."""
     refused = isinstance(outcome, AuthenticationFailed)
     if outcome is None and not absent:
@@ -118,7 +118,7 @@ def install(opened: OpenCluster, options: KeysOptions, display: Display) -> Logi
     show_changes(display, here, {**lines, **{name: [_works()] for name in logins.works}})
     if options.dry_run:
         return logins
-    if not options.asking.agree("Go on?"):
+    if not options.asking.agree("Make these changes?"):
         raise UsageError("nothing was changed")
     _install(opened, logins, options, reaching, display, login)
     return logins

@@ -15,6 +15,7 @@ from orchestrator.operations.keys.installing import with_identity
 from orchestrator.operations.keys.options import KeysOptions
 from orchestrator.operations.keys.reaching import Outcomes, Reaching
 from orchestrator.protocol.keys import BETWEEN, ArrangeKeys
+from orchestrator.remote.fanout import on_all
 from orchestrator.remote.node import Node
 from orchestrator.remote.ssh.connection import Connection, connections
 from orchestrator.ui.display import Display
@@ -26,9 +27,18 @@ def undo(opened: OpenCluster, options: KeysOptions, display: Display) -> list[Or
 
     With ``--between``, only logins between nodes are undone.
     """
+    links = connections(with_identity(opened.hosts, options.identity_file), opened.links[0].settings)
+    try:
+        return _undo(opened, links, options, display)
+    finally:
+        on_all(links, Connection.close)
+
+
+def _undo(
+    opened: OpenCluster, links: Sequence[Connection], options: KeysOptions, display: Display
+) -> list[OrchError]:
     record = read_record()
     reaching = Reaching(opened.fanout, None if options.dry_run else options.asking, display)
-    links = connections(with_identity(opened.hosts, options.identity_file), opened.links[0].settings)
     outcomes = _entered(links, record, reaching)
     inside = {link.host.name: link for link in links if outcomes.get(link.host.name, KEPT_OUT) is None}
     requests = {name: _request(link, record, options) for name, link in inside.items()}

@@ -50,7 +50,7 @@ def find_identities(named: Sequence[str], keyring: Keyring) -> Identities:
     """Return the keys in the ``named`` files or, if none is named, in the default files and in the agent."""
     files = [found for name in named or DEFAULT_FILES if (found := _of_file(name, keyring)) is not None]
     place = (list(named) or list(DEFAULT_FILES))[0]
-    return Identities((*files, *(() if named else _of_agent())), place)
+    return Identities((*files, *(() if named else of_agent())), place)
 
 
 def _of_file(name: str, keyring: Keyring) -> Identity | None:
@@ -62,7 +62,7 @@ def _of_file(name: str, keyring: Keyring) -> Identity | None:
         key = keyring.key_at(path)
     except paramiko.PasswordRequiredException:
         held = said is not None and said.split()[:2] in [
-            key.public.split()[:2] for key in _of_agent() if key.public
+            key.public.split()[:2] for key in of_agent() if key.public
         ]
         return Identity(name, said, locked=not held)
     except (OSError, paramiko.SSHException, paramiko.pkey.UnknownKeyType, ValueError):
@@ -79,7 +79,8 @@ def _public_file(path: Path) -> str | None:
 
 
 @functools.cache
-def _of_agent() -> tuple[Identity, ...]:
+def of_agent() -> tuple[Identity, ...]:
+    """Return the keys that the SSH agent holds, asked for once."""
     try:
         keys = paramiko.Agent().get_keys()
     except (paramiko.SSHException, OSError):

@@ -95,8 +95,8 @@ def _without(text: bytes, entry: str) -> tuple[bytes, bool]:
 
 def _at(text: bytes, entry: str) -> int:
     """Return where the last such entry begins, as whole lines; -1 if there is none."""
-    lines = b"\n" + entry.encode("utf-8") + b"\n"
-    return (b"\n" + text).rfind(lines)
+    # The last line counts even if it lacks a newline.
+    return (b"\n" + text + b"\n").rfind(b"\n" + entry.encode("utf-8") + b"\n")
 
 
 def _present(name: str, text: bytes, purpose: str, entry: str) -> bool:

@@ -14,7 +14,7 @@ from orchestrator.local.own_keys import make_key, read_record, write_record
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.operations.keys.arranging import ask_all, change_all
 from orchestrator.operations.keys.options import KeysOptions
-from orchestrator.operations.keys.reaching import Reaching, open_all
+from orchestrator.operations.keys.reaching import Outcomes, Reaching, open_all
 from orchestrator.protocol.keys import AUTHORIZED_KEYS, ArrangeKeys
 from orchestrator.remote.node import Node
 from orchestrator.remote.ssh.authentication import Login
@@ -26,13 +26,14 @@ from orchestrator.ui.keys import show_changes
 
 @dataclass
 class Logins:
-    """How the hosts can be logged in to, by name.
+    """How the hosts can be logged in to, by name. Jump hosts that need a key are among them.
 
-    ``links``: the connections, open unless ``errors`` or ``refused`` has the host. ``installations``: the keys to
-    install; ``refused``: how those hosts among them that no key opens refused the keys. ``works``: the hosts that
-    need no key.
+    ``hosts``: as the inventory has them, with the key to use. ``links``: the connections, open unless ``errors``
+    or ``refused`` has the host. ``installations``: the keys to install. ``refused``: how those hosts among them
+    that no key opens refused the keys. ``works``: the hosts that need no key.
     """
 
+    hosts: dict[str, Host]
     links: dict[str, Connection]
     errors: dict[str, OrchError] = field(default_factory=dict)
     installations: dict[str, Installation] = field(default_factory=dict)
@@ -48,14 +49,15 @@ class Logins:
 def survey_logins(opened: OpenCluster, options: KeysOptions, reaching: Reaching, login: Login) -> Logins:
     """Try to log in to every host with keys, and find out which key is to be installed where none works."""
     hosts = with_identity(opened.hosts, options.identity_file)
-    settings = opened.links[0].settings if opened.links else None
-    assert settings is not None
-    known = {link.host.name: link.identities() for link in connections(hosts, settings)}
-    # A key that is not there yet cannot be offered.
-    able = [host if _exists(host.identity_file) else replace(host, identity_file=None) for host in hosts]
-    links = connections(able, settings)
+    settings = opened.links[0].settings
+    links = connections([_as_able(host) for host in hosts], settings)
     outcomes = reaching.reach(links, login)
-    found = Logins({link.host.name: link for link in links})
+    jumps = with_identity(refusing_jumps(links, outcomes), options.identity_file)
+    through = connections([_as_able(host) for host in jumps], settings)
+    outcomes.update(reaching.reach(through, login))
+    hosts = [*hosts, *jumps]
+    known = {link.host.name: link.identities() for link in connections(hosts, settings)}
+    found = Logins({host.name: host for host in hosts}, {link.host.name: link for link in (*links, *through)})
     for host in hosts:
         absent = not _exists(host.identity_file)
         way = decided(known[host.name], outcomes[host.name], absent=absent)
@@ -74,6 +76,25 @@ def survey_logins(opened: OpenCluster, options: KeysOptions, reaching: Reaching,
 def with_identity(hosts: Sequence[Host], identity_file: str | None) -> list[Host]:
     """Return the hosts with the key that the user named, if any."""
     return [replace(host, identity_file=identity_file) if identity_file else host for host in hosts]
+
+
+def refusing_jumps(links: Sequence[Connection], outcomes: Outcomes) -> list[Host]:
+    """Return the jump hosts that refuse keys, and those behind them, of which nothing is known yet."""
+    found: dict[str, Host] = {}
+    for link in links:
+        outcome = outcomes[link.host.name]
+        if not isinstance(outcome, AuthenticationFailed) or not outcome.takes_passwords:
+            continue
+        chain = link.jump_hosts()
+        names = [host.name for host in chain]
+        if outcome.server in names:
+            found.update((host.name, host) for host in chain[names.index(outcome.server) :])
+    return list(found.values())
+
+
+def _as_able(host: Host) -> Host:
+    """Return the host without a key that is not there yet, and so cannot be offered."""
+    return host if _exists(host.identity_file) else replace(host, identity_file=None)
 
 
 def _exists(identity_file: str | None) -> bool:
@@ -158,12 +179,16 @@ def _install(
     for name in answers:
         record = record.with_installed(blob_of(publics[name]), [logins.links[name].where])
     write_record(record)
-    _check(opened, logins, options, login)
+    _check(opened, logins, login)
     lines = {
         name: [*told(answer, done=True), *(["a key logs in without a password"] if name in logins.works else [])]
         for name, answer in answers.items()
     }
     show_changes(display, [f"made {path}" for path in made], lines)
+    if options.identity_file and any(host.identity_file != options.identity_file for host in opened.hosts):
+        display.note(
+            f"for the other verbs to use it, add to the hosts file: identity_file: {options.identity_file}"
+        )
 
 
 def fail(logins: Logins, outcomes: Mapping[str, OrchError | None]) -> None:
@@ -174,12 +199,9 @@ def fail(logins: Logins, outcomes: Mapping[str, OrchError | None]) -> None:
             logins.installations.pop(name, None)
 
 
-def _check(opened: OpenCluster, logins: Logins, options: KeysOptions, login: Login) -> None:
+def _check(opened: OpenCluster, logins: Logins, login: Login) -> None:
     """Log in to the hosts again, with the keys alone."""
-    wanted = [
-        host for host in with_identity(opened.hosts, options.identity_file) if host.name in logins.installations
-    ]
-    links = connections(wanted, opened.links[0].settings)
+    links = connections([logins.hosts[name] for name in logins.installations], opened.links[0].settings)
     outcomes = open_all(links, opened.fanout, login)
     for link in links:
         name, error = link.host.name, outcomes[link.host.name]

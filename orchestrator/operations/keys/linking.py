@@ -22,6 +22,11 @@ from orchestrator.remote.probing import ask_facts, hang_up
 from orchestrator.ui.display import Display
 from orchestrator.ui.keys import show_changes
 
+REMEDY = (
+    "compare from= in ~/.ssh/authorized_keys with the address that the login comes from (NAT?), and check "
+    "PubkeyAuthentication and AllowUsers in the sshd_config"
+)
+
 
 def link_nodes(opened: OpenCluster, logins: Logins, options: KeysOptions, display: Display) -> None:
     """Show what is to be changed on the nodes, ask, change it, and have every node log in to every other.
@@ -115,10 +120,8 @@ class LoginMesh:
             examined = with_probes(Examined(hosts, facts), answers, interface, thorough=False, mesh=True)
             tried = [word for others in examined.logins.values() for word in others.values()]
             stage.result = f"{tried.count('ok')} of {len(tried)} logins work"
-        return [
-            *errors,
-            *(PreflightError(each.what, remedy=each.remedy, host=each.where) for each in login_findings(examined)),
-        ]
+        failed = [PreflightError(each.what, remedy=REMEDY, host=each.where) for each in login_findings(examined)]
+        return [*errors, *failed]
 
     def _entries(self, answers: Answers) -> dict[str, dict[str, tuple[str, ...]]]:
         """Return the entries of the nodes that have a key."""

@@ -93,8 +93,8 @@ class Reaching:
 
     def _password(self, links: Sequence[Connection], stuck: Mapping[str, str], *, again: bool) -> str | None:
         assert self.asking is not None
-        own = [link for link in links if stuck[link.host.name] == link.where]
-        jumps = sorted({stuck[link.host.name] for link in links if link not in own})
+        jumps = sorted({server for link in links if (server := stuck[link.host.name]) != link.where})
+        own = [link for link in links if stuck[link.host.name] not in jumps]
         users = sorted({link.where.rpartition("@")[0] for link in own})
         where = [f"{', '.join(users)} on {folded([link.host.name for link in own])}"] if own else []
         where += [f"the jump host {server}" for server in jumps]

@@ -27,19 +27,21 @@ def undo(opened: OpenCluster, options: KeysOptions, display: Display) -> list[Or
 
     With ``--between``, only logins between nodes are undone.
     """
-    links = connections(with_identity(opened.hosts, options.identity_file), opened.links[0].settings)
+    links = list(connections(with_identity(opened.hosts, options.identity_file), opened.links[0].settings))
     try:
         return _undo(opened, links, options, display)
     finally:
         on_all(links, Connection.close)
 
 
-def _undo(
-    opened: OpenCluster, links: Sequence[Connection], options: KeysOptions, display: Display
-) -> list[OrchError]:
+def _undo(opened: OpenCluster, links: list[Connection], options: KeysOptions, display: Display) -> list[OrchError]:
     record = read_record()
     reaching = Reaching(opened.fanout, None if options.dry_run else options.asking, display)
     outcomes = _entered(links, record, reaching)
+    jumps = {host.name: host for link in links for host in link.jump_hosts() if host.name in _servers(record)}
+    through = connections(list(jumps.values()), opened.links[0].settings)
+    outcomes.update(_entered(through, record, reaching))
+    links += through
     inside = {link.host.name: link for link in links if outcomes.get(link.host.name, KEPT_OUT) is None}
     requests = {name: _request(link, record, options) for name, link in inside.items()}
     nodes = [Node(link) for link in inside.values()]
@@ -75,7 +77,7 @@ def _entered(links: Sequence[Connection], record: KeyRecord, reaching: Reaching)
     Left out are hosts that refuse all keys and on which this machine has installed none: nothing is to be undone.
     """
     outcomes = reaching.reach(links)
-    servers = {server for there in record.installed.values() for server in there}
+    servers = _servers(record)
     refused = {name: each for name, each in outcomes.items() if isinstance(each, AuthenticationFailed)}
     strangers = [link for link in links if link.host.name in refused and link.where not in servers]
     for link in strangers:
@@ -84,6 +86,10 @@ def _entered(links: Sequence[Connection], record: KeyRecord, reaching: Reaching)
     if able and reaching.asking is not None:
         outcomes.update(reaching.log_in([link for link in links if link.host.name in able], able))
     return outcomes
+
+
+def _servers(record: KeyRecord) -> set[str]:
+    return {server for there in record.installed.values() for server in there}
 
 
 def _request(link: Connection, record: KeyRecord, options: KeysOptions) -> ArrangeKeys:

@@ -193,6 +193,29 @@ class Connection:
             chain = chain.gateway
         return Refusal(_where(refused), refused is not self._fabric, allowed_methods(refused.client, refused.user))
 
+    def jump_hosts(self) -> tuple[Host, ...]:
+        """Return the jump hosts on the way, the outermost first, as hosts named ``user@host:port``.
+
+        Known once ``open`` has been called, whether or not it succeeded.
+        """
+        chain: list[fabric.Connection] = []
+        while isinstance(
+            gateway := getattr(chain[0] if chain else self._fabric, "gateway", None), fabric.Connection
+        ):
+            chain.insert(0, gateway)
+        texts = [_hop_text(each) for each in chain]
+        return tuple(
+            Host(
+                _where(each),
+                each.original_host,
+                user=each.user,
+                port=each.port,
+                identity_file=self.host.identity_file,
+                jump=tuple(texts[:position]),
+            )
+            for position, each in enumerate(chain)
+        )
+
     def server_key(self) -> str:
         """Return the host key that was verified for this open connection, as ``type base64``."""
         key = self._fabric.transport.get_remote_server_key()
@@ -274,6 +297,11 @@ def connections(hosts: Sequence[Host], settings: Settings) -> list[Connection]:
 
 def _where(connection: Any) -> str:
     return f"{connection.user}@{connection.host}:{connection.port}"
+
+
+def _hop_text(connection: Any) -> str:
+    host = connection.original_host
+    return f"{connection.user}@{f'[{host}]' if ':' in host else host}:{connection.port}"
 
 
 def _hop(text: str, where: str) -> Hop:

@@ -25,6 +25,7 @@ class Keyring:
         for path in (Path("/etc/ssh/ssh_known_hosts"), self.file):
             with contextlib.suppress(OSError):
                 lines += path.read_text(errors="replace").splitlines()
+        self._lines = lines
         self._known = KnownHosts(lines)
 
     def keys_of(self, name: str) -> list[paramiko.PKey]:
@@ -68,6 +69,8 @@ class Keyring:
             start = "\n" if text and not text.endswith("\n") else ""
             with self.file.open("a") as file:
                 file.write(f"{start}{line}\n")
+            self._lines.append(line)
+            self._known = KnownHosts(self._lines)
 
 
 class HostKeyPolicy(paramiko.MissingHostKeyPolicy):

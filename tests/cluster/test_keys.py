@@ -140,15 +140,15 @@ def _typed(story: Story, orch: Orch, *words: str) -> subprocess.CompletedProcess
             shown += os.read(master, 65536)
         except OSError:
             break
-        if answers and answers[0][0] in shown[seen:].decode("utf-8", "replace").replace("\r\n", ""):
-            # A password must be read with the echo off, which comes with the question's last characters.
-            text = shown[seen:].rstrip(b" ")
-            if text.endswith(b":"):
-                seen = len(shown)
-                os.write(master, answers.pop(0)[1].encode() + b"\n")
-                story.argv += Path(f"/proc/{process.pid}/cmdline").read_bytes()
-                story.argv += Path(f"/proc/{process.pid}/environ").read_bytes()
-    process.kill() if process.poll() is None and time.monotonic() >= deadline else None
+        # Turning the echo off discards what was typed before; the blank after the colon comes afterwards.
+        asked = shown[seen:].decode("utf-8", "replace").replace("\r\n", "")
+        if answers and answers[0][0] in asked and asked.endswith(": "):
+            seen = len(shown)
+            os.write(master, answers.pop(0)[1].encode() + b"\n")
+            for name in ("cmdline", "environ"):
+                story.argv += Path(f"/proc/{process.pid}/{name}").read_bytes()
+    if process.poll() is None and time.monotonic() >= deadline:
+        process.kill()
     os.close(master)
     return subprocess.CompletedProcess(words, process.wait(), shown.decode("utf-8", "replace"), "")
 

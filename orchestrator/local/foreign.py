@@ -23,6 +23,10 @@ MOST_FILES = 256
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _CONFIGURATIONS = (".yaml", ".yml", ".json")
 NAME_HOSTS = "name the hosts: --hosts node1,node2"
+NO_HOSTS_FILE = (
+    "write one with orch init, name the hosts (--hosts node1,node2; one: node1,), "
+    "or try orch on this machine: --hosts sandbox"
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def read_text(path: Path) -> str:
     except (OSError, ValueError) as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         reason = (error.strerror or str(error)) if isinstance(error, OSError) else "not a file name"
-        remedy = f"write one with orch init, or {NAME_HOSTS} (one host: --hosts node1,)"
+        remedy = NO_HOSTS_FILE
         other = "pass --hosts FILE, or set ORCH_HOSTS"
         raise UsageError(
             f"cannot read the hosts file {path}: {reason}", remedy=remedy if missing else other

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.core.inventory import strictyaml
+from orchestrator.core.inventory.embedded import embedded_hosts_file
 from orchestrator.core.inventory.foreign.formats import OWN
 from orchestrator.core.inventory.hosts import Host, Inventory, inventory_of, parse_inventory
 from orchestrator.core.launch.environment import Environment
@@ -30,6 +31,9 @@ def read_with_document(path: Path) -> tuple[Inventory, dict[str, Any]]:
 
     Raises as ``read_inventory`` does.
     """
+    if not path.exists() and (embedded := embedded_hosts_file(str(path))) is not None:
+        inventory = parse_inventory(embedded, source=str(path), environ={})
+        return inventory, strictyaml.load(embedded)
     found = find_hosts(path)
     source, text = next(iter(found.texts.items()))
     if found.kind == OWN:

@@ -25,6 +25,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
+# orch reads this without importing the file, and brings MNIST to the nodes that lack it (docs/workloads.md).
+NEEDS_DATA = [{"data": "mnist", "folder": "--data-dir", "unless": ["--dataset=digits", "--download"]}]
 EPOCHS = {"mnist": 3, "digits": 20}
 LEARNING_RATE = {"mnist": 1e-3, "digits": 3e-3}
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,7 +104,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A current folder with a script, its data, and a file that it may be given."""
     (tmp_path / ".orchignore").touch()
     (tmp_path / "set").mkdir()
-    (tmp_path / "set" / "one").write_text("1")
+    (tmp_path / "set" / "one").write_text("one")
     (tmp_path / "x.csv").write_text("a,b")
     (tmp_path / "s.py").write_text('NEEDS_DATA = [{"data": "set", "folder": "--at"}, {"file": "--csv"}]')
     monkeypatch.chdir(tmp_path)
@@ -205,7 +203,7 @@ def test_who_is_not_asked_is_told_what_to_type(place: Path) -> None:
     assert isinstance(error, HostErrors) and isinstance(error.errors[0], SyncError)
     assert str(error.errors[0]) == "b: lacks mnist → run orch sync --data mnist, or leave out --no-sync"
     own = data_of_run(opened(place), options(place, "--at=/x"), QuietDisplay())
-    assert "orch sync --data set:/x before" in str(refused(place, own, options(place), a=(False,), b=(False,)))
+    assert "orch sync --data set:/x/set before" in str(refused(place, own, options(place), a=(False,), b=(False,)))
     (place / "set" / "one").unlink()
     (place / "set").rmdir()
     gone = data_of_run(opened(place), options(place), QuietDisplay())
@@ -317,4 +315,4 @@ def test_a_download_that_fails_names_the_ways_out(tiny: Path, monkeypatch: pytes
     assert "raw/two.gz: " in said()
     target.write_bytes(gzip.compress(b"two"))
     assert datasets.fetched("tiny", tiny / "cache").name == "TINY"
-    assert json.dumps(sorted(os.listdir(tiny / "cache" / "datasets"))) == '["TINY", "TINY.complete"]'
+    assert {path.name for path in (tiny / "cache" / "datasets").iterdir()} == {"TINY", "TINY.complete"}

@@ -8,8 +8,8 @@ Without ``--csv``, the texts are ``docstrings.csv`` beside this file: paragraphs
 packages of Python, labelled with their package (Copyright Python Software Foundation, see ``docstrings.LICENSE``).
 ``--model`` names a model on the hub or a folder with one and its tokenizer; without it, a small BERT is trained
 from scratch, with the words of the CSV as its vocabulary, and nothing is downloaded. Every node keeps its
-checkpoints in ``checkpoints``; rank 0 writes ``metrics.jsonl`` (one line for each epoch), ``loss.png`` and the best
-model, in ``best-model``. Runs under ``orch run finetune``, also with ``--launcher accelerate``, under plain
+checkpoints in ``checkpoints``; rank 0 writes ``metrics.jsonl`` (one line for each epoch), ``loss.png`` and the
+best model, in ``best-model``. Runs under ``orch run finetune``, also with ``--launcher accelerate``, under plain
 ``torchrun`` and ``accelerate launch``, and as a single process.
 """
 

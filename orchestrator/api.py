@@ -295,8 +295,8 @@ class Cluster:
         called with ``args`` and ``kwargs`` on every rank. The options ``nproc``, ``backend``, ``env``, ``port``,
         ``project``, ``runs_dir``, ``resume``, ``max_restarts``, ``node_timeout``, ``grace`` and ``collect_every``
         are those of ``orch run``, with times in seconds. ``limit`` stops the run after so many seconds;
-        ``check=False`` is ``--no-doctor``, and ``yes=True`` is ``--yes``. Unlike ``orch run``, a program sends NCCL_*
-        and the like of its own environment only with ``local_env=True``.
+        ``check=False`` is ``--no-doctor``, and ``yes=True`` is ``--yes``. Unlike ``orch run``, a program sends
+        NCCL_* and the like of its own environment only with ``local_env=True``.
         """
         closing = ExitStack()
         try:

@@ -83,6 +83,13 @@ def main() -> None:
             f"{len(train)} texts to train, {len(test)} to evaluate, {len(names)} labels; "
             f"the most frequent one is {majority:.4f} of them"
         )
+        parameters = sum(each.numel() for each in model.parameters())
+        origin = (
+            "A small BERT from scratch (--model takes a pretrained model)"
+            if options.model is None
+            else options.model
+        )
+        ranks.say(f"{origin}: {parameters} parameters")
         Finetuning(options, ranks, tokenizer, model, sets[0], sets[1]).run()
 
 

@@ -30,6 +30,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+# What each exit code of orch means.
+EXIT_CODES = {
+    0: "success",
+    1: "the workload failed",
+    2: "usage or inventory error",
+    3: "the checks before the run failed",
+    4: "a node could not be reached, or was lost",
+    5: "the sync failed, or the run succeeded and its outputs could not be fetched",
+    6: "this machine has no room to record the run; the run goes on",
+    70: "a bug in orch",
+    130: "interrupted",
+}
+
 
 class OrchError(Exception):
     """An error with a ``message``, which states what happened, and a ``remedy``, which states what to do.
@@ -120,7 +133,24 @@ class HostKeyChanged(NodeUnreachable):
 
 
 class AuthenticationFailed(NodeUnreachable):
-    """The host accepted none of the keys offered."""
+    """The host accepted none of the keys offered, or not the password.
+
+    ``server``: the one that refused, ``user@host:port``, which may be a jump host. ``takes_passwords``: whether it
+    said that it accepts passwords.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        remedy: str | None = None,
+        host: str | None = None,
+        server: str = "",
+        takes_passwords: bool = False,
+    ) -> None:
+        super().__init__(message, remedy=remedy, host=host)
+        self.server = server
+        self.takes_passwords = takes_passwords
 
 
 class ConnectionLost(NodeUnreachable):

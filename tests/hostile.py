@@ -23,6 +23,7 @@ from orchestrator.core.checks.findings import Examined
 from orchestrator.core.diagnosis.diagnosis import diagnose, scan
 from orchestrator.core.inventory.hosts import Host, Outputs
 from orchestrator.core.inventory.target import Settings
+from orchestrator.core.keys.changes import told
 from orchestrator.core.launch.environment import Environment
 from orchestrator.core.run.listing import NodeRun, whole_runs
 from orchestrator.core.run.output import NodeSample, Output
@@ -31,6 +32,7 @@ from orchestrator.local.run_folder import RunFolder
 from orchestrator.protocol import frames as wire
 from orchestrator.protocol.events import Event
 from orchestrator.protocol.facts import AskFacts
+from orchestrator.protocol.keys import ArrangeKeys, KeysArranged
 from orchestrator.protocol.run import Follow, ListRuns, RunsHere
 from orchestrator.protocol.transfer import ListUsed, Prune, Pruned, Used, Verified, Verify
 from orchestrator.remote.environment import Build
@@ -139,6 +141,13 @@ def shown(*what: Any) -> None:
 def stopped(node: Node, folder: Path) -> None:
     answer = node.stop(RUN, 1.0)
     shown(", ".join(answer.ended + answer.alive), str(answer.refused))
+
+
+def arranged(node: Node, folder: Path) -> None:
+    answer = node.ask(ArrangeKeys(entries={}, key="make", write=True), KeysArranged.from_wire, 5.0)
+    shown(*told(answer, done=True))
+    # It goes into the authorized_keys of other nodes.
+    assert answer.public is None or answer.public.isprintable()
 
 
 def listed(node: Node, folder: Path) -> None:
@@ -282,6 +291,8 @@ A_RUN = {"run_id": RUN, "attempt": 1, "state": "running", "workload": "train", "
 LOG = wire.log_frame(0, 0, b"Traceback (most recent call last):\nValueError: x\n")
 VERBS = (
     Verb("stop", ({"ended": [RUN], "refused": None, "killed": 1, "alive": []},), stopped),
+    Verb("keys", ({"home": "/root 1 2", "public": "ssh-ed25519 " + "A" * 68 + " of a node", "key_made": True,
+                   "files": {"authorized_keys": {"added": 1, "mode": 384}}, "doubts": ["too open"]},), arranged),
     Verb("runs", ({"runs": [A_RUN], "time": 5.0},), listed),
     Verb("facts", ({"time": 1.0}, FACTS, LISTENING, LISTENING,
                    {"results": {NAME: PROBED, "gpu8": PROBED}, "logins": {"gpu8": "ok"}},

@@ -521,7 +521,13 @@ FAULTS = (
         0,
     ),
     Fault("old trees", many_trees, "node2", "holds 101 trees", "orch sync --prune", "warn", 0),
-    Fault("no login between hosts", one_way_login, "node2", "to and from node1, node3: .*denied", "ssh-copy-id"),
+    Fault(
+        "no login between hosts",
+        one_way_login,
+        "node2",
+        "to and from node1, node3: .*denied",
+        "orch keys --between",
+    ),
     Fault("sick GPUs", sick_gpus, "node2", "Xid 79 since the last boot: GPU has fallen off the bus", "reboot"),
     Fault(
         "GPUs missing", lambda p: p.per_host.update(node2={"gpus": 4}), "node2", "0 of the 4 GPUs", "nvidia-smi -L"

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from orchestrator.cli.help import completion
 from orchestrator.cli.options import age, from_start_option, node_timeout_option, target, target_options
 
 
@@ -19,7 +20,7 @@ from orchestrator.cli.options import age, from_start_option, node_timeout_option
     show_default=True,
     help="The backend that the run would use; auto: nccl if every host has GPUs, else gloo.",
 )
-@click.option("--port", type=click.IntRange(1, 65535), help="The master port that the run would use.")
+@click.option("--port", type=click.IntRange(1, 65535), metavar="N", help="The master port that the run would use.")
 @click.option("--deep", is_flag=True, help="Also time the links, and rehearse an all-reduce.")
 @click.option(
     "--mesh", is_flag=True, help="Also check that every host can log in to every other by SSH, as mpirun does."
@@ -41,7 +42,10 @@ def doctor(
     yes: bool,
     **options: Any,
 ) -> int:
-    """Check every host, every pair of hosts, and that all agree; name a remedy for each problem."""
+    """Check every host and every pair of hosts.
+
+    orch also checks that all hosts agree, and names a remedy for each problem.
+    """
     from orchestrator.commands.doctor import doctor as command
     from orchestrator.operations.survey import DoctorOptions
     from orchestrator.ui.display import Display
@@ -62,7 +66,10 @@ def doctor(
 @click.option("-a", "--all", "everything", is_flag=True, help="Also list runs that have ended.")
 @click.option("--json", "as_json", is_flag=True, help="Print each run as one line of JSON.")
 def ps(everything: bool, as_json: bool, **options: Any) -> int:
-    """List the runs on all hosts, and the processes that killed runs left behind."""
+    """List the runs on all hosts.
+
+    Processes that killed runs left behind are listed, too.
+    """
     from orchestrator.commands.ps import ps as command
     from orchestrator.ui.display import Display
 
@@ -73,12 +80,14 @@ def ps(everything: bool, as_json: bool, **options: Any) -> int:
 @target_options
 @node_timeout_option
 @click.option("-f", "--follow", is_flag=True, help="Go on to print new output as it arrives.")
-@click.option("--rank", "ranks", type=click.IntRange(min=0), multiple=True, help="Only this rank; repeatable.")
-@click.option("--node", metavar="NAME", help="Only the ranks of this host.")
+@click.option(
+    "--rank", "ranks", type=click.IntRange(min=0), metavar="N", multiple=True, help="Only this rank; repeatable."
+)
+@click.option("--node", metavar="NAME", shell_complete=completion.hosts, help="Only the ranks of this host.")
 @from_start_option
 @click.option("--since", metavar="AGE", help="Only output from the last AGE: 90s, 10m, 2h.")
 @click.option("-v", "--verbose", is_flag=True, help="Also print torchrun's own output.")
-@click.argument("run_id", required=False, metavar="[RUN]")
+@click.argument("run_id", required=False, metavar="[RUN]", shell_complete=completion.runs)
 def logs(
     run_id: str | None,
     follow: bool,

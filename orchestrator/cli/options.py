@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from orchestrator.cli.help import completion
 from orchestrator.core.inventory.reading import parse_size
 from orchestrator.core.launch.accelerate import MIXED_PRECISIONS
 from orchestrator.errors import UsageError
@@ -77,7 +78,10 @@ hosts_option = click.option(
 target_options = stack(
     hosts_option,
     click.option(
-        "--nodes", metavar="EXPR", help="The hosts to use: names, globs, ranges such as gpu[01-04], or a count."
+        "--nodes",
+        metavar="EXPR",
+        shell_complete=completion.hosts_list,
+        help="The hosts to use: names, globs, ranges such as gpu[01-04], or a count.",
     ),
     click.option(
         "--connect-timeout",
@@ -97,6 +101,7 @@ target_options = stack(
         type=click.IntRange(min=1),
         default=64,
         show_default=True,
+        metavar="N",
         help="How many hosts to handle at once.",
     ),
 )
@@ -166,9 +171,11 @@ launch_options = stack(
     click.option(
         "--no-env",
         is_flag=True,
-        help="Leave NCCL_*, OMP_* and the like of this machine here (see docs/inventory.md).",
+        help="Leave NCCL_*, OMP_* and the like of this machine here (see orch help env).",
     ),
-    click.option("--port", type=click.IntRange(1, 65535), help="The master port; by default a free one."),
+    click.option(
+        "--port", type=click.IntRange(1, 65535), metavar="N", help="The master port; by default a free one."
+    ),
     click.option("--rdzv-backend", type=Rendezvous(["static", "c10d"]), help="How the torchruns find each other."),
     click.option("--rdzv-id", metavar="ID", help="c10d: the rendezvous id; by default the run's id."),
     click.option(
@@ -188,10 +195,19 @@ launch_options = stack(
         f"by default 0, with --nnodes {ELASTIC_RESTARTS}.",
     ),
     click.option(
-        "--resume", metavar="RUN", help="Put the outputs of an earlier run into the working folders first."
+        "--resume",
+        metavar="RUN",
+        shell_complete=completion.runs,
+        help="Put the outputs of an earlier run into the working folders first.",
     ),
     click.option("-v", "--verbose", is_flag=True, help="Show every event."),
-    click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="WORKLOAD [[--] ARGS]"),
+    click.argument(
+        "words",
+        nargs=-1,
+        type=click.UNPROCESSED,
+        metavar="WORKLOAD [[--] ARGS]",
+        shell_complete=completion.workloads,
+    ),
 )
 
 seconds = click.FloatRange(min=1.0)

@@ -10,7 +10,11 @@ from contextlib import suppress
 
 import click
 
-from orchestrator import __version__
+from orchestrator.cli.help.pages import with_pages
+from orchestrator.cli.help.refusals import refusal
+from orchestrator.cli.help.verbs import completion, explain
+from orchestrator.cli.help.version import show_versions
+from orchestrator.cli.keys import keys
 from orchestrator.cli.looking import doctor, logs, ps
 from orchestrator.cli.meaning import suggestion, verb_suggestion
 from orchestrator.cli.running import attach, plan, run, workloads
@@ -25,14 +29,40 @@ MOST_FILES = 10240
 CONTEXT = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambda word: word.replace("_", "-")}
 
 
-@click.group(context_settings=CONTEXT)
-@click.version_option(__version__, prog_name="orch")
-def cli() -> None:
+@click.group(context_settings=CONTEXT, invoke_without_command=True)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=show_versions,
+    help="Show the versions of orch, Python and torch.",
+)
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Run multi-node PyTorch training on machines that answer SSH, with one command."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
-for verb in (run, plan, workloads, execute, doctor, sync, ps, logs, attach, stop, sandbox):
+for verb in (
+    run,
+    plan,
+    workloads,
+    execute,
+    doctor,
+    keys,
+    sync,
+    ps,
+    logs,
+    attach,
+    stop,
+    sandbox,
+    explain,
+    completion,
+):
     cli.add_command(verb)
+with_pages(cli)
 
 
 def raise_open_files() -> None:
@@ -87,8 +117,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except click.NoSuchOption as error:
         code = _report(no_such_option(error))
     except click.ClickException as error:
-        error.show()
-        code = UsageError.exit_code
+        code = _report(refusal(error))
     except KeyboardInterrupt:
         code = _report(Interrupted("interrupted"))
     except BrokenPipeError:

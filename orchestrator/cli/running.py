@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from orchestrator.cli.help import completion
 from orchestrator.cli.launching import LaunchCommand, asked
 from orchestrator.cli.options import (
     format_option,
@@ -51,10 +52,11 @@ def hidden(parameter: click.Parameter) -> click.Parameter:
 @click.option("--dry-run", is_flag=True, help="Show the plan and start nothing, as orch plan does.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON event per line on stdout, and nothing else.")
 def run(dry_run: bool, as_json: bool, yes: bool, **options: Any) -> int:
-    r"""Run WORKLOAD on every host: a bundled name (see orch workloads), a script, or -m MODULE.
+    r"""Run WORKLOAD on every host.
 
-    The words after the workload's name go to it, except orch's own options; after --, all do. Ctrl-C stops the
-    run. A lost terminal or Ctrl-\ leaves the run going, and orch attach takes it over.
+    WORKLOAD is a bundled name (see orch workloads), a script, or -m MODULE. The words after its name go to it,
+    except orch's own options; after --, all do. Ctrl-C stops the run. A lost terminal or Ctrl-\ leaves the run
+    going, and orch attach takes it over.
     """
     from orchestrator.ui.display import Display
 
@@ -98,14 +100,31 @@ def plan(form: str, offline: bool, as_json: bool, dry_run: bool, **options: Any)
 plan.params += [hidden(each) for each in run.params if each.name not in {own.name for own in plan.params}]
 
 
-@click.command()
-def workloads() -> int:
-    """List the training and message-passing scripts that come with orch."""
+@click.group(invoke_without_command=True)
+@click.pass_context
+def workloads(context: click.Context) -> int:
+    """List the bundled scripts, or copy one to change it."""
     from orchestrator.operations.run.source import described
     from orchestrator.ui.display import Display
 
-    Display().named(described())
+    if context.invoked_subcommand is None:
+        Display().named(described())
     return 0
+
+
+@workloads.command(name="copy")
+@click.argument("name", shell_complete=completion.bundled_workloads)
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path(), metavar="[DIR]")
+@click.option("--force", is_flag=True, help="Replace files that differ.")
+def copy_workload(name: str, folder: Path, force: bool) -> int:
+    """Copy the bundled workload NAME, and the files it needs, to DIR.
+
+    DIR is the current folder by default. If a file there has the same name and differs, orch copies nothing.
+    """
+    from orchestrator.commands.workloads import copy as command
+    from orchestrator.ui.display import Display
+
+    return command(name, folder, force, Display())
 
 
 @click.command()
@@ -115,7 +134,7 @@ def workloads() -> int:
 @from_start_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON event per line on stdout, and nothing else.")
 @click.option("-v", "--verbose", is_flag=True, help="Show every event.")
-@click.argument("run_id", required=False, metavar="[RUN]")
+@click.argument("run_id", required=False, metavar="[RUN]", shell_complete=completion.runs)
 def attach(
     run_id: str | None,
     node_timeout: float,
@@ -125,10 +144,11 @@ def attach(
     from_start: bool,
     **options: Any,
 ) -> int:
-    """Take over RUN, from any machine that reaches its hosts, and see it to its end.
+    """Take over RUN, and see it to its end.
 
-    Show the output that this machine has not recorded yet, then new output, collect the outputs, and exit as orch
-    run would have. Without RUN, take over the only active run.
+    This works from any machine that reaches the hosts. orch shows the output that this machine has not recorded
+    yet, then new output, collects the outputs, and exits as orch run would have. Without RUN, it takes over the
+    only active run.
     """
     from orchestrator.commands.attach import attach as command
     from orchestrator.ui.display import Display

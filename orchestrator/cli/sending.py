@@ -39,6 +39,7 @@ from orchestrator.errors import UsageError
 @click.option(
     "--keep",
     type=click.IntRange(min=1),
+    metavar="N",
     default=3,
     show_default=True,
     help="With --prune: how many of each to keep.",
@@ -59,7 +60,10 @@ def sync(
     yes: bool,
     **options: Any,
 ) -> int:
-    """Push code and data to every host, verified by hash, and build the environments there."""
+    """Bring code, environment and data to every host.
+
+    Everything is verified by hash. orch run syncs the code by itself.
+    """
     from orchestrator.commands.sync import sync as command
     from orchestrator.operations.delivery.syncing import SyncOptions
     from orchestrator.ui.display import Display

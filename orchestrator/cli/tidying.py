@@ -7,17 +7,21 @@ from typing import Any
 
 import click
 
+from orchestrator.cli.help import completion
 from orchestrator.cli.options import grace_option, hosts_option, target, target_options
 from orchestrator.errors import UsageError
 
 
 @click.command()
 @target_options
-@click.argument("run_id", required=False, metavar="[RUN]")
+@click.argument("run_id", required=False, metavar="[RUN]", shell_complete=completion.runs)
 @click.option("--all", "everything", is_flag=True, help="Stop every run on the hosts.")
 @grace_option
 def stop(run_id: str | None, everything: bool, grace: float | None, **options: Any) -> int:
-    """End RUN on every host, and return when no process of the run is left."""
+    """End RUN on every host.
+
+    orch returns when no process of the run is left.
+    """
     from orchestrator.commands.stop import stop as command
     from orchestrator.ui.display import Display
 
@@ -26,9 +30,15 @@ def stop(run_id: str | None, everything: bool, grace: float | None, **options: A
     return command(target(options), run_id, grace, Display())
 
 
-@click.group()
-def sandbox() -> None:
-    """Control the embedded cluster: SSH servers on this machine, to try orch without other machines."""
+@click.group(invoke_without_command=True)
+@click.pass_context
+def sandbox(context: click.Context) -> None:
+    """Start or stop the embedded cluster.
+
+    Its hosts are SSH servers on this machine, to try orch without other machines.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @sandbox.command()

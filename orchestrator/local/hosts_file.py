@@ -7,19 +7,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from orchestrator.core.inventory.embedded import embedded_hosts_file
 from orchestrator.core.inventory.hosts import Host, Inventory, parse_inventory
 from orchestrator.core.launch.environment import Environment
 from orchestrator.errors import UsageError
 from orchestrator.local.wheels import read_environment
 
+NO_HOSTS_FILE = (
+    "write one with orch init, name one with --hosts FILE, or try orch on this machine: --hosts sandbox"
+)
+
 
 def read_inventory(path: Path) -> Inventory:
-    """Parse a hosts file. Raises UsageError if it cannot be read, InventoryError if it is invalid."""
+    """Parse a hosts file, or the embedded cluster that ``path`` names: ``sandbox`` or ``sandbox:N``.
+
+    Raises UsageError if the file cannot be read, InventoryError if it is invalid.
+    """
+    if not path.exists() and (embedded := embedded_hosts_file(str(path))) is not None:
+        return parse_inventory(embedded, source=str(path), environ={})
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        remedy = "pass --hosts FILE, or set ORCH_HOSTS"
+        missing = isinstance(error, FileNotFoundError)
+        remedy = NO_HOSTS_FILE if missing else "pass --hosts FILE, or set ORCH_HOSTS"
         raise UsageError(f"cannot read the hosts file {path}: {reason}", remedy=remedy) from None
     return parse_inventory(text, source=path.name, environ=os.environ)
 

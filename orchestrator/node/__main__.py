@@ -27,6 +27,7 @@ VERBS = {
     "follow": ("run.follow", "answer", "run", "Follow"),
     "stop": ("run.stop", "answer", "run", "Stop"),
     "runs": ("run.runs", "answer", "run", "ListRuns"),
+    "keys": ("keys.arrange", "answer", "keys", "ArrangeKeys"),
     "collect": ("run.collect", "answer", "transfer", "Collect"),
 }
 

@@ -97,8 +97,9 @@ def open_cluster(target: Target, *, spares_too: bool = False, interpreters: bool
 
 
 def sandbox_of(hosts_file: Path, inventory: Inventory) -> Sandbox:
-    """Return the embedded cluster of a hosts file."""
-    folder = sandbox_folder(hosts_file, inventory.cluster, Path.home())
+    """Return the embedded cluster of a hosts file; that of ``--hosts sandbox`` is the same in every folder."""
+    known = hosts_file if hosts_file.exists() else Path.home() / hosts_file
+    folder = sandbox_folder(known, inventory.cluster, Path.home())
     return Sandbox(folder, [host.name for host in inventory.hosts])
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -23,6 +25,18 @@ STATE_STYLES = {
     "left over": "red",
     "not answering": "red",
 }
+
+
+def fitted(line: str, width: int) -> str:
+    """Return a line as it fits ``width`` columns: wrapped between words, with its remedy on lines of its own."""
+    if len(line) <= width:
+        return line
+    message, arrow, remedy = line.partition(" → ")
+    wrap = partial(textwrap.wrap, width=width, break_long_words=False, break_on_hyphens=False)
+    lines = wrap(message, subsequent_indent="  ")
+    if arrow:
+        lines += wrap(f"→ {remedy}", initial_indent="  ", subsequent_indent="    ")
+    return "\n".join(lines)
 
 
 class AsIs(str):

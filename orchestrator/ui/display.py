@@ -18,7 +18,7 @@ from rich.text import Text
 from orchestrator.core.text.escapes import visible
 from orchestrator.core.text.secret import masked
 from orchestrator.errors import OrchError
-from orchestrator.ui.console import Screen
+from orchestrator.ui.console import Screen, fitted
 from orchestrator.ui.transfers import BuildProgress, Transfers
 
 
@@ -72,6 +72,10 @@ class Display:
         """Ask a yes-or-no question on stderr. Raises click.Abort at the end of stdin."""
         return click.confirm(visible(question), err=True)
 
+    def ask_password(self, question: str) -> str:
+        """Ask for a password on the terminal, which does not show it. Raises click.Abort at the end of stdin."""
+        return str(click.prompt(visible(question), hide_input=True, default="", show_default=False, err=True))
+
     def write(self, text: str) -> None:
         """Write a command's result to stdout, with control characters written out."""
         self.write_bytes(visible(text).encode("utf-8"))
@@ -80,7 +84,8 @@ class Display:
         """Print an error on stderr, with ``--json`` too."""
         console = Screen(stderr=True)
         for line in masked(str(error)).splitlines():
-            console.print(Text.assemble(("error: ", "bold red"), line))
+            shown = fitted(f"error: {line}", console.width) if console.is_terminal else f"error: {line}"
+            console.print(Text.assemble(("error: ", "bold red"), shown.removeprefix("error: ")))
 
     def named(self, lines: Mapping[str, str]) -> None:
         """Write names, each with its line, to stdout."""

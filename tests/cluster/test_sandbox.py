@@ -118,7 +118,7 @@ def test_a_detached_run_outlives_the_sandboxs_servers(local_orch: Orch) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["run", "train"], "cannot read the hosts file hosts.yaml: No such file or directory"),
+        (["run", "train"], "No such file or directory → write one with orch init"),
         (["run", "trian"], "no workload or script 'trian' → did you mean 'train'?"),
         (["run"], "no workload given"),
         (

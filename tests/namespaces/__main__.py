@@ -19,7 +19,12 @@ def _arguments() -> argparse.Namespace:
     up.add_argument("n", type=int, metavar="N", help=f"number of hosts, 1 to {MOST_HOSTS}")
     up.add_argument("--python", help="interpreter named in the inventory (default: the hosts' own python3)")
     up.add_argument("--mbit", type=float, help="limit every link to MBIT megabits a second")
+    up.add_argument("--password", metavar="WORD", help="root logs in with WORD and with no key")
     return parser.parse_args()
+
+
+def _cluster(options: argparse.Namespace) -> Cluster:
+    return Cluster(options.n, python=options.python, password=options.password)
 
 
 def _instructions(cluster: Cluster) -> str:
@@ -33,6 +38,7 @@ def _instructions(cluster: Cluster) -> str:
             f"  export HOME={shlex.quote(str(cluster.control_home))}",
             f"  export ORCH_HOSTS={shlex.quote(str(inventory))}",
             "  unset SSH_AUTH_SOCK",
+            f"Host keys, to compare fingerprints (ssh-keygen -lf): {cluster.known_hosts}",
             f"Logs, homes and keys: {cluster.folder}",
             f"A shell on {cluster.hosts[0].name}: {ssh}",
         ]
@@ -48,7 +54,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     try:
-        with contextlib.suppress(KeyboardInterrupt), Cluster(options.n, python=options.python) as cluster:
+        with contextlib.suppress(KeyboardInterrupt), _cluster(options) as cluster:
             if options.mbit is not None:
                 for host in cluster.hosts:
                     host.slow(options.mbit)

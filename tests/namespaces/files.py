@@ -1,6 +1,8 @@
 """Write the files that make a folder a host: its identity, sshd configuration and table of mounts."""
 
+import ctypes
 import re
+import secrets
 import subprocess
 import uuid
 from collections.abc import Iterable, Mapping
@@ -32,6 +34,15 @@ _SSHD = {
     "Subsystem": "sftp internal-sftp",
 }
 
+# What changes where root logs in with a password, and keys belong where users keep them.
+PASSWORD_SSHD = {
+    "AuthorizedKeysFile": ".ssh/authorized_keys",
+    "PermitRootLogin": "yes",
+    "AuthenticationMethods": "any",
+    "PasswordAuthentication": "yes",
+    "StrictModes": "yes",
+}
+
 
 def sshd_config(address: str, options: Mapping[str, str]) -> str:
     """Return the text of ``sshd_config``. ``options`` override the defaults; upper and lower case are the same."""
@@ -58,6 +69,17 @@ def passwd(machine: str) -> str:
     return "".join(
         ":".join([*line[:5], NODE_HOME, line[6]] if line[0] == "root" else line) + "\n" for line in lines
     )
+
+
+def shadow(password: str | None) -> str:
+    """Return a host's ``/etc/shadow``: root's password as a hash, or none that could be entered."""
+    if password is None:
+        return "root:*:::::::\n"
+    # The library that sshd itself checks passwords with; Python has no such function from 3.13 on.
+    crypt = ctypes.CDLL("libcrypt.so.1").crypt
+    crypt.restype = ctypes.c_char_p
+    hashed: bytes = crypt(password.encode(), f"$6$rounds=1000${secrets.token_hex(8)}".encode())
+    return f"root:{hashed.decode('ascii')}:20000::::::\n"
 
 
 def fstab(node: Path, home: Path, covers: Iterable[Path]) -> str:
@@ -109,10 +131,14 @@ def write_node(
     home: Path,
     hosts: str,
     authorized_keys: str,
+    password: str | None,
     sshd: str,
     visible: Iterable[Path],
 ) -> str:
-    """Fill the folder ``node`` and return the public host key (type and key, no comment)."""
+    """Fill the folder ``node`` and return the public host key (type and key, no comment).
+
+    ``password`` is root's; None if root has none.
+    """
     ssh = node / "etc" / "ssh"
     ssh.mkdir(parents=True, exist_ok=True)
     (node / "stage").mkdir()
@@ -123,7 +149,7 @@ def write_node(
         "hosts": f"127.0.0.1 localhost\n{address} {name}\n{hosts}",
         "hostname": f"{name}\n",
         "passwd": passwd(Path("/etc/passwd").read_text()),
-        "shadow": "root:*:::::::\n",
+        "shadow": shadow(password),
         "machine-id": f"{uuid.uuid4().hex}\n",
         "ssh/sshd_config": sshd,
         "ssh/authorized_keys": authorized_keys,

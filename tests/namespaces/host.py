@@ -61,6 +61,7 @@ class NodeHost:
         *,
         hosts: str,
         authorized_keys: str,
+        password: str | None,
         sshd_options: Mapping[str, str],
         visible: list[Path],
         neighbours: list[str],
@@ -75,6 +76,7 @@ class NodeHost:
             home=self.home,
             hosts=hosts,
             authorized_keys=authorized_keys,
+            password=password,
             sshd=files.sshd_config(self.address, self._sshd_options),
             visible=visible,
         )

@@ -71,6 +71,7 @@ class Cluster:
     interpreter for the inventory; it and the folders of ``visible`` stay readable on the hosts even under
     ``/run``, ``/tmp`` or ``/dev/shm``. ``sshd_options`` change every host's sshd. ``folder`` holds homes, keys
     and logs; a given one is kept, otherwise one is made and deleted. With ``shared_home`` all hosts share one home.
+    With ``password`` root logs in with that password and with no key, and the control machine's home is empty.
 
     Among up to 20 hosts, dialling one that is off fails with "No route to host" after some seconds, as on any LAN;
     among more, it is never answered. The hosts end with this process, however it ends. ``ClusterError`` says what
@@ -87,6 +88,7 @@ class Cluster:
         sshd_options: Mapping[str, str] | None = None,
         visible: Sequence[Path] = (),
         shared_home: bool = False,
+        password: str | None = None,
     ) -> None:
         if not 1 <= n <= MOST_HOSTS or len(names) > n:
             raise ValueError(
@@ -100,7 +102,8 @@ class Cluster:
         self.hosts: list[NodeHost] = []
         self.python = python
         self._given_folder = folder
-        self._sshd_options = dict(sshd_options or {})
+        self._password = password
+        self._sshd_options = {**(files.PASSWORD_SSHD if password else {}), **(sshd_options or {})}
         self._shared_home = shared_home
         self._visible = [*visible, *_interpreter_folders(python)]
         self._folder: Path | None = None
@@ -126,12 +129,12 @@ class Cluster:
 
     @property
     def known_hosts(self) -> Path:
-        """Every host's key, by address and by name."""
-        return self.control_home / ".ssh" / "known_hosts"
+        """Every host's key, by address and by name. With a password, the control machine's home lacks the file."""
+        return (self.control_home / ".ssh" if self._password is None else self.folder) / "known_hosts"
 
     @property
     def identity_file(self) -> Path:
-        """The private key that root of every host accepts."""
+        """The private key that root of every host accepts, unless there is a password."""
         return self.control_home / ".ssh" / "id_ed25519"
 
     def start(self) -> None:
@@ -181,7 +184,7 @@ class Cluster:
         """
         defaults: dict[str, object] = {
             "user": "root",
-            "identity_file": str(self.identity_file),
+            **({"identity_file": str(self.identity_file)} if self._password is None else {}),
             # All hosts share this machine's cores, and torch threads that wait for each other would waste them.
             "env": {"OMP_NUM_THREADS": "1"},
         }
@@ -205,8 +208,11 @@ class Cluster:
 
     def ssh(self, host: NodeHost, *argv: str) -> list[str]:
         """Return the command line of plain ``ssh``, with all files named because ``ssh`` ignores ``$HOME``."""
+        known = f'UserKnownHostsFile="{self.known_hosts}"'
+        if self._password is not None:
+            return ["ssh", "-F", "none", "-o", known, f"root@{host.address}", *argv]
         options = (
-            f'UserKnownHostsFile="{self.known_hosts}"',
+            known,
             "GlobalKnownHostsFile=none",
             "StrictHostKeyChecking=yes",
             "BatchMode=yes",
@@ -243,15 +249,19 @@ class Cluster:
         if self._shared_home:
             for host in self.hosts:
                 host.home = self.hosts[0].home
-        self.known_hosts.parent.mkdir(parents=True, mode=0o700)
-        public = files.keygen(self.identity_file, "control")
+        self.control_home.mkdir(parents=True, mode=0o700)
+        authorized_keys = ""
+        if self._password is None:
+            self.known_hosts.parent.mkdir(mode=0o700)
+            authorized_keys = files.keygen(self.identity_file, "control") + "\n"
 
         def boot(host: NodeHost) -> str:
             others = [other for other in self.hosts if other is not host]
             key = host.prepare(
                 hosts="".join(f"{other.address} {other.name}\n" for other in others),
                 neighbours=[other.address for other in others] if len(self.hosts) > _MOST_ASKING else [],
-                authorized_keys=public + "\n",
+                authorized_keys=authorized_keys,
+                password=self._password,
                 sshd_options=self._sshd_options,
                 visible=self._visible,
             )

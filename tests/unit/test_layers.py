@@ -127,6 +127,7 @@ def test_no_room_is_too_full() -> None:
             {"fabric", "paramiko"},
         ),
         (["-m", "orchestrator", "--help"], {"fabric", "paramiko", "torch"}),
+        (["-m", "orchestrator", "--version"], {"fabric", "torch", "rich"}),
         (["-m", "orchestrator", "plan", "--offline", "hello", "--nproc", "1"], {"fabric", "torch"}),
     ],
 )

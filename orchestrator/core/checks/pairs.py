@@ -298,7 +298,7 @@ def _let_login(said: str, address: str) -> str:
         )
     if "cannot be started" in said:
         return "install SSH where the login starts: apt install openssh-client, or dnf install openssh-clients"
-    return f"run where the login starts: ssh-keygen -t ed25519 (if it has no key), then ssh-copy-id {address}"
+    return "run: orch keys --between"
 
 
 def _grouped(

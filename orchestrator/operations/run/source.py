@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 import difflib
-import importlib.util
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from orchestrator.core.launch.script import ScriptOptions, script_options
 from orchestrator.errors import UsageError
 
 PROJECT_MARKS = (".git", "pyproject.toml", ".orchignore")
+# Beside the package orchestrator, in a checkout and when installed. An import might find another folder.
+BUNDLED = Path(__file__).resolve().parents[3] / "workloads"
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,7 @@ class Source:
 
 def bundled() -> dict[str, Path]:
     """Return the file of each workload that comes with orch, by name."""
-    spec = importlib.util.find_spec("workloads")
-    if spec is None or not spec.submodule_search_locations:
-        return {}
-    folder = Path(next(iter(spec.submodule_search_locations)))
-    return {file.stem.replace("_", "-"): file for file in sorted(folder.glob("[a-z]*.py"))}
+    return {file.stem.replace("_", "-"): file for file in sorted(BUNDLED.glob("[a-z]*.py"))}
 
 
 def described() -> dict[str, str]:
@@ -74,6 +72,51 @@ def _text(file: Path) -> str:
         return ""
 
 
+def bundled_file(name: str) -> Path:
+    """Return the file of the bundled workload ``name``, also spelled as its file. Raises UsageError."""
+    known = bundled()
+    word = name.removesuffix(".py").replace("_", "-")
+    if word not in known:
+        raise UsageError(f"no bundled workload {name!r}", remedy=_nearest(name, known))
+    return known[word]
+
+
+def companions(script: Path) -> list[Path]:
+    """Return the files beside a bundled script that it needs: the modules it imports, the data it names.
+
+    Data come with their license, a file of the same name that ends with ``.LICENSE``.
+    """
+    needed: dict[Path, None] = {}
+    left = [script]
+    while left:
+        tree = ast.parse(left.pop().read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            for name in _files_named(node):
+                file = script.parent / name
+                if file == script or file in needed or not file.is_file():
+                    continue
+                license_file = file.with_suffix(".LICENSE")
+                needed |= dict.fromkeys([file, *([license_file] if license_file.is_file() else [])])
+                left += [file] if file.suffix == ".py" else []
+    return list(needed)
+
+
+def _files_named(node: ast.AST) -> list[str]:
+    """Return the files that a piece of a script may name: modules that it imports, and strings such as a.csv."""
+    if isinstance(node, ast.Import):
+        return [f"{alias.name}.py" for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [f"{node.module}.py"]
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < 100:
+        return [node.value, f"data/{node.value}"] if re.fullmatch(r"(data/)?[\w-]+\.csv", node.value) else []
+    return []
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else f"bundled workloads: {', '.join(known)}"
+
+
 def resolve(name: str, *, is_module: bool = False, project: Path | None = None) -> Source:
     """Find a bundled workload by name, a script by path, or a module of the current folder's project.
 
@@ -90,9 +133,7 @@ def resolve(name: str, *, is_module: bool = False, project: Path | None = None) 
         return Source(Workload(name, "script", file.name, ".", "orch-workloads"), file.parent)
     script = (here / name).resolve()
     if not script.is_file():
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"bundled workloads: {', '.join(known)}"
-        raise UsageError(f"no workload or script {name!r}", remedy=hint)
+        raise UsageError(f"no workload or script {name!r}", remedy=_nearest(name, known))
     root = _checked(project) if project else project_of(script.parent)
     if not script.is_relative_to(root):
         raise UsageError(f"{name} is not in the project folder {root}", remedy="pass another --project")

@@ -24,9 +24,11 @@ from orchestrator import errors
 from orchestrator.core.inventory.destination import Hop, parse_hop
 from orchestrator.core.inventory.hosts import Host
 from orchestrator.core.inventory.target import Settings
+from orchestrator.remote.ssh.authentication import KEYS, Login, Refusal, allowed_methods
 from orchestrator.remote.ssh.channel import Channel
 from orchestrator.remote.ssh.config import with_included
 from orchestrator.remote.ssh.host_keys import HostKeyPolicy, Keyring
+from orchestrator.remote.ssh.identities import Identities, find_identities
 from orchestrator.remote.ssh.translation import translated
 
 KEEPALIVE = 15
@@ -54,6 +56,7 @@ class Connection:
         self.keyring = keyring
         self._ssh_config = ssh_config
         self._fabric: Any = None
+        self.login = KEYS
 
     def _prepare(self) -> fabric.Connection:
         gateway: fabric.Connection | None = None
@@ -106,6 +109,7 @@ class Connection:
             "auth_timeout": timeout,
             "channel_timeout": timeout,
             "transport_factory": _transport,
+            **self.login.options(_where(connection)),
         }
         client = connection.client
         name = connection.host if connection.port == 22 else f"[{connection.host}]:{connection.port}"
@@ -161,16 +165,67 @@ class Connection:
     @property
     def where(self) -> str:
         """``user@address:port`` as dialled, for messages."""
-        if self._fabric is None:
-            return self.host.address
-        return f"{self._fabric.user}@{self._fabric.host}:{self._fabric.port}"
+        return self.host.address if self._fabric is None else _where(self._fabric)
 
-    def open(self) -> None:
+    @property
+    def port(self) -> int:
+        """The port dialled."""
+        return int(self._fabric.port) if self._fabric else self.host.port or 22
+
+    def open(self, login: Login = KEYS) -> None:
         """Connect, retrying while the server drops the connection. Raises NodeUnreachable with a remedy."""
+        self.login = login
         with translated(self.host.name, connecting=self):
             self._fabric = self._prepare()
             self._open_with_retries()
+            if not self._fabric.transport.is_authenticated():
+                raise paramiko.AuthenticationException("the server asks for more than one proof")
             self._fabric.transport.set_keepalive(KEEPALIVE)
+
+    def refusal(self) -> Refusal:
+        """Return which server refused the login, the host's or a jump host's, and which methods it offers."""
+        refused = chain = self._fabric
+        if refused is None:
+            return Refusal(self.where, False, ())
+        while isinstance(chain, fabric.Connection):
+            if not chain.is_connected or not chain.transport.is_authenticated():
+                refused = chain
+            chain = chain.gateway
+        return Refusal(_where(refused), refused is not self._fabric, allowed_methods(refused.client, refused.user))
+
+    def jump_hosts(self) -> tuple[Host, ...]:
+        """Return the jump hosts on the way, the outermost first, as hosts named ``user@host:port``.
+
+        Known once ``open`` has been called, whether or not it succeeded.
+        """
+        chain: list[fabric.Connection] = []
+        while isinstance(
+            gateway := getattr(chain[0] if chain else self._fabric, "gateway", None), fabric.Connection
+        ):
+            chain.insert(0, gateway)
+        texts = [_hop_text(each) for each in chain]
+        return tuple(
+            Host(
+                _where(each),
+                each.original_host,
+                user=each.user,
+                port=each.port,
+                identity_file=self.host.identity_file,
+                jump=tuple(texts[:position]),
+            )
+            for position, each in enumerate(chain)
+        )
+
+    def server_key(self) -> str:
+        """Return the host key that was verified for this open connection, as ``type base64``."""
+        key = self._fabric.transport.get_remote_server_key()
+        return f"{key.get_name()} {key.get_base64()}"
+
+    def identities(self) -> Identities:
+        """Return the keys that this machine offers to the host."""
+        named = fabric.Config(ssh_config=self._ssh_config, lazy=True).base_ssh_config.lookup(self.host.address)
+        own = self.host.identity_file
+        return find_identities([own] if own else named.get("identityfile", []), self.keyring)
 
     def _open_with_retries(self) -> None:
         deadline = time.monotonic() + self.settings.connect_timeout
@@ -238,6 +293,15 @@ def connections(hosts: Sequence[Host], settings: Settings) -> list[Connection]:
             except (OSError, ValueError, paramiko.SSHException) as error:
                 raise errors.UsageError(f"{path} cannot be read: {error}", remedy="correct the file") from None
     return [Connection(host, settings, keyring, ssh_config) for host in hosts]
+
+
+def _where(connection: Any) -> str:
+    return f"{connection.user}@{connection.host}:{connection.port}"
+
+
+def _hop_text(connection: Any) -> str:
+    host = connection.original_host
+    return f"{connection.user}@{f'[{host}]' if ':' in host else host}:{connection.port}"
 
 
 def _hop(text: str, where: str) -> Hop:

@@ -25,6 +25,7 @@ class Keyring:
         for path in (Path("/etc/ssh/ssh_known_hosts"), self.file):
             with contextlib.suppress(OSError):
                 lines += path.read_text(errors="replace").splitlines()
+        self._lines = lines
         self._known = KnownHosts(lines)
 
     def keys_of(self, name: str) -> list[paramiko.PKey]:
@@ -49,7 +50,10 @@ class Keyring:
         """Return the private key in a file, read once for all hosts. Raises what paramiko raises."""
         with self._lock:
             if path not in self._identities:
-                self._identities[path] = paramiko.PKey.from_path(path)
+                try:
+                    self._identities[path] = paramiko.PKey.from_path(path)
+                except TypeError as error:  # from the library below paramiko, for a key with a passphrase
+                    raise paramiko.PasswordRequiredException(str(error)) from None
             return self._identities[path]
 
     def learn(self, name: str, key: paramiko.PKey) -> None:
@@ -57,10 +61,16 @@ class Keyring:
         with self._lock:
             self.file.parent.mkdir(mode=0o700, exist_ok=True)
             text = self.file.read_text(errors="replace") if self.file.exists() else ""
+            line = f"{name} {key.get_name()} {key.get_base64()}"
+            if line in text.splitlines():
+                # Several hosts are reached through one jump host.
+                return
             # An editor may have left the last line without a newline.
             start = "\n" if text and not text.endswith("\n") else ""
             with self.file.open("a") as file:
-                file.write(f"{start}{name} {key.get_name()} {key.get_base64()}\n")
+                file.write(f"{start}{line}\n")
+            self._lines.append(line)
+            self._known = KnownHosts(self._lines)
 
 
 class HostKeyPolicy(paramiko.MissingHostKeyPolicy):

@@ -7,6 +7,7 @@ import errno
 import shlex
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import paramiko
@@ -15,6 +16,7 @@ from orchestrator import errors
 from orchestrator.remote.ssh.host_keys import changed, fingerprint
 
 if TYPE_CHECKING:
+    from orchestrator.remote.ssh.authentication import Refusal
     from orchestrator.remote.ssh.connection import Connection
 
 
@@ -63,17 +65,40 @@ def _authentication_error(error: Exception, host: str, connecting: Connection) -
     keyless = "No authentication methods available" in str(error)
     if not isinstance(error, paramiko.AuthenticationException) and not keyless:
         return None
+    refusal = connecting.refusal()
+    what, remedy = _refused(error, keyless, refusal, connecting)
+    return errors.AuthenticationFailed(
+        what, remedy=remedy, host=host, server=refusal.server, takes_passwords=refusal.takes_passwords
+    )
+
+
+def _refused(error: Exception, keyless: bool, refusal: Refusal, connecting: Connection) -> tuple[str, str]:
+    """Return what happened when a server refused a login, and the remedy."""
+    where = f"the jump host {refusal.server}" if refusal.is_jump else refusal.server
+    if refusal.server in connecting.login.passwords:
+        return f"{where} refused the password", "check user: and the password, and that the server takes passwords"
     identity = connecting.host.identity_file
     offered = identity or "the agent's keys and ~/.ssh/id_*"
-    allowed = ""
-    if isinstance(error, paramiko.BadAuthenticationType):
-        allowed = f"; the server allows {', '.join(error.allowed_types)}"
-    what = f"{connecting.where} refused the login (offered {offered}{allowed})"
+    allowed = f"; the server allows {', '.join(refusal.methods)}" if refusal.methods else ""
+    what = f"{where} refused the login (offered {offered}{allowed})"
     if keyless:
-        what = f"no private key is available to log in to {connecting.where}"
+        what = f"no private key is available to log in to {where}{allowed}"
+    locked = connecting.identities().locked
+    if isinstance(error, paramiko.PasswordRequiredException) or (keyless and locked is not None):
+        named = locked.source if locked is not None else "the private key"
+        what = f"{named} has a passphrase, and no SSH agent holds it: {where} cannot be logged in to"
+        return (
+            what,
+            f"eval $(ssh-agent); ssh-add {shlex.quote(str(Path(named).expanduser()))}" if locked else "ssh-add",
+        )
+    if refusal.takes_passwords:
+        return (
+            what,
+            "check user: and identity_file:, or install your key, which asks for the password once: orch keys",
+        )
     # Users paste remedies into a shell, so the path is quoted.
     copy = f"ssh-copy-id {f'-i {shlex.quote(identity)} ' if identity else ''}{connecting.ssh_target}"
-    return errors.AuthenticationFailed(what, remedy=f"check user: and identity_file:, or run: {copy}", host=host)
+    return what, f"check user: and identity_file:, or run: {copy}"
 
 
 def _network_error(error: Exception, host: str, connecting: Connection) -> errors.OrchError | None:

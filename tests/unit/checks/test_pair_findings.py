@@ -383,14 +383,14 @@ def test_round_trips_are_compared_from_three_on() -> None:
 
 
 REFUSED = "u@10.0.0.2: Permission denied (publickey)."
-COPY_ID = "run where the login starts: ssh-keygen -t ed25519 (if it has no key), then ssh-copy-id"
+BETWEEN = "run: orch keys --between"
 
 
 @pytest.mark.parametrize(
     ("bad", "line"),
     [
         ({}, None),
-        ({"ab": REFUSED}, f"a -> b: SSH without a password fails: {REFUSED} → {COPY_ID} 10.0.0.2"),
+        ({"ab": REFUSED}, f"a -> b: SSH without a password fails: {REFUSED} → {BETWEEN}"),
         (
             {"ab": "Host key verification failed."},
             "a -> b: SSH without a password fails: Host key verification failed. → compare the key, then record it "
@@ -403,11 +403,11 @@ COPY_ID = "run where the login starts: ssh-keygen -t ed25519 (if it has no key),
         ),
         (
             {"ab": REFUSED, "cb": "Host key verification failed."},
-            f"b: SSH without a password fails to and from a, c: {REFUSED} → {COPY_ID} 10.0.0.2",
+            f"b: SSH without a password fails to and from a, c: {REFUSED} → {BETWEEN}",
         ),
         (
             {"ba": REFUSED, "bc": "Host key verification failed."},
-            f"b: SSH without a password fails to and from a, c: {REFUSED} → {COPY_ID} 10.0.0.1",
+            f"b: SSH without a password fails to and from a, c: {REFUSED} → {BETWEEN}",
         ),
     ],
 )
@@ -418,9 +418,9 @@ def test_logins(bad: dict[str, str], line: str | None) -> None:
 
 
 def test_a_host_without_a_known_address_is_named_in_the_remedy() -> None:
-    seen = replace(linked("ab"), addresses={}, logins={"a": {"b": REFUSED}})
+    seen = replace(linked("ab"), addresses={}, logins={"a": {"b": "Host key verification failed."}})
     (line,) = told(pairs.logins, seen)
-    assert line.endswith("then ssh-copy-id b")
+    assert line.endswith("ssh-keyscan b >> ~/.ssh/known_hosts")
 
 
 # ---- what must agree

@@ -1,0 +1,1 @@
+"""Change the SSH files of this user, and undo that."""

@@ -296,8 +296,8 @@ class Cluster:
         called with ``args`` and ``kwargs`` on every rank. The options ``nproc``, ``backend``, ``env``, ``port``,
         ``project``, ``runs_dir``, ``resume``, ``max_restarts``, ``node_timeout``, ``grace`` and ``collect_every``
         are those of ``orch run``, with times in seconds. ``limit`` stops the run after so many seconds;
-        ``check=False`` is ``--no-doctor``. Unlike ``orch run``, a program sends NCCL_* and the like of its own
-        environment only with ``local_env=True``.
+        ``check=False`` is ``--no-doctor``, and ``yes=True`` is ``--yes``. Unlike ``orch run``, a program sends
+        NCCL_* and the like of its own environment only with ``local_env=True``.
         """
         closing = ExitStack()
         try:
@@ -362,4 +362,5 @@ class Cluster:
         of_spec = {key: given.pop(key) for key in ("nproc", "backend", "env", "port") if key in given}
         local = local_settings(os.environ).travel if given.pop("local_env", False) else {}
         spec = RunSpec(workload=source.workload, args=words, local=local, **of_spec)
-        return RunOptions(spec, source, Path(given.pop("runs_dir", "runs")), **given)
+        agree = (lambda question: True) if given.pop("yes", False) else None
+        return RunOptions(spec, source, Path(given.pop("runs_dir", "runs")), agree=agree, **given)

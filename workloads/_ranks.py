@@ -37,6 +37,35 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", choices=BACKENDS, default=os.environ.get("ORCH_BACKEND", "auto"))
 
 
+def add_learning(
+    parser: argparse.ArgumentParser,
+    *,
+    batch_size: int | None,
+    lr: float | None,
+    batch: str = "samples per rank",
+    rate: str | None = None,
+) -> None:
+    """Add the options ``--batch-size`` and ``--lr`` with their defaults; ``batch`` and ``rate`` are their help."""
+    parser.add_argument("--batch-size", type=int, default=batch_size, metavar="N", help=batch)
+    parser.add_argument("--lr", "--learning-rate", type=float, default=lr, metavar="RATE", help=rate)
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Return the options of the command line. ``--batch_size`` is another spelling of ``--batch-size``."""
+    words = sys.argv[1:]
+    for position, word in enumerate(words):
+        if word == "--":
+            break
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            words[position] = name.replace("_", "-") + equals + value
+    options = parser.parse_args(words)
+    # One check for all scripts: fewer samples than one would end in an error of torch's, or in no end at all.
+    if getattr(options, "batch_size", None) is not None and options.batch_size < 1:
+        refuse(f"--batch-size {options.batch_size}: expected at least 1")
+    return options
+
+
 def this_node() -> str:
     """Return this node's name: the one in orch's inventory, or else the host name."""
     return os.environ.get("ORCH_NODE") or socket.gethostname()
@@ -53,12 +82,12 @@ def refuse(text: str) -> NoReturn:
 
 
 def data_file(path: Path, option: str) -> Path:
-    """Return ``path``, or the file of that name in the folder where orch puts data on this node.
+    """Return ``path``, or the file of that path or name in the folder where orch puts data on this node.
 
-    Ends the process with a line that names ``option`` if there is neither.
+    Ends the process with a line that names ``option`` if there is none.
     """
-    sent = Path(os.environ.get("ORCH_DATA", "data")) / path
-    for candidate in (path, sent):
+    sent = Path(os.environ.get("ORCH_DATA", "data"))
+    for candidate in (path, sent / path, sent / path.name):
         if candidate.exists():
             return candidate
     refuse(f"{option} {path} is not here: send it with orch sync --data {path}, or name one that is on every node")

@@ -1,4 +1,4 @@
-"""Files that a training run leaves: snapshots to resume from, metrics as JSON lines, plots of the metrics.
+"""What a training run leaves: snapshots to resume from, metrics as JSON lines, plots of the metrics, a summary.
 
 The scripts in this folder import this file as ``_records``; copy it together with them.
 """
@@ -9,8 +9,10 @@ import argparse
 import json
 import os
 import pickle
+import resource
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +24,8 @@ import torch
 import torch.distributed as dist
 from _ranks import Ranks, refuse
 
+# Most ranks whose peak memory a summary lists one by one.
+LISTED = 8
 # How long a rank whose peer has left waits for a stop signal of its own, in seconds: the signal reaches one node
 # after the other.
 SIGNAL_DELAY = 1.0
@@ -153,6 +157,49 @@ def write_metrics(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """
     text = "".join(json.dumps(row) + "\n" for row in rows)
     write_atomically(folder / "metrics.jsonl", lambda partial: partial.write_text(text))
+
+
+class Tally:
+    """The work that this start of a workload has done, for the line that every workload ends with.
+
+    ``unit``: what the work is counted in.
+    """
+
+    def __init__(self, unit: str = "samples") -> None:
+        self.unit = unit
+        self.began = time.monotonic()
+        self.amount = self.seconds = 0.0
+
+    def add(self, amount: float, seconds: float) -> float:
+        """Count work that all ranks together did in ``seconds``; return how much that is per second."""
+        self.amount += amount
+        self.seconds += seconds
+        return amount / seconds if seconds else 0.0
+
+    def summarise(self, ranks: Ranks) -> None:
+        """Print the time in all, the rate of the work, the number of ranks and the most memory each has used.
+
+        A collective if the ranks have a group: then every rank must call it.
+        """
+        peak = peak_memory(ranks.device)
+        # Ranks that work by themselves, as in hello, have no group; rank 0 then knows only its own memory.
+        grouped = ranks.world_size > 1 and dist.is_initialized()
+        peaks = [f"{each / 1e6:.0f}" for each in (ranks.gathered(peak) if grouped else [peak])]
+        listed = ", ".join(peaks) if len(peaks) <= LISTED else f"{min(peaks, key=int)} to {max(peaks, key=int)}"
+        rate = self.amount / self.seconds if self.seconds else 0.0
+        memory = "GPU memory" if ranks.device.type == "cuda" else "memory"
+        ranks.say(
+            f"Summary: {time.monotonic() - self.began:.1f} s in all, {rate:.{0 if rate >= 100 else 1}f} "
+            f"{self.unit}/s, world size {ranks.world_size}, peak {memory} per rank {listed} MB"
+        )
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes that this rank has had in use: on its GPU, or in all if it uses the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    # macOS counts bytes, Linux KiB.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def plot_curves(

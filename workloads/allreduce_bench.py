@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from _ranks import Ranks, add_backend, refuse, this_node
-from _records import write_metrics
+from _ranks import Ranks, add_backend, parsed, refuse, this_node
+from _records import Tally, write_metrics
 
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -28,6 +28,7 @@ UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 def main() -> None:
     """Measure, print the results, and plot them."""
     options = parse_options()
+    tally = Tally("exchanges")
     with Ranks(options.backend) as ranks:
         ranks.introduce()
         rows = []
@@ -39,6 +40,7 @@ def main() -> None:
             ranks.say(f"{name:>12}{'bytes':>12}{'ms':>12}{'algorithm Mbit/s':>18}{'bus Mbit/s':>14}")
             for row in measurements(name, options.sizes, options.turns, ranks):
                 rows.append(row)
+                tally.add(options.turns, options.turns * row["seconds"])
                 ranks.say(
                     f"{name:>12}{row['bytes']:>12}{row['seconds'] * 1e3:>12.3f}"
                     f"{row['algorithm_mbit_s']:>18.1f}{row['bus_mbit_s']:>14.1f}"
@@ -55,6 +57,7 @@ def main() -> None:
         if ranks.rank == 0:
             write_metrics(options.output_dir, rows)
             plot(options.output_dir / "bandwidth.png", rows, names)
+        tally.summarise(ranks)
 
 
 def parse_options() -> argparse.Namespace:
@@ -80,7 +83,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         "--output-dir", type=Path, default=Path(), help="folder for metrics.jsonl and bandwidth.png"
     )
-    options = parser.parse_args()
+    options = parsed(parser)
     if options.turns < 1:
         refuse(f"--turns {options.turns}: expected at least 1")
     return options

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from _ranks import GlobalBatches, Ranks, add_backend, refuse
-from _records import Snapshots, add_records, plot_curves, write_metrics
+from _ranks import GlobalBatches, Ranks, add_backend, add_learning, parsed, refuse
+from _records import Snapshots, Tally, add_records, plot_curves, write_metrics
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -34,13 +34,13 @@ def main() -> None:
         "--step-time", type=float, default=0.1, metavar="SECONDS", help="shortest duration of a step"
     )
     parser.add_argument("--save-every", type=int, default=10, metavar="STEPS")
-    parser.add_argument("--batch-size", type=int, default=32, help="per rank")
+    add_learning(parser, batch_size=32, lr=0.02)
     parser.add_argument(
         "--timeout", type=float, default=15.0, metavar="SECONDS", help="longest wait for a rank that is gone"
     )
     add_backend(parser)
     add_records(parser)
-    options = parser.parse_args()
+    options = parsed(parser)
     if options.save_every < 1:
         refuse(f"--save-every {options.save_every}: expected at least 1")
     with Ranks(options.backend, timeout=options.timeout) as ranks:
@@ -60,6 +60,9 @@ class Training:
 
     def __init__(self, options: argparse.Namespace, ranks: Ranks) -> None:
         self.options, self.ranks = options, ranks
+        self.tally = Tally()
+        # Samples since the last report, and when that was.
+        self.trained, self.reported = 0, self.tally.began
         # Every rank generates all the data, the same on all ranks, and trains on its share.
         generator = torch.Generator().manual_seed(0)
         x = torch.randn(SAMPLES, INPUTS, generator=generator)
@@ -69,7 +72,7 @@ class Training:
         self.loader = DataLoader(TensorDataset(x, y), sampler=self.batches, batch_size=None)
         torch.manual_seed(0)
         self.model = nn.Linear(INPUTS, 1).to(ranks.device)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.02)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=options.lr)
         self.snapshots = Snapshots(options.snapshot, ranks, resume=not options.no_resume)
         self.step = 0
         self.rows: list[dict[str, Any]] = []
@@ -80,13 +83,16 @@ class Training:
         self.resume()
         # Each start wraps the model anew: DDP serves the group of ranks that exists now.
         parallel = self.ranks.parallel(self.model)
+        self.reported = time.monotonic()
         with self.snapshots.guarding(self.state):
             while self.step < self.options.steps:
                 self.train(parallel)
                 self.batches.next_epoch()
         self.ranks.say(f"Done after {self.step} steps on {self.ranks.world_size} ranks")
         if self.ranks.rank == 0 and self.rows:
-            plot_curves(self.options.output_dir / "loss.png", self.rows, "step", {"Mean squared error": ["loss"]})
+            panels = {"Mean squared error": ["loss"], "Samples/s": ["samples_per_second"]}
+            plot_curves(self.options.output_dir / "loss.png", self.rows, "step", panels)
+        self.tally.summarise(self.ranks)
 
     def train(self, parallel: nn.Module) -> None:
         """Train the rest of the current epoch, or of the steps."""
@@ -102,6 +108,7 @@ class Training:
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
+            self.trained += self.batches.now()
             self.batches.seen += self.batches.now()
             self.step += 1
             if self.step % self.options.save_every == 0 or self.step == self.options.steps:
@@ -112,7 +119,13 @@ class Training:
     def report(self, loss: float) -> None:
         """Report the loss and save."""
         (total,) = self.ranks.sum(torch.tensor([loss]))
-        row = {"step": self.step, "loss": total / self.ranks.world_size, "world_size": self.ranks.world_size}
+        row = {
+            "step": self.step,
+            "loss": total / self.ranks.world_size,
+            "samples_per_second": self.tally.add(self.trained, time.monotonic() - self.reported),
+            "world_size": self.ranks.world_size,
+        }
+        self.trained, self.reported = 0, time.monotonic()
         self.rows.append(row)
         self.ranks.say(
             f"Step {self.step}/{self.options.steps}  loss {row['loss']:.4f}  world size {self.ranks.world_size}"

@@ -1,12 +1,16 @@
 """Fine-tune a transformer to classify texts, with Hugging Face's Trainer on all ranks.
 
+    orch run finetune
+    orch run finetune -- --csv reviews.csv --text-column review --label-column stars
     orch run finetune -- --csv reviews.csv --model distilbert/distilbert-base-uncased
 
-The CSV has the columns ``text`` and ``label``. ``--model`` names a model on the hub or a folder with one and its
-tokenizer; ``--from-scratch`` makes a small BERT instead, with the words of the CSV as its vocabulary, and needs no
-download. Every node keeps its checkpoints in ``checkpoints``; rank 0 writes ``metrics.jsonl`` (one line for each
-epoch), ``loss.png`` and the best model, in ``best-model``. Runs under ``orch run finetune``, also with
-``--launcher accelerate``, under plain ``torchrun`` and ``accelerate launch``, and as a single process.
+Without ``--csv``, the texts are ``docstrings.csv`` beside this file: paragraphs of the documentation of three
+packages of Python, labelled with their package (Copyright Python Software Foundation, see ``docstrings.LICENSE``).
+``--model`` names a model on the hub or a folder with one and its tokenizer; without it, a small BERT is trained
+from scratch, with the words of the CSV as its vocabulary, and nothing is downloaded. Every node keeps its
+checkpoints in ``checkpoints``; rank 0 writes ``metrics.jsonl`` (one line for each epoch), ``loss.png`` and the
+best model, in ``best-model``. Runs under ``orch run finetune``, also with ``--launcher accelerate``, under plain
+``torchrun`` and ``accelerate launch``, and as a single process.
 """
 
 from __future__ import annotations
@@ -25,8 +29,8 @@ from types import FrameType
 from typing import Any
 
 import torch
-from _ranks import Ranks, add_backend, data_file, refuse
-from _records import plot_curves, write_atomically, write_metrics
+from _ranks import Ranks, add_backend, add_learning, data_file, parsed, refuse
+from _records import Tally, plot_curves, write_atomically, write_metrics
 from torch.utils.data import Dataset
 
 try:
@@ -36,9 +40,14 @@ try:
 except ImportError:
     refuse("needs Hugging Face's packages: pip install transformers accelerate")
 
+# orch reads this without importing this file, and sends the file that --csv names (docs/workloads.md).
+NEEDS_DATA = [{"file": "--csv"}]
+TEXTS = Path(__file__).with_name("docstrings.csv")
 EVALUATION_SHARE = 0.2
 VOCABULARY = 8000
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+# Figures of an evaluation that become part of an epoch's row.
+KEPT = ("eval_loss", "eval_accuracy", "seconds", "samples_per_second")
 # File that marks a checkpoint as complete; it contains the number of ranks that wrote the checkpoint.
 COMPLETE = "complete"
 
@@ -48,21 +57,22 @@ def main() -> None:
     options = parse_options()
     transformers.utils.logging.disable_progress_bar()
     ranks = Ranks(options.backend)
-    texts, labels, names = read_csv(data_file(options.csv, "--csv"))
+    file = TEXTS if options.csv is None else data_file(options.csv, "--csv")
+    texts, labels, names = read_csv(file, options.text_column, options.label_column)
     # The same seed on every rank: all of them hold out the same texts.
     order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(options.seed)).tolist()
     held_out = max(1, int(len(texts) * EVALUATION_SHARE))
     test, train = order[:held_out], order[held_out:]
     tokenizer, model = (
         from_scratch([texts[index] for index in train], names, options)
-        if options.from_scratch
+        if options.model is None
         else pretrained(options.model, names)
     )
     with ranks:
         # Ranks with other texts would have other vocabularies and numbers of steps, and fail much later.
         digests = ranks.gathered(hashlib.sha256("\0".join(texts).encode()).hexdigest())
         if len(set(digests)) > 1:
-            refuse(f"{options.csv} is not the same on all nodes: send it with orch sync --data {options.csv}")
+            refuse(f"{file} is not the same on all nodes: send it with orch sync --data {file}")
         sets = [
             Texts(tokenizer, [texts[n] for n in part], [labels[n] for n in part], options)
             for part in (train, test)
@@ -73,6 +83,13 @@ def main() -> None:
             f"{len(train)} texts to train, {len(test)} to evaluate, {len(names)} labels; "
             f"the most frequent one is {majority:.4f} of them"
         )
+        parameters = sum(each.numel() for each in model.parameters())
+        origin = (
+            "A small BERT from scratch (--model takes a pretrained model)"
+            if options.model is None
+            else options.model
+        )
+        ranks.say(f"{origin}: {parameters} parameters")
         Finetuning(options, ranks, tokenizer, model, sets[0], sets[1]).run()
 
 
@@ -80,43 +97,55 @@ def parse_options() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--csv", type=Path, required=True, help="file with the columns text and label, here or in $ORCH_DATA"
+        "--csv", type=Path, help="file of texts and labels, here or in $ORCH_DATA; default docstrings.csv"
     )
-    parser.add_argument(
-        "--model", default="distilbert/distilbert-base-uncased", metavar="NAME|FOLDER", help="pretrained model"
+    parser.add_argument("--text-column", default="text", metavar="NAME", help="column of --csv with the texts")
+    parser.add_argument("--label-column", default="label", metavar="NAME", help="column of --csv with the labels")
+    origin = parser.add_mutually_exclusive_group()
+    origin.add_argument("--model", metavar="NAME|FOLDER", help="pretrained model")
+    origin.add_argument(
+        "--from-scratch", action="store_true", help="train a small BERT with random weights, as without --model"
     )
-    parser.add_argument("--from-scratch", action="store_true", help="train a small BERT with random weights")
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--batch-size", type=int, default=16, help="texts per rank")
-    parser.add_argument("--lr", type=float, help="default 0.00005, or 0.001 with --from-scratch")
+    parser.add_argument("--epochs", type=int, help="default 6, or 3 with --model")
+    add_learning(
+        parser, batch_size=16, lr=None, batch="texts per rank", rate="default 0.003, or 0.00005 with --model"
+    )
     parser.add_argument("--max-length", type=int, default=64, help="tokens of a text to use")
     parser.add_argument("--precision", choices=["float32", "bfloat16", "float16"], default="float32")
     parser.add_argument("--seed", type=int, default=0)
     add_backend(parser)
     parser.add_argument("--no-resume", action="store_true", help="ignore existing checkpoints")
     parser.add_argument("--output-dir", type=Path, default=Path(), help="folder for all output")
-    options = parser.parse_args()
+    options = parsed(parser)
     if options.lr is None:
-        options.lr = 1e-3 if options.from_scratch else 5e-5
+        options.lr = 3e-3 if options.model is None else 5e-5
+    if options.epochs is None:
+        options.epochs = 6 if options.model is None else 3
     return options
 
 
-def read_csv(path: Path) -> tuple[list[str], list[int], list[str]]:
+def read_csv(path: Path, text: str, label: str) -> tuple[list[str], list[int], list[str]]:
     """Return the texts, the number of each text's label, and the names of the labels.
 
-    Ends the process with a line if the file cannot be used.
+    ``text`` and ``label`` are the names of the columns. Ends the process with a line if the file cannot be used.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            columns, rows = reader.fieldnames or [], list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         refuse(f"--csv {path} cannot be read: {error}")
-    if not rows or not {"text", "label"} <= set(rows[0]):
-        refuse(f"--csv {path}: expected a header with the columns text and label, and rows below it")
-    names = sorted({row["label"] for row in rows})
+    for option, column in (("--text-column", text), ("--label-column", label)):
+        if column not in columns:
+            refuse(f"{option} {column}: {path} has the columns {', '.join(columns) or 'of an empty file'}")
+    if not rows:
+        refuse(f"--csv {path}: expected rows below the header")
+    # A row that is too short has None in its last columns.
+    rows = [{text: row[text] or "", label: row[label] or ""} for row in rows]
+    names = sorted({row[label] for row in rows})
     if len(names) < 2:
         refuse(f"--csv {path}: every label is {names[0]!r}: expected at least two different ones")
-    return [row["text"] for row in rows], [names.index(row["label"]) for row in rows], names
+    return [row[text] for row in rows], [names.index(row[label]) for row in rows], names
 
 
 def from_scratch(texts: Sequence[str], names: Sequence[str], options: argparse.Namespace) -> tuple[Any, Any]:
@@ -235,6 +264,7 @@ class Finetuning:
         self, options: argparse.Namespace, ranks: Ranks, tokenizer: Any, model: Any, train: Texts, test: Texts
     ) -> None:
         self.options, self.ranks, self.tokenizer = options, ranks, tokenizer
+        self.tally = Tally()
         self.checkpoints = options.output_dir / "checkpoints"
         arguments = transformers.TrainingArguments(
             output_dir=str(self.checkpoints),
@@ -273,7 +303,7 @@ class Finetuning:
             compute_metrics=lambda found: {
                 "accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean())
             },
-            callbacks=[Stopping(ranks), Telling(ranks, options)],
+            callbacks=[Stopping(ranks), Telling(ranks, options, len(train), self.tally)],
         )
         self.trainer.remove_callback(transformers.PrinterCallback)
 
@@ -291,8 +321,13 @@ class Finetuning:
             self.keep_best()
             rows = epochs(self.trainer.state.log_history)
             write_metrics(self.options.output_dir, rows)
-            panels = {"Cross entropy": ["train_loss", "eval_loss"], "Accuracy": ["eval_accuracy"]}
+            panels = {
+                "Cross entropy": ["train_loss", "eval_loss"],
+                "Accuracy": ["eval_accuracy"],
+                "Samples/s": ["samples_per_second"],
+            }
             plot_curves(self.options.output_dir / "loss.png", rows, "epoch", panels)
+        self.tally.summarise(self.ranks)
 
     def newest_checkpoint(self) -> Path | None:
         """Return the newest checkpoint that is complete on every node; None if there is none.
@@ -324,21 +359,36 @@ class Finetuning:
 
 
 class Telling(transformers.TrainerCallback):  # type: ignore[misc]
-    """Prints the results of each epoch."""
+    """Measures each epoch, which trains ``samples``, and prints its results."""
 
-    def __init__(self, ranks: Ranks, options: argparse.Namespace) -> None:
-        self.ranks, self.options = ranks, options
+    def __init__(self, ranks: Ranks, options: argparse.Namespace, samples: int, tally: Tally) -> None:
+        self.ranks, self.options, self.samples, self.tally = ranks, options, samples, tally
         self.told = 0.0
+        self.began = self.seconds = 0.0
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Note when an epoch begins."""
+        self.began = time.monotonic()
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Note how long the epoch took, before its evaluation."""
+        self.seconds = time.monotonic() - self.began
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Print the results of an epoch, on rank 0."""
+        if self.seconds:
+            # In the Trainer's log the figures are part of the checkpoint.
+            rate = self.tally.add(self.samples, self.seconds)
+            state.log_history[-1] |= {"seconds": self.seconds, "samples_per_second": rate}
+            self.seconds = 0.0
         rows = epochs(state.log_history)
         if rows and "train_loss" in rows[-1] and rows[-1]["epoch"] > self.told:
             row = rows[-1]
             self.told = row["epoch"]
             self.ranks.say(
                 f"Epoch {row['epoch']:g}/{self.options.epochs}  train loss {row['train_loss']:.4f}  "
-                f"evaluation loss {row['eval_loss']:.4f}  accuracy {row['eval_accuracy']:.4f}"
+                f"evaluation loss {row['eval_loss']:.4f}  accuracy {row['eval_accuracy']:.4f}  "
+                f"{row['seconds']:.1f} s  {row['samples_per_second']:.0f} samples/s"
             )
 
 
@@ -347,7 +397,7 @@ def epochs(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     rows: dict[float, dict[str, Any]] = {}
     for entry in history:
         row = rows.setdefault(entry["epoch"], {"epoch": entry["epoch"]})
-        row |= {name: entry[name] for name in ("eval_loss", "eval_accuracy") if name in entry}
+        row |= {name: entry[name] for name in KEPT if name in entry}
         if "loss" in entry:
             row["train_loss"] = entry["loss"]
     return [row for row in rows.values() if "eval_loss" in row]

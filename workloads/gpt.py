@@ -21,9 +21,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from _ranks import Ranks, add_backend, data_file, refuse
-from _records import Snapshots, add_records, plot_curves, write_metrics
+from _ranks import Ranks, add_backend, add_learning, data_file, parsed, refuse
+from _records import Snapshots, Tally, add_records, plot_curves, write_metrics
 from torch import Tensor, nn
+
+# orch reads this without importing this file, and sends the file that --text names (docs/workloads.md).
+NEEDS_DATA = [{"file": "--text"}]
 
 
 def main() -> None:
@@ -40,6 +43,7 @@ def main() -> None:
         training.run()
         if ranks.rank == 0:
             print(training.written(options.sample), flush=True)
+        training.tally.summarise(ranks)
 
 
 def parse_options() -> argparse.Namespace:
@@ -47,19 +51,18 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, help="file to learn, in UTF-8")
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--batch-size", type=int, default=16, help="blocks per rank")
+    add_learning(parser, batch_size=16, lr=2e-3, batch="blocks per rank")
     parser.add_argument("--block", type=int, default=64, help="characters that the model sees at once")
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--heads", type=int, default=3)
     parser.add_argument("--width", type=int, default=96, help="width of the embedding, a multiple of --heads")
     parser.add_argument("--dropout", type=float, default=0.0)
-    parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--evaluate-every", type=int, default=100, metavar="STEPS")
     parser.add_argument("--sample", type=int, default=300, help="characters to write at the end")
     parser.add_argument("--seed", type=int, default=0)
     add_backend(parser)
     add_records(parser)
-    options = parser.parse_args()
+    options = parsed(parser)
     if options.width % options.heads:
         refuse(f"--width {options.width} is not a multiple of --heads {options.heads}")
     return options
@@ -134,6 +137,7 @@ class Training:
 
     def __init__(self, options: argparse.Namespace, ranks: Ranks, text: str) -> None:
         self.options, self.ranks = options, ranks
+        self.tally = Tally("characters")
         self.alphabet = sorted(set(text))
         index = {character: number for number, character in enumerate(self.alphabet)}
         data = torch.tensor([index[character] for character in text])
@@ -174,7 +178,10 @@ class Training:
                 self.trained += torch.tensor([self.update(), 1.0])
                 self.step += 1
         if ranks.rank == 0 and self.rows:
-            panels = {"Cross entropy, nats a character": ["train_loss", "test_loss", "unigram_entropy"]}
+            panels = {
+                "Cross entropy, nats a character": ["train_loss", "test_loss", "unigram_entropy"],
+                "Characters/s": ["characters_per_second"],
+            }
             plot_curves(options.output_dir / "loss.png", self.rows, "step", panels)
 
     def evaluation_due(self) -> bool:
@@ -231,7 +238,7 @@ class Training:
             "train_loss": train_sum / trained,
             "test_loss": test_sum / tested,
             "unigram_entropy": self.unigram_entropy(),
-            "characters_per_second": characters / seconds,
+            "characters_per_second": self.tally.add(characters, seconds),
             "world_size": self.ranks.world_size,
         }
         self.rows.append(row)

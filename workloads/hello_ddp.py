@@ -7,12 +7,13 @@ Runs under ``orch run hello-ddp``, under plain ``torchrun``, and as a single pro
 from __future__ import annotations
 
 import argparse
+import time
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from _ranks import GlobalBatches, Ranks, add_backend
-from _records import Snapshots, add_records, plot_curves, write_metrics
+from _ranks import GlobalBatches, Ranks, add_backend, add_learning, parsed
+from _records import Snapshots, Tally, add_records, plot_curves, write_metrics
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -23,8 +24,7 @@ def main() -> None:
     """Train on all ranks."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--batch-size", type=int, default=32, help="per rank")
-    parser.add_argument("--lr", type=float, default=0.05)
+    add_learning(parser, batch_size=32, lr=0.05)
     parser.add_argument(
         "--data-size", type=int, default=4096, help="training samples; evaluation has a fifth as many"
     )
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     add_backend(parser)
     add_records(parser)
-    options = parser.parse_args()
+    options = parsed(parser)
     with Ranks(options.backend) as ranks:
         Training(options, ranks).run()
 
@@ -50,15 +50,16 @@ class Training:
 
     def __init__(self, options: argparse.Namespace, ranks: Ranks) -> None:
         self.options, self.ranks = options, ranks
+        self.tally = Tally()
         # Every rank generates all the data and trains on its share. The seeds are the same on all ranks, so the
         # data are, too.
         train_set = made_data(options.data_size, options.seed)
         self.test_set = made_data(max(1, options.data_size // 5), options.seed + 1)
         # The same first parameters on all ranks, and on any number of ranks.
         torch.manual_seed(options.seed)
-        model = nn.Sequential(nn.Linear(INPUTS, options.hidden_size), nn.Tanh(), nn.Linear(options.hidden_size, 1))
-        self.model = model.to(ranks.device)
-        self.optimizer = torch.optim.SGD(model.parameters(), lr=options.lr, momentum=0.9)
+        hidden = options.hidden_size
+        self.model = nn.Sequential(nn.Linear(INPUTS, hidden), nn.Tanh(), nn.Linear(hidden, 1)).to(ranks.device)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=options.lr, momentum=0.9)
         self.batches = GlobalBatches(len(train_set), options.batch_size * ranks.world_size, ranks, options.seed)
         # No batch_size: the sampler yields whole batches of indices.
         self.loader = DataLoader(train_set, sampler=self.batches, batch_size=None)
@@ -78,20 +79,24 @@ class Training:
         named = ("epochs", "batch_size", "lr", "data_size", "hidden_size", "seed")
         self.ranks.say("Parameters: " + ", ".join(f"{name} {getattr(options, name)}" for name in named))
         self.ranks.introduce()
+        parameters = sum(each.numel() for each in self.model.parameters())
+        self.ranks.say(f"Model: {', '.join(map(str, self.model))}; {parameters} parameters in all")
         if not self.rows:
             before, count = self.ranks.sum(self.evaluate())
             self.rows = [{"epoch": 0, "eval_loss": before / count, "world_size": self.ranks.world_size}]
             self.ranks.say(f"Before training: evaluation loss {before / count:.5f}")
         with self.snapshots.guarding(self.state):
             while self.batches.epoch < options.epochs:
+                began, first = time.monotonic(), self.batches.seen
                 self.train()
-                self.finish_epoch()
+                self.finish_epoch(self.batches.samples - first, time.monotonic() - began)
         first, last = self.rows[0]["eval_loss"], self.rows[-1]["eval_loss"]
         self.ranks.say(f"Evaluation loss {first:.5f} to {last:.5f}: {first / last:.1f} times smaller")
         self.ranks.compare(self.model)
         if self.ranks.rank == 0:
-            panels = {"Mean squared error": ["train_loss", "eval_loss"]}
+            panels = {"Mean squared error": ["train_loss", "eval_loss"], "Samples/s": ["samples_per_second"]}
             plot_curves(options.output_dir / "loss.png", self.rows, "epoch", panels)
+        self.tally.summarise(self.ranks)
 
     def train(self) -> None:
         """Train the rest of the current epoch."""
@@ -110,18 +115,20 @@ class Training:
             self.trained += torch.tensor([squares.item(), len(y)])
             self.step += 1
 
-    def finish_epoch(self) -> None:
-        """Evaluate, report the epoch, and save."""
+    def finish_epoch(self, samples: int, seconds: float) -> None:
+        """Evaluate, report the epoch, and save. ``samples`` were trained in ``seconds`` over all ranks."""
         train_sum, trained, eval_sum, evaluated = self.ranks.sum(torch.cat([self.trained, self.evaluate()]))
         row = {
             "epoch": self.batches.epoch + 1,
             "train_loss": train_sum / trained,
             "eval_loss": eval_sum / evaluated,
+            "seconds": seconds,
+            "samples_per_second": self.tally.add(samples, seconds),
             "world_size": self.ranks.world_size,
         }
         self.ranks.say(
             f"Epoch {row['epoch']}/{self.options.epochs}  train loss {row['train_loss']:.5f}  "
-            f"evaluation loss {row['eval_loss']:.5f}"
+            f"evaluation loss {row['eval_loss']:.5f}  {seconds:.2f} s  {row['samples_per_second']:.0f} samples/s"
         )
         self.rows.append(row)
         # Begin the next epoch before saving: a run that resumes from this snapshot must not train the old one

@@ -12,23 +12,26 @@ from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
-from _ranks import Ranks, add_backend, this_node
+from _ranks import Ranks, add_backend, parsed, this_node
+from _records import Tally
 
 
 def main() -> int:
     """Pass the messages; return the exit code, 1 if a rank received a wrong value."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_backend(parser)
-    options = parser.parse_args()
+    options = parsed(parser)
+    tally = Tally("exercises")
     with Ranks(options.backend) as ranks:
         if ranks.world_size == 1:
             print(f"Rank 0 on {this_node()} is alone: there is no other rank to send to", flush=True)
-            return 0
-        right = [passed(name, exercise, ranks) for name, exercise in EXERCISES.items()]
+        exercises = EXERCISES.items() if ranks.world_size > 1 else ()
+        right = [passed(name, exercise, ranks, tally) for name, exercise in exercises]
+        tally.summarise(ranks)
     return 0 if all(right) else 1
 
 
-def passed(name: str, exercise: Callable[[Ranks], bool], ranks: Ranks) -> bool:
+def passed(name: str, exercise: Callable[[Ranks], bool], ranks: Ranks, tally: Tally) -> bool:
     """Run an exercise on all ranks at once; return whether every rank got the right values.
 
     Rank 0 prints how long the exercise took on it.
@@ -41,6 +44,7 @@ def passed(name: str, exercise: Callable[[Ranks], bool], ranks: Ranks) -> bool:
         # On a GPU a message is only queued when the call returns.
         torch.cuda.synchronize()
     seconds = time.monotonic() - began
+    tally.add(1, seconds)
     (wrong,) = ranks.sum(torch.tensor([0.0 if right else 1.0]))
     verdict = f"WRONG on {wrong:.0f} ranks" if wrong else "right on all ranks"
     ranks.say(f"{name}: {verdict}, {seconds * 1e3:.2f} ms")

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 import copy
+import time
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from _ranks import Ranks, add_backend, refuse
-from _records import Snapshots, add_records, plot_curves, write_metrics
+from _ranks import Ranks, add_backend, add_learning, parsed, refuse
+from _records import Snapshots, Tally, add_records, plot_curves, write_metrics
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, TensorDataset
 
@@ -26,12 +27,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("total_epochs", type=int, metavar="TOTAL_EPOCHS", help="epochs to train")
     parser.add_argument("save_every", type=int, metavar="SAVE_EVERY", help="epochs between two snapshots")
-    parser.add_argument("--batch-size", type=int, default=32, help="per rank")
+    add_learning(parser, batch_size=32, lr=0.05)
     add_backend(parser)
     add_records(parser)
-    options = parser.parse_args()
-    if options.save_every < 1 or options.batch_size < 1:
-        refuse("SAVE_EVERY and --batch-size: expected at least 1")
+    options = parsed(parser)
+    if options.save_every < 1:
+        refuse(f"SAVE_EVERY {options.save_every}: expected at least 1")
     with Ranks(options.backend) as ranks:
         Trainer(options, ranks).train()
 
@@ -59,11 +60,12 @@ class Trainer:
 
     def __init__(self, options: argparse.Namespace, ranks: Ranks) -> None:
         self.options, self.ranks = options, ranks
+        self.tally = Tally()
         # The same first parameters on all ranks.
         torch.manual_seed(0)
         self.loader = loader(made_dataset(), options.batch_size, ranks)
         self.model = nn.Linear(20, 1).to(ranks.device)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=options.lr)
         self.snapshots = Snapshots(options.snapshot, ranks, resume=not options.no_resume)
         self.epochs_run = 0
         self.rows: list[dict[str, Any]] = []
@@ -83,9 +85,21 @@ class Trainer:
             self.ranks.say(f"Already trained for {self.epochs_run} epochs")
         with self.snapshots.guarding(lambda: self.begun):
             for epoch in range(self.epochs_run, total):
-                loss = self.run_epoch(epoch)
-                self.rows.append({"epoch": epoch, "loss": loss, "world_size": self.ranks.world_size})
-                self.ranks.say(f"Epoch {epoch} of {total}  batch size {self.options.batch_size}  loss {loss:.6f}")
+                began = time.monotonic()
+                loss, samples = self.run_epoch(epoch)
+                seconds = time.monotonic() - began
+                row = {
+                    "epoch": epoch,
+                    "loss": loss,
+                    "seconds": seconds,
+                    "samples_per_second": self.tally.add(samples, seconds),
+                    "world_size": self.ranks.world_size,
+                }
+                self.rows.append(row)
+                self.ranks.say(
+                    f"Epoch {epoch} of {total}  batch size {self.options.batch_size}  loss {loss:.6f}  "
+                    f"{seconds:.2f} s  {row['samples_per_second']:.0f} samples/s"
+                )
                 self.epochs_run = epoch + 1
                 self.begun = self.snapshot()
                 if self.epochs_run % self.options.save_every == 0 or self.epochs_run == total:
@@ -93,18 +107,20 @@ class Trainer:
                     self.ranks.say(f"Epoch {epoch}: snapshot saved at {self.options.snapshot}")
         if self.ranks.rank == 0 and self.rows:
             write_metrics(self.options.output_dir, self.rows)
-            plot_curves(self.options.output_dir / "loss.png", self.rows, "epoch", {"Mean squared error": ["loss"]})
+            panels = {"Mean squared error": ["loss"], "Samples/s": ["samples_per_second"]}
+            plot_curves(self.options.output_dir / "loss.png", self.rows, "epoch", panels)
+        self.tally.summarise(self.ranks)
 
-    def run_epoch(self, epoch: int) -> float:
-        """Train one epoch; return the mean loss over all ranks."""
+    def run_epoch(self, epoch: int) -> tuple[float, float]:
+        """Train one epoch; return the mean loss and the number of samples over all ranks."""
         # Without this the order would be the same in every epoch.
         self.loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
-        total = torch.zeros(2, dtype=torch.float64)
+        total = torch.zeros(3, dtype=torch.float64)
         for inputs, targets in self.loader:
             self.snapshots.poll(lambda: self.begun)
-            total += torch.tensor([self.run_batch(inputs, targets), 1.0])
-        loss_sum, count = self.ranks.sum(total)
-        return loss_sum / count
+            total += torch.tensor([self.run_batch(inputs, targets), 1.0, len(inputs)])
+        loss_sum, count, samples = self.ranks.sum(total)
+        return loss_sum / count, samples
 
     def run_batch(self, inputs: Tensor, targets: Tensor) -> float:
         """Train on one batch; return the loss on this rank."""

@@ -19,12 +19,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from _ranks import GlobalBatches, Ranks, add_backend, refuse
-from _records import Snapshots, add_records, plot_curves, write_metrics
+from _ranks import GlobalBatches, Ranks, add_backend, add_learning, parsed, refuse
+from _records import Snapshots, Tally, add_records, plot_curves, write_metrics
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
+# orch reads this without importing the file, and brings MNIST to the nodes that lack it (docs/workloads.md).
+NEEDS_DATA = [{"data": "mnist", "folder": "--data-dir", "unless": ["--dataset=digits", "--download"]}]
 EPOCHS = {"mnist": 3, "digits": 20}
 LEARNING_RATE = {"mnist": 1e-3, "digits": 3e-3}
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -68,9 +70,14 @@ def parse_options() -> argparse.Namespace:
     )
     parser.add_argument("--download", action="store_true", help="let torchvision download MNIST to --data-dir")
     parser.add_argument("--epochs", type=int, help="default 3 for MNIST, 20 for digits")
-    parser.add_argument("--batch-size", type=int, default=64, help="samples per rank and accumulated step")
+    add_learning(
+        parser,
+        batch_size=64,
+        lr=None,
+        batch="samples per rank and accumulated step",
+        rate="default 0.001 for MNIST, 0.003 for digits",
+    )
     parser.add_argument("--accumulate", type=int, default=1, metavar="N", help="steps per update")
-    parser.add_argument("--lr", type=float, help="default 0.001 for MNIST, 0.003 for digits")
     parser.add_argument(
         "--precision",
         choices=sorted(PRECISIONS),
@@ -87,7 +94,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     add_backend(parser)
     add_records(parser)
-    options = parser.parse_args()
+    options = parsed(parser)
     options.epochs = EPOCHS[options.dataset] if options.epochs is None else options.epochs
     options.lr = LEARNING_RATE[options.dataset] if options.lr is None else options.lr
     return options
@@ -95,9 +102,8 @@ def parse_options() -> argparse.Namespace:
 
 def check(options: argparse.Namespace, ranks: Ranks) -> None:
     """End the process if the options do not suit this node."""
-    for name in ("batch_size", "accumulate"):
-        if getattr(options, name) < 1:
-            refuse(f"--{name.replace('_', '-')} {getattr(options, name)}: expected at least 1")
+    if options.accumulate < 1:
+        refuse(f"--accumulate {options.accumulate}: expected at least 1")
     if options.precision == "float16" and ranks.device.type == "cpu":
         refuse("--precision float16 needs a GPU: pass bfloat16 or float32")
     compiler = os.environ.get("CXX", "g++")
@@ -183,6 +189,7 @@ class Training:
         self, options: argparse.Namespace, ranks: Ranks, train_set: TensorDataset, test_set: TensorDataset
     ) -> None:
         self.options, self.ranks, self.test_set = options, ranks, test_set
+        self.tally = Tally()
         # The same first parameters on all ranks, and on any number of ranks.
         torch.manual_seed(options.seed)
         size = options.batch_size * options.accumulate * ranks.world_size
@@ -224,8 +231,13 @@ class Training:
         )
         self.ranks.compare(self.model)
         if self.ranks.rank == 0 and self.rows:
-            panels = {"Cross entropy": ["train_loss", "test_loss"], "Accuracy": ["test_accuracy"]}
+            panels = {
+                "Cross entropy": ["train_loss", "test_loss"],
+                "Accuracy": ["test_accuracy"],
+                "Samples/s": ["samples_per_second"],
+            }
             plot_curves(self.options.output_dir / "loss.png", self.rows, "epoch", panels)
+        self.tally.summarise(self.ranks)
 
     def train(self) -> None:
         """Train the rest of the current epoch."""
@@ -279,7 +291,7 @@ class Training:
             "test_loss": test_sum / tested,
             "test_accuracy": correct / tested,
             "seconds": seconds,
-            "samples_per_second": samples / seconds,
+            "samples_per_second": self.tally.add(samples, seconds),
             "world_size": self.ranks.world_size,
         }
         self.ranks.say(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +48,10 @@ def hidden(parameter: click.Parameter) -> click.Parameter:
 )
 @grace_option
 @click.option("--collect-every", type=seconds, metavar="SECONDS", help="Also fetch outputs during the run.")
+@click.option("--yes", is_flag=True, help="Download and send the data that the workload needs without asking.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and start nothing, as orch plan does.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON event per line on stdout, and nothing else.")
-def run(dry_run: bool, as_json: bool, **options: Any) -> int:
+def run(dry_run: bool, as_json: bool, yes: bool, **options: Any) -> int:
     r"""Run WORKLOAD on every host.
 
     WORKLOAD is a bundled name (see orch workloads), a script, or -m MODULE. The words after its name go to it,
@@ -58,7 +61,9 @@ def run(dry_run: bool, as_json: bool, **options: Any) -> int:
     from orchestrator.ui.display import Display
 
     display = Display(as_json=as_json, verbose=options["verbose"] or options["debug"])
+    agree = (lambda question: True) if yes else display.confirm if sys.stdin.isatty() else None
     machines, launching, notes = asked(options)
+    launching = replace(launching, agree=agree)
     display.notes(notes)
     if dry_run:
         from orchestrator.commands.plan import plan

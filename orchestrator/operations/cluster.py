@@ -26,6 +26,7 @@ class OpenCluster:
 
     ``spares`` are hosts that may replace lost ones, with connections that are not open yet. ``environments`` holds
     the environments that orch builds, by host; ``python`` of such a host is the environment's interpreter.
+    ``beside``: the folder of the inventory, which paths in it are relative to.
     """
 
     inventory: Inventory
@@ -34,6 +35,7 @@ class OpenCluster:
     fanout: int
     spares: tuple[tuple[Host, Connection], ...] = ()
     environments: Mapping[str, Environment] = field(default_factory=dict)
+    beside: Path = Path()
 
     @property
     def all_hosts(self) -> tuple[Host, ...]:
@@ -88,7 +90,8 @@ def open_cluster(target: Target, *, spares_too: bool = False, interpreters: bool
         links = connections([*hosts, *spares], target.settings)
         mine, theirs = links[: len(hosts)], links[len(hosts) :]
         pairs = tuple(zip(spares, theirs, strict=True))
-        yield OpenCluster(inventory, hosts, tuple(mine), target.fanout, pairs, environments=environments)
+        folder = target.hosts_file.parent
+        yield OpenCluster(inventory, hosts, tuple(mine), target.fanout, pairs, environments, folder)
     finally:
         on_all(links, Connection.close)
         if sandbox is not None:

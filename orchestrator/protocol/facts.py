@@ -19,6 +19,20 @@ if TYPE_CHECKING:
 LIMIT = row(maybe(BYTES), maybe(BYTES))
 
 
+class DataCheck(Message):
+    """Data to look for on the node.
+
+    ``workdir``: the workdir, for orch's own records. ``root``: folder of the data.
+    ``tree``: id of the entries that must have arrived below ``root`` and be unchanged; None for any contents.
+    ``files``: of each of these groups of paths below ``root``, at least one must exist.
+    """
+
+    workdir: str = of(PATH)
+    root: str = of(PATH)
+    tree: str | None = of(maybe(TREE_ID), default=None)
+    files: tuple[tuple[str, ...], ...] = of(many(many(PATH, 16), 256), default=())
+
+
 class AskFacts(Message):
     """Sent by the control side to ask for facts; answered by ``Clock``, then ``NodeFacts``.
 
@@ -27,6 +41,7 @@ class AskFacts(Message):
     ``project``: project whose newest tree ``StoredThere.newest`` is to name; None for none.
     ``parts``: names of the fields of ``Parts`` to fill; ``versions`` is always filled.
     ``trees``: workdir, project and tree id of each tree to look for; ``NodeFacts.trees`` answers in this order.
+    ``data``: data to look for; ``NodeFacts.data`` answers in this order.
     ``master_port``: first port to try for the rendezvous; None if no port is needed.
     ``port_fixed``: whether ``master_port`` is the only port allowed.
     ``names``: host names to resolve on the node.
@@ -40,6 +55,7 @@ class AskFacts(Message):
     project: str | None = of(maybe(PATH), default=None)
     parts: tuple[str, ...] = of(many(text(64)), default=())
     trees: tuple[tuple[str, str, str], ...] = of(many(row(PATH, PATH, TREE_ID)), default=())
+    data: tuple[DataCheck, ...] = of(many(DataCheck.from_wire), default=())
     master_port: int | None = of(maybe(PORT), default=None)
     port_fixed: bool = of(flag, default=False)
     names: tuple[str, ...] = of(many(text(1024), 65536), default=())
@@ -349,7 +365,7 @@ class NodeFacts(Message):
     length of each IPv4 route.
     ``ssh_address``: the node's address that the SSH connection came in on; None if it cannot be told.
     ``free_port``: a free port for the rendezvous; None if none was asked for or none is free.
-    ``trees``: for each tree of the request, whether it is on the node.
+    ``trees``: for each tree of the request, whether it is on the node. ``data``: the same for the data.
     ``running``: the run that holds the lock; None if the node is free.
     ``leftovers``: ids of runs that have processes on the node but no supervisor.
     ``parts``: further facts, those of the request.
@@ -367,6 +383,7 @@ class NodeFacts(Message):
     ssh_address: str | None = of(maybe(ADDRESS))
     free_port: int | None = of(maybe(PORT))
     trees: tuple[bool, ...] = of(many(flag))
+    data: tuple[bool, ...] = of(many(flag), default=())
     running: Running | None = of(maybe(Running.from_wire))
     leftovers: tuple[str, ...] = of(many(text(256)))
     parts: Parts = of(Parts.from_wire)

@@ -112,7 +112,8 @@ def test_the_workloads_know_nothing_of_orch() -> None:
 
 
 def test_no_room_is_too_full() -> None:
-    for folder in {file.parent for file in FILES}:
+    # One file a verb is its own measure.
+    for folder in {file.parent for file in FILES} - {PACKAGE / "commands"}:
         assert len([file for file in folder.glob("*.py") if file.name != "__init__.py"]) <= 13, folder
 
 

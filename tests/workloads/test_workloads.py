@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -55,6 +56,9 @@ ALONE: dict[str, tuple[str, tuple[str, ...]]] = {
     "finetune": ("finetune", CASES["finetune"].args),
     "no-csv": ("finetune", ("--csv", "absent.csv")),
     "no-label": ("finetune", ("--csv", "no-label.csv")),
+    "no-text": ("finetune", ("--csv", "no-label.csv", "--text_column", "review", "--label-column", "kind")),
+    "one-label": ("finetune", ("--csv", "no-label.csv", "--label-column=kind")),
+    "nothing": ("hello", ("--batch_size=0",)),
     "allreduce-bench": ("allreduce-bench", CASES["allreduce-bench"].args),
     "elastic": ("elastic", ("--steps", "50", "--step-time", "0")),
     "not-a-snapshot": ("elastic", ()),
@@ -99,6 +103,17 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+def summed_up(output: str, unit: str, ranks: int) -> None:
+    """Require one summary with a figure for each rank."""
+    number = r"\d+(?:\.\d)?"
+    line = rf"Summary: {number} s in all, ({number}) {unit}/s, world size {ranks}, peak memory per rank (.*) MB"
+    found = [re.fullmatch(line, each) for each in output.splitlines() if each.startswith("Summary")]
+    assert len(found) == 1 and found[0] is not None, output
+    assert unit == "exercises" or float(found[0][1]) > 0
+    peaks = [float(each) for each in found[0][2].split(", ")]
+    assert len(peaks) == ranks and min(peaks) > 50
+
+
 def is_picture(path: Path) -> bool:
     return path.read_bytes().startswith(b"\x89PNG")
 
@@ -113,6 +128,7 @@ def test_train_alone_then_resumed_by_two_ranks(alone: Callable[[str], Done]) -> 
     both = torchrun(folder, 2, case.script, *case.args)
     assert "World size 2" in both and "Resuming from epoch 12 of snapshot.pt" in both and "Epoch 13/20" in both
     case.learnt(both)
+    summed_up(both, "samples", 2)
     assert [row["world_size"] for row in rows(folder)] == [1] * 12 + [2] * 8
     assert is_picture(folder / "loss.png")
     assert list(folder.glob(".*partial")) == []
@@ -188,7 +204,9 @@ def test_hello_alone_and_by_two_ranks(alone: Callable[[str], Done], tmp_path: Pa
     case.learnt(done.well())
     assert rows(folder)[-1]["loss"] < rows(folder)[0]["loss"] / 50
     assert is_picture(folder / "fit.png")
-    case.learnt(torchrun(tmp_path, 2, case.script))
+    summed_up(done.output, "samples", 1)
+    case.learnt(torchrun(tmp_path, 2, case.script, "--batch-size", "100"))
+    assert alone("nothing").output == "hello: --batch-size 0: expected at least 1\n"
 
 
 def test_hello_ddp_alone_and_by_two_ranks(alone: Callable[[str], Done], tmp_path: Path) -> None:
@@ -197,15 +215,22 @@ def test_hello_ddp_alone_and_by_two_ranks(alone: Callable[[str], Done], tmp_path
     case.learnt(done.well())
     assert [row["epoch"] for row in rows(folder)] == list(range(21))
     assert is_picture(folder / "loss.png")
-    both = torchrun(tmp_path, 2, case.script, "--hidden-size", "32")
+    both = torchrun(tmp_path, 2, case.script, "--hidden_size=32", "--learning_rate", "0.05", "--no_resume")
     case.learnt(both)
+    summed_up(both, "samples", 2)
+    model = "Linear(in_features=8, out_features=32, bias=True), Tanh(), Linear(in_features=32, out_features=1, bias=True)"
+    assert f"Model: {model}; 321 parameters in all\n" in both
+    assert re.search(r"Epoch 20/20  .*  \d+\.\d\d s  \d+ samples/s\n", both)
     assert "Parameters: epochs 20, batch_size 32, lr 0.05, data_size 4096, hidden_size 32, seed 0" in both
 
 
 def test_message_passing_alone_and_by_three_ranks(alone: Callable[[str], Done], tmp_path: Path) -> None:
     case = CASES["message-passing"]
-    assert "is alone" in alone("message-passing").well()
+    single = alone("message-passing").well()
+    assert "is alone" in single
+    summed_up(single, "exercises", 1)
     three = torchrun(tmp_path, 3, case.script)
+    summed_up(three, "exercises", 3)
     assert three.count("received 42.0 from rank 0") == 2
     assert case.learnt(three).count(" ms") == 4
 
@@ -226,6 +251,7 @@ def test_multinode_is_stopped_at_epoch_5_and_resumed_there_by_two_ranks(tmp_path
     assert any(f"Resuming training from snapshot at epoch {epoch}\n" in both for epoch in (5, 6)), both
     assert "Epoch 11 of 12" in both and "Epoch 4 of 12" not in both
     assert [row["epoch"] for row in rows(tmp_path)] == list(range(12))
+    summed_up(both, "samples", 2)
     assert is_picture(tmp_path / "loss.png")
 
 
@@ -233,6 +259,7 @@ def test_gpt_alone_then_resumed_by_two_ranks(alone: Callable[[str], Done]) -> No
     case, done = CASES["gpt"], alone("gpt")
     case.learnt(done.well())
     assert len(done.output.rpartition("characters/s\n")[2]) > 300
+    summed_up(done.output, "characters", 1)
     more = torchrun(done.folder, 2, case.script, *case.args, "--steps", "250")
     assert "Resuming at step 240" in more and "Step 250/250" in more
     case.learnt(more)
@@ -246,11 +273,16 @@ def test_finetune_alone_and_by_two_ranks(
     case.learnt(done.well())
     assert {path.name for path in (folder / "best-model").iterdir()} >= {"model.safetensors", "tokenizer.json"}
     assert [row["epoch"] for row in rows(folder)] == [1, 2, 3, 4]
-    made_csv(tmp_path / TEXTS)
-    case.learnt(torchrun(tmp_path, 2, case.script, *case.args))
+    assert all(row["samples_per_second"] > 0 for row in rows(folder))
+    summed_up(done.output, "samples", 1)
+    # Without options it learns the texts that come with it.
+    case.learnt(torchrun(tmp_path, 2, case.script, "--batch-size", "8", "--epochs", "4"))
     lines = {
         "no-csv": "--csv absent.csv is not here: send it with orch sync --data absent.csv, or name one",
-        "no-label": "--csv no-label.csv: expected a header with the columns text and label",
+        "no-label": "--label-column label: no-label.csv has the columns text, kind\n",
+        "no-text": "--text-column review: no-label.csv has the columns text, kind\n",
+        # The other names are found, so what is wrong is the next thing.
+        "one-label": "--csv no-label.csv: every label is 'y': expected at least two different ones\n",
     }
     for name, line in lines.items():
         refused = alone(name)
@@ -275,7 +307,9 @@ def goes_on_from_a_whole_checkpoint(fork_server: ForkServer, folder: Path) -> No
 def test_allreduce_bench_alone_and_by_two_ranks(alone: Callable[[str], Done], tmp_path: Path) -> None:
     case = CASES["allreduce-bench"]
     case.learnt(alone("allreduce-bench").well())
-    case.learnt(torchrun(tmp_path, 2, case.script, *case.args))
+    both = torchrun(tmp_path, 2, case.script, *case.args)
+    case.learnt(both)
+    summed_up(both, "exchanges", 2)
     found = rows(tmp_path)
     assert [row["collective"] for row in found[::2]] == ["all-reduce", "broadcast", "all-gather", "pair"]
     for row in found[:6]:
@@ -292,6 +326,7 @@ def test_elastic_alone_then_resumed_by_two_ranks(alone: Callable[[str], Done]) -
     folder = done.folder
     both = torchrun(folder, 2, CASES["elastic"].script, "--steps", "60", "--step-time", "0")
     assert "Resuming at step 50" in both and "Done after 60 steps on 2 ranks" in both
+    summed_up(both, "samples", 2)
     assert [row["step"] for row in rows(folder)] == [10, 20, 30, 40, 50, 60]
     refused = alone("not-a-snapshot")
     assert refused.codes == [2]

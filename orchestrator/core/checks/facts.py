@@ -19,7 +19,7 @@ class Address:
 
 @dataclass(frozen=True)
 class Facts:
-    """Facts about one node. ``trees`` tells which of the requested trees the node has.
+    """Facts about one node. ``trees`` and ``data`` tell which of the requested trees and data the node has.
 
     ``free_port`` is requested from the master only. ``leftovers`` are the runs that have processes on the node
     but no supervisor. ``clock_offset`` is the node's clock minus this machine's, in seconds. ``noise`` is the
@@ -44,6 +44,7 @@ class Facts:
     parts: Parts = field(default_factory=Parts)
     clock_offset: float = 0.0
     noise: str = ""
+    data: tuple[bool, ...] = ()
 
     @classmethod
     def from_answer(cls, node: str, answer: facts.NodeFacts, clock_offset: float = 0.0, noise: str = "") -> Facts:
@@ -67,6 +68,7 @@ class Facts:
             parts=answer.parts,
             clock_offset=clock_offset,
             noise=noise,
+            data=answer.data,
         )
 
     def expand(self, path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Collection
 from dataclasses import dataclass
 
 # argparse, click and typer.
@@ -23,8 +24,11 @@ class ScriptOptions:
     whole: bool = True
 
 
-def script_options(text: str) -> ScriptOptions:
-    """Return the options and imports of a script; none if the text is not Python."""
+def script_options(text: str, taken: Collection[str] | None = None) -> ScriptOptions:
+    """Return the options and imports of a script; none if the text is not Python.
+
+    ``taken``: the text is a module's, and these of its functions and classes are imported; None for all of them.
+    """
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError):
@@ -32,7 +36,7 @@ def script_options(text: str) -> ScriptOptions:
     whole = True
     options: set[str] = set()
     imports: dict[str, None] = {}
-    for node in ast.walk(tree):
+    for node in ast.walk(tree if taken is None else _reached(tree, taken)):
         if isinstance(node, ast.Call) and _called(node) in DECLARING:
             words = [each.value for each in node.args if isinstance(each, ast.Constant)]
             names = [name for word in words if isinstance(word, str) for name in word.split("/")]
@@ -48,6 +52,24 @@ def script_options(text: str) -> ScriptOptions:
             imports[node.module] = None
             imports.update(dict.fromkeys(f"{node.module}.{alias.name}" for alias in node.names))
     return ScriptOptions(frozenset(options), tuple(imports), whole)
+
+
+def _reached(tree: ast.Module, taken: Collection[str]) -> ast.Module:
+    """Return the module without the functions and classes that those in ``taken`` do not name, even indirectly."""
+    parts = {
+        part.name: part
+        for part in tree.body
+        if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+    }
+    rest = [part for part in tree.body if part not in parts.values()]
+    reached: dict[str, ast.stmt] = {}
+    waiting = [parts[name] for name in parts if name in taken]
+    while waiting:
+        part = waiting.pop()
+        reached[part.name] = part
+        named = {node.id for node in ast.walk(part) if isinstance(node, ast.Name)}
+        waiting += [parts[name] for name in named if name in parts and name not in reached]
+    return ast.Module([*rest, *reached.values()], [])
 
 
 def _called(node: ast.Call) -> str:

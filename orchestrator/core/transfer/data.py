@@ -5,11 +5,11 @@ from __future__ import annotations
 import ipaddress
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.core.checks.facts import Address
 from orchestrator.core.inventory.hosts import DataSource, Host
-from orchestrator.core.transfer.local_tree import Entry
+from orchestrator.core.transfer.local_tree import Entry, LocalTree
 
 
 def parse_data(text: str, exists: bool) -> DataSource:
@@ -30,6 +30,11 @@ def target_on_node(source: DataSource, name: str, is_file: bool, workdir: str) -
         return remote, None
     folder, last = posixpath.split(remote)
     return folder or ".", last or name
+
+
+def named_on_node(tree: LocalTree, name: str | None) -> Sequence[Entry]:
+    """Return a tree's entries under the names that they get on a node: a single file is called ``name`` there."""
+    return tree.entries if name is None else [replace(tree.entries[0], path=name)]
 
 
 @dataclass(frozen=True)

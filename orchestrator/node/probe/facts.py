@@ -19,6 +19,7 @@ from ...protocol import frames
 from ...protocol.facts import Clock, Interpreter, NodeFacts, Parts, Running
 from ..host import bounded, lock, paths
 from ..run import stop
+from ..store import receipts
 from . import dial, gpus, interpreters, machine, rdma, software, stale
 
 TYPE_CHECKING = False
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     # Interface, address or network, prefix length.
     Address = tuple[str, str, int]
 
+# How long the look for data may take, in seconds: one look at each file.
+DATA_LIMIT = 30.0
 SIOCGIFCONF, SIOCGIFFLAGS, SIOCGIFNETMASK = 0x8912, 0x8913, 0x891B
 IFF_UP = 0x1
 
@@ -42,6 +45,9 @@ def answer(request: AskFacts, out: int, nonce: str) -> None:
     frames.send(out, Clock(time=time.time()))
     answers, unanswered = bounded.run_all(wanted(request))
     count = answers.pop("gpu_count", 0)
+    # Data that a hanging disk does not show count as missing, and sending them gives the reason.
+    there = answers.pop("data", (False,) * len(request.data))
+    unanswered.pop("data", None)
     why = unanswered.pop("software", None)
     told = answers.pop("software", None) or software.Software(None, None, why, why)
     unanswered.pop("gpu_count", None)
@@ -62,6 +68,7 @@ def answer(request: AskFacts, out: int, nonce: str) -> None:
         ssh_address=ssh_address(),
         free_port=free_port(request.master_port, request.port_fixed),
         trees=tuple(os.path.isdir(paths.tree_dir(*tree)) for tree in request.trees),
+        data=there,
         running=running(),
         leftovers=tuple(sorted({run_id for run_id, _ in stop.leftovers().values()})),
         parts=Parts(**answers, versions=told.versions, torch=told.torch, unanswered=unanswered),
@@ -99,6 +106,8 @@ def wanted(request: AskFacts) -> dict[str, tuple[float, Callable[[], object]]]:
         "interpreters": (interpreters.LIMIT + 1, interpreters.with_torch),
     }
     found = {name: known[name] for name in request.parts if name in known}
+    if request.data:
+        found["data"] = (DATA_LIMIT, lambda: tuple(receipts.shows(check) for check in request.data))
     found["gpu_count"] = (gpus.LIMIT + 1, gpu_count)
     found["software"] = (
         software.IMPORT_LIMIT + 1,

@@ -16,7 +16,7 @@ from ...protocol.transfer import Listen, ListeningAt, NextNodeState, PassOn, Pro
 from ...protocol.tree import ROWS
 from ..host import atomic, processes, shared_disk
 from ..probe import dial, facts
-from . import trees
+from . import receipts, trees
 from .abandoned import remove_abandoned
 from .parts import Part, Records
 
@@ -54,13 +54,15 @@ def answer(request: Relay, out: int) -> None:
         if entry[1] != "file":
             make_folder_or_link(root, entry)
     known = RelayStatus(
-        disk_id=shared_disk.of(request.workdir) if inside(root, request.workdir) else None,
+        disk_id=shared_disk.of(request.workdir) if receipts.inside(root, request.workdir) else None,
         addresses=tuple(addresses()),
         lacking=tuple((index, part.have) for index, part in lacking_parts.items()),
     )
     frames.send(out, known)
     try:
         pass_on(entries, lacking_parts, out)
+        if all(part.whole() for part in here.values()):
+            receipts.write(request.workdir, root, entries)
     finally:
         records.save()
 
@@ -79,11 +81,6 @@ def addresses() -> list[tuple[str, str, int]]:
     known = facts.addresses()
     first = [entry for entry in known if entry[1] == ssh] or [("", ssh, 128 if ":" in ssh else 32)]
     return first[:1] + [entry for entry in known if entry[1] != ssh]
-
-
-def inside(root: str, workdir: str) -> bool:
-    """Return whether ``root`` is below the workdir; only then do hosts that share the workdir share ``root``."""
-    return root.startswith(os.path.join(os.path.realpath(os.path.expanduser(workdir)), ""))
 
 
 def pass_on(entries: Sequence[Row], lacking: Mapping[int, Part], out: int) -> None:

@@ -8,11 +8,10 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.core.inventory.hosts import DataSource
-from orchestrator.core.transfer.data import Lacking, listen_addresses, target_on_node, to_send
+from orchestrator.core.transfer.data import Lacking, listen_addresses, named_on_node, target_on_node, to_send
 from orchestrator.core.transfer.local_tree import Hashes, LocalTree, hash_file, hash_tree
 from orchestrator.errors import ConnectionLost, HostErrors, OrchError, SyncError, UsageError
 from orchestrator.local.datasets import KNOWN, fetched
@@ -79,8 +78,7 @@ def ask_lacking(
 ) -> RelayCall:
     """Ask a node what it lacks of some data, under the names that the files get there. ``look``: only compare."""
     root, name = target_on_node(source, path.name, path.is_file(), workdir)
-    entries = tree.entries if name is None else [replace(tree.entries[0], path=name)]
-    return RelayCall(node, workdir, root, entries, look=look)
+    return RelayCall(node, workdir, root, named_on_node(tree, name), look=look)
 
 
 def read_data(source: DataSource, display: Display) -> tuple[Path, LocalTree]:
@@ -91,11 +89,16 @@ def read_data(source: DataSource, display: Display) -> tuple[Path, LocalTree]:
             path = fetched(source.path, cache_folder())
     if not path.exists():
         raise UsageError(f"--data {source.path}: no such file or folder")
-    with display.stage(f"reading {path}"), kept_hashes(path) as hashes:
-        tree = (
-            hash_file(path, hashes) if path.is_file() else hash_tree(path, obey_ignore_files=False, hashes=hashes)
-        )
-    return path, tree
+    with display.stage(f"reading {path}"):
+        return path, read_tree(path)
+
+
+def read_tree(path: Path) -> LocalTree:
+    """Return the tree of a file or folder. Files that have not changed since they were read are not read again."""
+    with kept_hashes(path) as hashes:
+        if path.is_file():
+            return hash_file(path, hashes)
+        return hash_tree(path, obey_ignore_files=False, hashes=hashes)
 
 
 class Distribution:

@@ -19,6 +19,7 @@ from orchestrator.errors import HostErrors, PreflightError, SyncError, UsageErro
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.operations.delivery.environments import ensure
 from orchestrator.operations.delivery.pushing import connected_with, push_tree
+from orchestrator.operations.delivery.run_data import RunData, data_of_run
 from orchestrator.operations.run.options import RunOptions, new_run_id
 from orchestrator.operations.survey import QUICK_PARTS, facts_request, with_probes
 from orchestrator.protocol.run import CutOff, Start
@@ -41,12 +42,16 @@ class Lineup:
 
 @dataclass(frozen=True)
 class PreparedAttempt:
-    """An attempt that could start now. ``trees`` holds each node's: the code, then trees to lay over it."""
+    """An attempt that could start now. ``trees`` holds each node's: the code, then trees to lay over it.
+
+    ``data``: what every node must have besides; ``facts`` tell which nodes do.
+    """
 
     plan: LaunchPlan
     lineup: Lineup
     facts: Mapping[str, Facts]
     trees: Mapping[str, Sequence[LocalTree]]
+    data: tuple[RunData, ...] = ()
 
 
 def prepare(opened: OpenCluster, options: RunOptions, display: Display) -> PreparedAttempt:
@@ -58,7 +63,8 @@ def prepare(opened: OpenCluster, options: RunOptions, display: Display) -> Prepa
     with display.stage(f"connecting to {_count(opened.hosts, 'host')}"):
         code, nodes = connected_with(opened, options.source.root)
     trees = {host.name: [code, *resumed.get(host.name, ())] for host in opened.hosts}
-    return planned(opened, options, Lineup(opened.hosts, nodes), trees, new_run_id(), 1, display)
+    data = data_of_run(opened, options, display)
+    return planned(opened, options, Lineup(opened.hosts, nodes), trees, data, new_run_id(), 1, display)
 
 
 def planned(
@@ -66,6 +72,7 @@ def planned(
     options: RunOptions,
     lineup: Lineup,
     trees: Mapping[str, Sequence[LocalTree]],
+    data: tuple[RunData, ...],
     run_id: str,
     number: int,
     display: Display,
@@ -79,7 +86,8 @@ def planned(
     project = options.spec.workload.project
     requests = {
         host.name: facts_request(host, QUICK_PARTS).replace(
-            trees=tuple((host.workdir, project, tree.tree_id) for tree in trees[host.name])
+            trees=tuple((host.workdir, project, tree.tree_id) for tree in trees[host.name]),
+            data=tuple(check for each in data for check in each.checks(host.workdir)),
         )
         for host in lineup.hosts
     }
@@ -105,7 +113,7 @@ def planned(
         examined = with_probes(examined, answers, opened.inventory.rendezvous.interface, thorough=False)
     preflight(check(examined, quick=True), len(lineup.nodes), options.check, display)
     made = plan(lineup.hosts, opened.inventory.rendezvous, options.spec, facts, run_id, number)
-    return PreparedAttempt(made, lineup, facts, trees)
+    return PreparedAttempt(made, lineup, facts, trees, data)
 
 
 def preflight(findings: Sequence[Finding], hosts: int, strict: bool, display: Display) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ class RunOptions:
 
     ``on_disconnect``: how long a node goes on without the control machine before it ends the run; None: forever.
     ``limit``: how long the run may take before it is stopped. ``grace``: how long stopped ranks may take to end.
+    ``data``: whether to bring the nodes the data that inventory and script name. ``agree`` is asked before data
+    are sent that the user did not name; None if no user can be asked.
     """
 
     spec: RunSpec
@@ -32,6 +35,8 @@ class RunOptions:
     collect_every: float | None = None
     limit: float | None = None
     grace: float | None = None
+    data: bool = True
+    agree: Callable[[str], bool] | None = None
 
 
 def new_run_id() -> str:

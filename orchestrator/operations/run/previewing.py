@@ -40,4 +40,4 @@ def preview(target: Target, options: RunOptions, display: Display, *, offline: b
     from orchestrator.operations.run.launching import prepare
 
     with open_cluster(target, interpreters=True) as opened:
-        return prepare(opened, options, display).plan
+        return prepare(opened, replace(options, data=False), display).plan

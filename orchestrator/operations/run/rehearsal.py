@@ -24,6 +24,6 @@ def rehearse(target: Target, backend: str, port: int | None, display: Display) -
     args = ("--collectives", "all-reduce", "--sizes", "1K", "16M")
     spec = RunSpec(workload=source.workload, args=args, backend=backend, port=port)
     with TemporaryDirectory() as folder, open_cluster(target, interpreters=True) as opened:
-        options = RunOptions(spec, source, Path(folder), check=False, limit=LIMIT)
+        options = RunOptions(spec, source, Path(folder), check=False, limit=LIMIT, data=False)
         with closing(launch_run(opened, options, display)) as live:
             return see_through(live, display)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.core.inventory.hosts import Host
@@ -19,6 +20,7 @@ from orchestrator.engine import engine
 from orchestrator.errors import HostErrors, OrchError
 from orchestrator.local.run_folder import RunFolder
 from orchestrator.operations.cluster import OpenCluster
+from orchestrator.operations.delivery.run_data import deliver_data
 from orchestrator.operations.run.aftermath import CollectingErrands
 from orchestrator.operations.run.launching import (
     Lineup,
@@ -100,8 +102,13 @@ class AttemptErrands(CollectingErrands):
         trees = {
             host.name: [code, *earlier.get(host.name, ()), *carried.get(host.name, ())] for host in lineup.hosts
         }
-        made = before.plan
-        prepared = planned(self.opened, self.options, lineup, trees, made.run_id, made.attempt + 1, self.display)
+        made, data = before.plan, before.data
+        prepared = planned(
+            self.opened, self.options, lineup, trees, data, made.run_id, made.attempt + 1, self.display
+        )
+        # In the middle of a run nobody is asked: what the user agreed to is sent, and other data are refused.
+        options = replace(self.options, sync=True)
+        deliver_data(self.opened, data, lineup.nodes, prepared.facts, options, None, self.display)
         push(prepared, self.opened.fanout, self.display)
         forget_carried(self.folder)
         self.folder.keep_plan(prepared.plan)

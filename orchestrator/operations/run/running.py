@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.core.checks.facts import Facts
@@ -15,6 +15,7 @@ from orchestrator.engine.signals import obeying_signals
 from orchestrator.errors import HostErrors
 from orchestrator.local.run_folder import RunFolder
 from orchestrator.operations.cluster import OpenCluster
+from orchestrator.operations.delivery.run_data import deliver_data
 from orchestrator.operations.run.aftermath import CollectingErrands
 from orchestrator.operations.run.launching import prepare, push
 from orchestrator.operations.run.members import find_members, record_attach
@@ -53,6 +54,9 @@ def launch_run(opened: OpenCluster, options: RunOptions, display: Display, heard
     prepared = prepare(opened, options, display)
     made = prepared.plan
     show_settings(display, made, environments(prepared.facts))
+    lineup, facts = prepared.lineup, prepared.facts
+    data = deliver_data(opened, prepared.data, lineup.nodes, facts, options, options.agree, display)
+    prepared = replace(prepared, data=data)
     push(prepared, opened.fanout, display, sync=options.sync)
     folder = RunFolder.create(options.runs_dir, made)
     grace = grace_of(opened.inventory.grace, options.grace)

@@ -55,8 +55,12 @@ def declared_options(source: Source) -> ScriptOptions:
     else:
         file = folder / workload.target
     found = script_options(_text(file))
-    beside = [file.parent.joinpath(*name.split(".")).with_suffix(".py") for name in found.imports]
-    others = [script_options(_text(each)) for each in beside if each.is_file()]
+    others = []
+    for name in found.imports:
+        beside = file.parent.joinpath(*name.split(".")).with_suffix(".py")
+        if beside.is_file():
+            taken = {each.removeprefix(f"{name}.") for each in found.imports if each.startswith(f"{name}.")}
+            others.append(script_options(_text(beside), None if "*" in taken else taken or None))
     options = found.options.union(*(each.options for each in others))
     return ScriptOptions(options, found.imports, all(each.whole for each in (found, *others)))
 

@@ -94,7 +94,7 @@ def test_an_unknown_verb_is_answered_with_the_right_one(words: str, remedy: str)
 
 def test_a_verb_of_nobody_lists_orchs() -> None:
     remedy = said(["zzzzzz"])
-    assert remedy is not None and remedy.startswith("verbs: run, plan, ")
+    assert remedy is not None and remedy.startswith("verbs: init, hosts, keys, run, plan, ")
 
 
 def test_only_what_a_verb_has_is_suggested() -> None:

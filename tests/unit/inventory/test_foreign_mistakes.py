@@ -203,8 +203,8 @@ def test_a_missing_file_names_the_ways_on() -> None:
     with pytest.raises(OrchError) as caught:
         read_inventory(Path("hosts.yaml"))
     assert str(caught.value) == (
-        "cannot read the hosts file hosts.yaml: No such file or directory → write one with orch init, or name the "
-        "hosts: --hosts node1,node2 (one host: --hosts node1,)"
+        "cannot read the hosts file hosts.yaml: No such file or directory → write one with orch init, name the "
+        "hosts (--hosts node1,node2; one: node1,), or try orch on this machine: --hosts sandbox"
     )
 
 

@@ -97,9 +97,10 @@ def init(
     yes: bool,
     **options: Any,
 ) -> int:
-    """Make a hosts file: name HOSTS, or answer questions; each host is tried at once.
+    """Make a hosts file: name HOSTS, or answer questions.
 
-    HOSTS are names, user@host:port, aliases of ~/.ssh/config, and ranges such as gpu[01-04].
+    Each host is tried at once. HOSTS are names, user@host:port, aliases of ~/.ssh/config, and ranges such as
+    gpu[01-04].
     """
     from orchestrator.commands.init import init as command
     from orchestrator.core.inventory.target import Settings
@@ -134,7 +135,10 @@ def init(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of hosts files, for editors, instead.")
 def hosts(hosts_file: Path, nodes: str | None, as_json: bool, schema: bool) -> int:
-    """Print what each key of each host came to, and where from; connect to none."""
+    """Print what each key of a hosts file came to, and why.
+
+    Connects to no host.
+    """
     from orchestrator.commands import hosts as command
     from orchestrator.ui.display import Display
 
@@ -164,9 +168,10 @@ def keys(
     accept_new_host_keys: bool,
     **options: Any,
 ) -> int:
-    """Log in with a key in place of a password: make one if needed, and install it on every host.
+    """Put your SSH key on every host, to log in without a password.
 
-    Shows what it will change, and asks. The password is asked for once for all hosts that share it, and not kept.
+    A key is made if there is none. Shows what it will change, and asks. The password is asked for once for all
+    hosts that share it, and not kept.
     """
     from orchestrator.commands.keys import keys as command
     from orchestrator.operations.keys.options import Asking, KeysOptions

@@ -22,13 +22,13 @@ class Step:
 
 
 STEPS = (
-    Step("orch init", "list your hosts: answer questions, or read a file you have"),
+    Step("orch init", "list your hosts: answer questions, or read a file"),
     Step("orch keys", "set up logins without a password"),
     Step("orch doctor", "check every host and every pair of hosts"),
     Step("orch run hello-ddp", "train on all hosts, and fetch the outputs"),
     Step("orch logs -f", "read the output of a run; orch attach takes it over"),
 )
-NO_HOSTS = "orch run train --hosts sandbox -- --dataset digits"
+NO_HOSTS = "orch run train --hosts sandbox --dataset digits"
 
 # Every verb, by what it is for. A group may name verbs that the program does not have.
 GROUPS: Mapping[str, Sequence[str]] = {

@@ -24,6 +24,7 @@ from orchestrator.core.inventory.foreign.imported import Imported
 from orchestrator.core.inventory.foreign.openssh import parse_openssh
 from orchestrator.core.inventory.foreign.plain import parse_plain, parse_slurm
 from orchestrator.core.inventory.foreign.terraform import parse_terraform
+from orchestrator.core.inventory.schema import TOP_KEYS
 
 Parser = Callable[[Mapping[str, str]], Imported]
 # By the word for ``--hosts WORD:FILE``. A parser takes texts by file name, the main one first.
@@ -41,9 +42,7 @@ OTHER_WORDS = {"openssh": "ssh", "deepspeed": "mpi", "hostfile": "mpi"}
 LISTS = ("plain", "slurm", "mpi")
 # The format of ``hosts.yaml``, which has no parser here.
 OWN = "orch"
-_OWN_KEYS = frozenset(
-    ["cluster", "defaults", "hosts", "spares", "master", "rendezvous", "outputs", "data", "sandbox", "grace"],
-)
+_OWN_KEYS = frozenset(TOP_KEYS)
 _ACCELERATE_KEYS = frozenset(
     ["compute_environment", "distributed_type", "machine_rank", "num_machines", "main_process_ip"]
 )

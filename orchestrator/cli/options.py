@@ -76,14 +76,7 @@ hosts_option = click.option(
     "hosts.txt, an Ansible inventory, a hostfile, ... (FORMAT:FILE if the format is unclear; also $ORCH_HOSTS).",
 )
 
-target_options = stack(
-    hosts_option,
-    click.option(
-        "--nodes",
-        metavar="EXPR",
-        shell_complete=completion.hosts_list,
-        help="The hosts to use: names, globs, ranges such as gpu[01-04], or a count.",
-    ),
+connecting_options = stack(
     click.option(
         "--connect-timeout",
         type=click.FloatRange(min=0.1),
@@ -105,6 +98,17 @@ target_options = stack(
         metavar="N",
         help="How many hosts to handle at once.",
     ),
+)
+
+target_options = stack(
+    hosts_option,
+    click.option(
+        "--nodes",
+        metavar="EXPR",
+        shell_complete=completion.hosts_list,
+        help="The hosts to use: names, globs, ranges such as gpu[01-04], or a count.",
+    ),
+    connecting_options,
 )
 
 launch_options = stack(

@@ -8,40 +8,20 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.options import hosts_option, stack, target, target_options
+from orchestrator.cli.options import connecting_options, hosts_option, stack, target, target_options
 from orchestrator.errors import UsageError
 
-connection_options = stack(
+login_options = stack(
     click.option("--user", metavar="NAME", help="The user to log in as on every host."),
     click.option("--port", type=click.IntRange(1, 65535), metavar="N", help="The SSH port of every host."),
     click.option("--identity-file", metavar="FILE", help="The private key for every host."),
-    click.option(
-        "--connect-timeout",
-        type=click.FloatRange(min=0.1),
-        default=10.0,
-        show_default=True,
-        metavar="SECONDS",
-        help="How long a host may take to answer.",
-    ),
-    click.option(
-        "--accept-new-host-keys",
-        is_flag=True,
-        help="Record the keys of hosts seen for the first time in ~/.ssh/known_hosts.",
-    ),
+    connecting_options,
     click.option(
         "--accept-fingerprint",
         "fingerprints",
         multiple=True,
         metavar="SHA256:...",
         help="Record the host key with this fingerprint; repeatable.",
-    ),
-    click.option(
-        "--fanout",
-        type=click.IntRange(min=1),
-        default=64,
-        show_default=True,
-        metavar="N",
-        help="How many hosts to try at once.",
     ),
 )
 
@@ -65,7 +45,7 @@ connection_options = stack(
     help="The file to write.",
 )
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
-@connection_options
+@login_options
 @click.option("--python", metavar="PATH", help="The interpreter for training; by default one that has torch.")
 @click.option("--env", metavar="FILE", help="A file with packages that orch installs on the hosts.")
 @click.option("--workdir", metavar="DIR", help="The folder on the hosts for code, data and runs.")

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import click
+from rich.table import Table
 from rich.text import Text
 
 from orchestrator.core.text.escapes import visible
@@ -58,6 +59,16 @@ class Display:
     def saying(self, nodes: Collection[str]) -> BuildProgress:
         """Return a context that shows the output of builds on ``nodes``."""
         return BuildProgress(nodes, self.err)
+
+    def table(self, table: Table) -> None:
+        """Print a table on stdout: as wide as a terminal, or with every row on one line where there is none."""
+        if self.terminal:
+            self.out.print(table, soft_wrap=False)
+            return
+        plain = Screen(width=2000, color_system=None)
+        with plain.capture() as captured:
+            plain.print(table)
+        self.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
     def note(self, text: str) -> None:
         """Print a line on stderr."""

@@ -12,7 +12,7 @@ from rich.text import Text
 from orchestrator.core.checks.nodes import age
 from orchestrator.core.inventory.hostrange import folded
 from orchestrator.core.run.listing import ListedRun
-from orchestrator.ui.console import STATE_STYLES, Screen
+from orchestrator.ui.console import STATE_STYLES
 from orchestrator.ui.display import Display
 
 
@@ -25,14 +25,7 @@ def show_runs(display: Display, runs: Sequence[ListedRun], everything: bool) -> 
     if not runs:
         display.write("no runs\n" if everything else "no run is active (orch ps --all lists ended runs)\n")
         return
-    table = runs_table(runs)
-    if display.terminal:
-        display.out.print(table, soft_wrap=False)
-        return
-    plain = Screen(width=2000, color_system=None)
-    with plain.capture() as captured:
-        plain.print(table)
-    display.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    display.table(runs_table(runs))
 
 
 def runs_table(runs: Sequence[ListedRun]) -> Table:

@@ -10,7 +10,6 @@ from rich.text import Text
 
 from orchestrator.core.inventory.hostrange import folded
 from orchestrator.core.inventory.provenance import Origin
-from orchestrator.ui.console import Screen
 from orchestrator.ui.display import Display
 
 
@@ -32,13 +31,7 @@ def show_origins(display: Display, cluster: Sequence[Origin], hosts: Mapping[str
     order = list(dict.fromkeys(each.key for each in rows))
     for each in sorted(rows, key=lambda each: order.index(each.key)):
         table.add_row(*_row(each, folded(rows[each])))
-    if display.terminal:
-        display.out.print(table, soft_wrap=False)
-        return
-    plain = Screen(width=2000, color_system=None)
-    with plain.capture() as captured:
-        plain.print(table)
-    display.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    display.table(table)
 
 
 def _as_json(origins: Sequence[Origin]) -> dict[str, dict[str, object]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import cli
+from orchestrator.cli import program
 from orchestrator.core.checks.catalogue import check
 from orchestrator.core.checks.facts import Facts
 from orchestrator.core.checks.findings import Examined
@@ -185,12 +185,12 @@ def test_before_a_run_is_left_alone_its_end_is_foretold() -> None:
 
 
 def test_a_control_machine_with_windows_is_told_of_wsl(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.sys, "platform", "win32")
-    monkeypatch.setattr(cli.os, "_exit", lambda code: (_ for _ in ()).throw(SystemExit(code)))
+    monkeypatch.setattr(program.sys, "platform", "win32")
+    monkeypatch.setattr(program.os, "_exit", lambda code: (_ for _ in ()).throw(SystemExit(code)))
     printed: list[str] = []
-    monkeypatch.setattr(cli.click, "echo", lambda text, err: printed.append(text))
+    monkeypatch.setattr(program.click, "echo", lambda text, err: printed.append(text))
     with pytest.raises(SystemExit) as ended:
-        cli.main([])
+        program.main([])
     assert ended.value.code == 2 and "run it in WSL" in printed[0]
 
 

@@ -132,7 +132,10 @@ def test_a_detached_run_outlives_the_sandboxs_servers(local_orch: Orch) -> None:
         (["run", "--detach", "--max-restarts", "1", "train"], "leave --detach out"),
         (["run", "--on-disconnect", "stop", "train"], "expected continue, or stop:SECONDS"),
         (["logs", "--since", "soon"], "--since soon: expected an age such as 90s, 10m or 2h"),
-        (["exec", "--hosts", ".", "--", "true"], "cannot read the hosts file .: Is a directory"),
+        (
+            ["exec", "--hosts", ".", "--", "true"],
+            "the hosts file . is a folder, without a configuration of Accelerate in it",
+        ),
     ],
 )
 def test_usage_errors_are_one_line(local_orch: Orch, words: list[str], expected: str) -> None:

@@ -113,7 +113,7 @@ class Gathering:
         self._lacking = read.incomplete
         self.display.note(f"{source}: {read.kind}, {len(read.hosts)} host{'' if len(read.hosts) == 1 else 's'}")
         for note in read.notes:
-            self.display.note(f"not carried over: {note}")
+            self.display.note(note)
         # The command line holds for every host.
         given = self.given
         self.found.defaults = {**read.defaults, **given}

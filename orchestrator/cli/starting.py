@@ -48,6 +48,9 @@ login_options = stack(
 @login_options
 @click.option("--python", metavar="PATH", help="The interpreter for training; by default one that has torch.")
 @click.option("--env", metavar="FILE", help="A file with packages that orch installs on the hosts.")
+@click.option(
+    "--install-torch", is_flag=True, help="Write a requirements.txt with torch, which orch installs on the hosts."
+)
 @click.option("--workdir", metavar="DIR", help="The folder on the hosts for code, data and runs.")
 @click.option(
     "--interface", metavar="NAME", help="The network interface that ranks use; auto: found at each start."
@@ -74,6 +77,7 @@ def init(
     failing: str | None,
     no_check: bool,
     no_schema: bool,
+    install_torch: bool,
     yes: bool,
     **options: Any,
 ) -> int:
@@ -103,6 +107,7 @@ def init(
         check=not no_check,
         force=force,
         schema=not no_schema,
+        install_torch=install_torch,
         settings=Settings(options["connect_timeout"], options["accept_new_host_keys"]),
         fanout=options["fanout"],
     )

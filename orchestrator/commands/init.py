@@ -27,6 +27,10 @@ def init(options: InitOptions, questions: Questions, display: Display) -> int:
     if not questions.confirm(f"write {output}?", True):
         raise Interrupted("nothing is written")
     schema = options.schema and may_write_schema(output)
+    if found.packages:
+        file, packages = found.packages
+        write_new(file, packages, replace=False)
+        display.note(f"wrote {file}")
     write_new(output, compose(draft, SCHEMA_FILE if schema else None), replace=options.force)
     if schema:
         write_schema(output)

@@ -18,6 +18,16 @@ from orchestrator.ui.inventory.questions import Questions
 
 # Files that describe an environment, the most exact first.
 PACKAGES = ("uv.lock", "requirements.txt", "pyproject.toml")
+NEW_PACKAGES = """\
+# orch installs these packages on every host before a run.
+torch
+torchvision
+matplotlib
+scikit-learn
+# For the workload finetune:
+# accelerate
+# transformers
+"""
 INTERPRETER_KEYS = {"python", "env", "environment"}
 
 
@@ -49,7 +59,11 @@ class Completing:
 
     def _interpreter(self) -> None:
         bodies = [self.found.defaults, *self.found.hosts.values()]
-        if any(INTERPRETER_KEYS & set(body) for body in bodies) or not self.found.facts:
+        if any(INTERPRETER_KEYS & set(body) for body in bodies):
+            return
+        if self.options.install_torch:
+            self._new_packages()
+        if self.options.install_torch or not self.found.facts:
             return
         common = interpreters(self.found.facts)
         if common:
@@ -66,16 +80,37 @@ class Completing:
         """Ask for a file with packages where no host has torch."""
         usual = next((name for name in PACKAGES if _names_torch(Path(name))), "none")
         self.display.note("no host has an interpreter with torch: orch can install the packages that a file names")
+        new = self._new_file()
+        question = f"write {new} with torch and torchvision, for orch to install?"
+        if usual == "none" and not new.exists() and self.questions.able and self.questions.confirm(question, True):
+            self._new_packages()
+            return
         while True:
             answer = self.questions.text(f"file with packages ({', '.join(PACKAGES)}, or none)", usual)
             if answer == "none":
-                self.display.note("set env: or python: in the file before orch run, or install torch on the hosts")
+                self.display.note(
+                    "name a file with packages or an interpreter before orch run: --env FILE, --install-torch or "
+                    "--python PATH, or env: or python: in the hosts file"
+                )
                 return
             try:
                 self.found.defaults["env"] = packages_beside(self.options.output, answer)
                 return
             except UsageError as error:
                 self.display.error(error)
+
+    def _new_file(self) -> Path:
+        return self.options.output.with_name("requirements.txt")
+
+    def _new_packages(self) -> None:
+        """Have a requirements file written beside the hosts file, unless one with torch is there."""
+        file = self._new_file()
+        if file.exists() and not _names_torch(file):
+            raise UsageError(
+                f"--install-torch: {file} exists, and does not name torch", remedy="add a line: torch"
+            )
+        self.found.defaults["env"] = file.name
+        self.found.packages = None if file.exists() else (file, NEW_PACKAGES)
 
     def _interface(self) -> None:
         given, rendezvous = self.options.interface, dict(self.found.top.get("rendezvous") or {})

@@ -38,7 +38,7 @@ class InitOptions:
     ``words``: hosts as the user types them. ``source``: another tool's file; ``nodes`` selects some of its hosts.
     ``keys``: keys and values for every host. ``failing``: what becomes of hosts that fail their trial: ``keep``,
     ``drop`` or ``stop``. ``fingerprints``: host keys to record without asking. ``check``: try the hosts.
-    ``schema``: write the JSON Schema beside the hosts file.
+    ``schema``: write the JSON Schema beside the hosts file. ``install_torch``: have orch install torch on the hosts.
     """
 
     words: tuple[str, ...]
@@ -54,19 +54,24 @@ class InitOptions:
     check: bool = True
     force: bool = False
     schema: bool = True
+    install_torch: bool = False
     settings: Settings = field(default_factory=Settings)
     fanout: int = 64
 
 
 @dataclass
 class Gathered:
-    """The hosts so far: their keys by name, the rest of the file, and facts and errors of the hosts tried."""
+    """The hosts so far: their keys by name, the rest of the file, and facts and errors of the hosts tried.
+
+    ``packages``: the file with packages that is to be written, with its text.
+    """
 
     hosts: Hosts = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)
     top: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Facts] = field(default_factory=dict)
     errors: dict[str, OrchError] = field(default_factory=dict)
+    packages: tuple[Path, str] | None = None
 
     def draft(self, more: Hosts | None = None) -> Draft:
         """Return the file as it stands, with ``more`` hosts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,18 @@ def test_a_list_that_lacks_a_machine_is_completed_by_its_name() -> None:
     init_from("192.168.20.2", source=RECORDED / "accelerate")
     written = read_inventory(WRITTEN)
     assert [host.address for host in written.hosts] == ["192.168.20.1", "192.168.20.2"]
+
+
+def test_a_requirements_file_with_torch_is_written_on_request() -> None:
+    options = InitOptions(("10.0.0.1",), WRITTEN, check=False, install_torch=True)
+    assert init(options, Questions(False), Display()) == 0
+    host = read_inventory(WRITTEN).hosts[0]
+    assert host.environment == "requirements.txt"
+    packages = Path("requirements.txt").read_text()
+    assert "\ntorch\ntorchvision\n" in packages
+    # A second time, the file is there and stays.
+    assert init(replace(options, force=True), Questions(False), Display()) == 0
+    Path("requirements.txt").write_text("numpy\n")
+    with pytest.raises(UsageError, match="requirements.txt exists, and does not name torch → add a line: torch"):
+        init(replace(options, force=True), Questions(False), Display())
+    assert Path("requirements.txt").read_text() == "numpy\n"

@@ -38,7 +38,8 @@ class InitOptions:
     ``words``: hosts as the user types them. ``source``: another tool's file; ``nodes`` selects some of its hosts.
     ``keys``: keys and values for every host. ``failing``: what becomes of hosts that fail their trial: ``keep``,
     ``drop`` or ``stop``. ``fingerprints``: host keys to record without asking. ``check``: try the hosts.
-    ``schema``: write the JSON Schema beside the hosts file. ``install_torch``: have orch install torch on the hosts.
+    ``schema``: write the JSON Schema beside the hosts file. ``install_torch``: have orch install torch on the
+    hosts, from a requirements file that is written.
     """
 
     words: tuple[str, ...]

@@ -53,6 +53,6 @@ def test_a_requirements_file_with_torch_is_written_on_request() -> None:
     # A second time, the file is there and stays.
     assert init(replace(options, force=True), Questions(False), Display()) == 0
     Path("requirements.txt").write_text("numpy\n")
-    with pytest.raises(UsageError, match="requirements.txt exists, and does not name torch → add a line: torch"):
+    with pytest.raises(UsageError, match=r"requirements\.txt exists, and does not name torch → add a line: torch"):
         init(replace(options, force=True), Questions(False), Display())
     assert Path("requirements.txt").read_text() == "numpy\n"

@@ -163,7 +163,7 @@ SIGNATURES: tuple[Signature, ...] = (
         Kind.CAUSE,
         r"error: (unrecognized arguments: .*|argument .*|the following arguments are required: .*)",
         "the script rejects its command line ({0})",
-        "correct the arguments after --, which go to the script; -- --help lists them",
+        "correct the options after the script's name: -- --help lists the script's, orch run --help those of orch",
         "train.py: error: unrecognized arguments: --epoch 3",
     ),
     Signature(

@@ -83,6 +83,8 @@ def of_hosts(
             # The lists add up.
             given["pass_env"] = ", ".join(names)
         added = dict.fromkeys(BY_SANDBOX, (None, SANDBOX)) if inventory.sandbox else ssh.get(host.name, {})
+        if inventory.rendezvous.interface is not None:
+            added = {**added, "interface": (inventory.rendezvous.interface, "rendezvous.interface")}
         env = dict.fromkeys(_variables(defaults), f"{source}: defaults")
         env |= dict.fromkeys(_variables(body), f"{source}: {where}")
         found[host.name] = list(_of_host(host, given, env, added))

@@ -42,6 +42,7 @@ def test_where_each_value_comes_from() -> None:
     a, gpu = found["a"], found["gpu02"]
     own, shared = "hosts.yaml: hosts.a", "hosts.yaml: defaults"
     assert (a["address"], a["port"], a["user"]) == (("10.0.0.1", own), ("2222", own), ("ubuntu", shared))
+    assert gpu["interface"] == ("eth0", "rendezvous.interface")
     # ~/.ssh/config may map the address of the inventory to another one.
     assert a["dialled"] == ("10.0.0.99", "~/.ssh/config")
     assert (a["env.A"], a["env.B"], a["env.HF_TOKEN"]) == (("2", own), ("3", own), ("***", shared))

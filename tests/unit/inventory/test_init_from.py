@@ -10,9 +10,12 @@ import pytest
 from orchestrator.commands.init import init
 from orchestrator.errors import UsageError
 from orchestrator.local.hosts_file import read_inventory
-from orchestrator.operations.setup.gathering import InitOptions
+from orchestrator.operations.setup.completing import Completing
+from orchestrator.operations.setup.gathering import Gathered, InitOptions
+from orchestrator.protocol.facts import Interpreter
 from orchestrator.ui.display import Display
 from orchestrator.ui.inventory.questions import Questions
+from tests.unit.checks.facts import node
 from tests.unit.inventory.test_foreign import RECORDED, home
 
 __all__ = ["home"]
@@ -56,3 +59,36 @@ def test_a_requirements_file_with_torch_is_written_on_request() -> None:
     with pytest.raises(UsageError, match=r"requirements\.txt exists, and does not name torch → add a line: torch"):
         init(replace(options, force=True), Questions(False), Display())
     assert Path("requirements.txt").read_text() == "numpy\n"
+
+
+class Agreeing(Questions):
+    """A user who takes every default."""
+
+    def __init__(self) -> None:
+        super().__init__(True)
+        self.asked: list[str] = []
+
+    def confirm(self, question: str, default: bool) -> bool:
+        self.asked.append(question)
+        return default
+
+    def text(self, question: str, default: str = "") -> str:
+        self.asked.append(question)
+        return default
+
+
+@pytest.mark.parametrize("here", [None, "numpy\n", "numpy\ntorch>=2.4\n"])
+def test_where_no_host_has_torch_the_user_is_asked_for_packages(here: str | None) -> None:
+    if here:
+        Path("requirements.txt").write_text(here)
+    bare = Interpreter(path="python3", version="3.11.2", torch=None)
+    found = Gathered({"a": {}}, facts={"a": node("a", {"python": bare}, interpreters=(bare,))})
+    questions = Agreeing()
+    draft = Completing(found, InitOptions(("a",), WRITTEN), questions, Display()).complete()
+    if here is None:
+        assert questions.asked[0] == "write requirements.txt with torch and torchvision, for orch to install?"
+        assert draft.defaults["env"] == "requirements.txt" and found.packages is not None
+    else:
+        # A file that is there is used if it names torch, and left alone if it does not.
+        assert questions.asked[0].startswith("file with packages (") and found.packages is None
+        assert draft.defaults.get("env") == ("requirements.txt" if "torch" in here else None)

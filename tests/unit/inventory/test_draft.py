@@ -155,8 +155,8 @@ def test_the_interpreter_with_the_newest_torch_that_all_hosts_have() -> None:
     a = node("a", {"home": "/home/u", "python": python("python3", None)}, interpreters=(
         python("/usr/bin/python3", None), python("/home/u/v/bin/python", "2.10.0"), python("/o/p", "2.9.1+cu128"), python("/z", "3.0"),
     ))  # fmt: skip
-    b = node("b", {"home": "/root", "python": python("python3", None)}, interpreters=(
-        python("/o/p", "2.9.1+cu128"), python("/root/v/bin/python", "2.10.0"), python("/differs", "2.11"), python("/$x", "2.11"),
+    b = node("b", {"home": "/srv/r", "python": python("python3", None)}, interpreters=(
+        python("/o/p", "2.9.1+cu128"), python("/srv/r/v/bin/python", "2.10.0"), python("/differs", "2.11"), python("/$x", "2.11"),
     ))  # fmt: skip
     assert interpreters({"a": a, "b": b}) == ["~/v/bin/python", "/o/p"]
     assert own_interpreters({"a": a, "b": b}) == {"a": "/z", "b": "/differs"}

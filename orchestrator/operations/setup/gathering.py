@@ -217,8 +217,9 @@ class Gathering:
             keys, facts = hosts[name], trial.facts
             address = keys.get("address", name)
             taken = [*self.found.hosts, *hosts]
-            best = better_name(name, address, facts, taken) if named else name
-            self._order[self._order.index(name)] = best
+            # The second trial of a host that had only a password finds the name that the first could not ask for.
+            best = better_name(name, address, facts, taken) if named or name == address else name
+            self._renamed(name, best)
             self.found.hosts[best] = keys if best == name else {"address": address, **keys}
             self.found.facts[best] = facts
             show_well(self.display, best, summary(facts))
@@ -228,10 +229,18 @@ class Gathering:
             raise HostErrors(list(failed.values()), len(trials))
         return self._decided(hosts, failed, failing)
 
+    def _renamed(self, name: str, best: str) -> None:
+        """Put a host's better name wherever its first one stands."""
+        self._order[self._order.index(name)] = best
+        top = self.found.top
+        if top.get("master") == name:
+            top["master"] = best
+        if "spares" in top:
+            top["spares"] = [best if each == name else each for each in top["spares"]]
+
     def _decided(self, hosts: Hosts, failed: Mapping[str, OrchError], failing: str) -> Hosts:
         """Keep or drop hosts that failed; return what to try again. Several hosts are one question."""
-        for name, error in failed.items():
-            show_failed(self.display, name, error)
+        show_failed(self.display, failed)
         refused = [isinstance(error, AuthenticationFailed) for error in failed.values()]
         if failing == "ask" and any(refused):
             self.display.note("where a password is all there is: keep the hosts, and run orch keys afterwards")

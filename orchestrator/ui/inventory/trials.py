@@ -16,11 +16,16 @@ def show_well(display: Display, name: str, found: str) -> None:
     display.err.print(Text.assemble(("✓ ok      ", "green"), (name, "bold"), f": {found}"))
 
 
-def show_failed(display: Display, name: str, error: OrchError) -> None:
-    """Show why a host cannot be used, and the remedy."""
-    remedy = f" → {error.remedy}" if error.remedy else ""
-    said = masked(f"{error.message}{remedy}")
-    display.err.print(Text.assemble(("✗ failed  ", "bold red"), (name, "bold"), f": {said}"))
+def show_failed(display: Display, failed: Mapping[str, OrchError]) -> None:
+    """Show why hosts cannot be used, and the remedy: once if it is the same for all."""
+    remedies = {error.remedy for error in failed.values()}
+    shared = remedies.pop() if len(failed) > 1 and len(remedies) == 1 else None
+    for name, error in failed.items():
+        remedy = f" → {error.remedy}" if error.remedy and not shared else ""
+        said = masked(f"{error.message}{remedy}")
+        display.err.print(Text.assemble(("✗ failed  ", "bold red"), (name, "bold"), f": {said}"))
+    if shared:
+        display.err.print(f"→ {masked(shared)}")
 
 
 def show_keys(display: Display, keys: Mapping[str, str]) -> None:

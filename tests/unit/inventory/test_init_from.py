@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator.commands.init import init
-from orchestrator.errors import UsageError
+from orchestrator.core.inventory.hosts import Host
+from orchestrator.errors import AuthenticationFailed, UsageError
 from orchestrator.local.hosts_file import read_inventory
+from orchestrator.operations.setup import gathering
 from orchestrator.operations.setup.completing import Completing
 from orchestrator.operations.setup.gathering import Gathered, InitOptions
+from orchestrator.operations.setup.trial import Trial
 from orchestrator.protocol.facts import Interpreter
 from orchestrator.ui.display import Display
 from orchestrator.ui.inventory.questions import Questions
@@ -92,3 +95,37 @@ def test_where_no_host_has_torch_the_user_is_asked_for_packages(here: str | None
         # A file that is there is used if it names torch, and left alone if it does not.
         assert questions.asked[0].startswith("file with packages (") and found.packages is None
         assert draft.defaults.get("env") == ("requirements.txt" if "torch" in here else None)
+
+
+def test_a_host_that_is_tried_again_gets_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("first.yaml").write_text("hosts: {10.0.0.1: , 10.0.0.2: , kept: {address: 10.0.0.3}}\nmaster: 10.0.0.2\n")
+
+    def tried(hosts: list[Host], *rest: object) -> dict[str, Trial]:
+        return {host.name: Trial(host, node("a", {"hostname": f"gpu{host.address[-1]}.lab"})) for host in hosts}
+
+    monkeypatch.setattr(gathering, "try_hosts", tried)
+    options = InitOptions((), WRITTEN, source="first.yaml")
+    assert init(options, Questions(False), Display()) == 0
+    written = read_inventory(WRITTEN)
+    assert [(host.name, host.address) for host in written.hosts] == [
+        ("gpu2", "10.0.0.2"),
+        ("gpu1", "10.0.0.1"),
+        ("kept", "10.0.0.3"),
+    ]
+    assert written.master.name == "gpu2"
+
+
+def test_a_remedy_for_all_hosts_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(hosts: list[Host], *rest: object) -> dict[str, Trial]:
+        return {
+            host.name: Trial(host, error=AuthenticationFailed(f"no {host.name}", remedy="orch keys"))
+            for host in hosts
+        }
+
+    monkeypatch.setattr(gathering, "try_hosts", refused)
+    options = InitOptions(("a", "b"), WRITTEN, failing="keep")
+    assert init(options, Questions(False), Display()) == 0
+    told = capsys.readouterr().err
+    assert "✗ failed  a: no a\n✗ failed  b: no b\n→ orch keys\n" in told

@@ -1,5 +1,6 @@
 """The test cluster itself: its hosts are apart, its faults are real, and it leaves nothing behind."""
 
+import ctypes
 import errno
 import json
 import os
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import pytest
 import yaml
 
 import tests.namespaces
-from tests.namespaces import Cluster, ClusterError, NodeHost, require
+from tests.namespaces import Cluster, ClusterError, NodeHost, files, require
 
 LIMIT_S = 60.0
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -201,6 +203,21 @@ def test_hosts_share_no_files_identity_or_processes(cluster: Cluster) -> None:
 
 
 @pytest.mark.cluster
+def test_threads_that_hash_a_password_at_once_keep_to_their_own() -> None:
+    switches = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            hashes = [line.split(":")[1] for line in pool.map(lambda _: files.shadow("open"), range(200))]
+    finally:
+        sys.setswitchinterval(switches)
+    crypt = ctypes.CDLL("libcrypt.so.1").crypt
+    crypt.restype = ctypes.c_char_p
+    # A hash of the right password gives itself as the salt.
+    assert all(crypt(b"open", each.encode()) == each.encode() for each in hashes)
+    assert len(set(hashes)) == len(hashes)
+
+
 def test_run_is_a_login_and_dies_at_its_limit(cluster: Cluster) -> None:
     host = cluster.hosts[0]
     done = host.run("sh", "-c", 'cat; echo "$HOME $A"; pwd; exit 7', input="in ", env={"A": "b  c"})

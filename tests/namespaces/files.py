@@ -76,7 +76,8 @@ def shadow(password: str | None) -> str:
     if password is None:
         return "root:*:::::::\n"
     # The library that sshd itself checks passwords with; Python has no such function from 3.13 on.
-    crypt = ctypes.CDLL("libcrypt.so.1").crypt
+    # It answers in one static buffer, and hosts are made by several threads: PyDLL keeps the others out meanwhile.
+    crypt = ctypes.PyDLL("libcrypt.so.1").crypt
     crypt.restype = ctypes.c_char_p
     hashed: bytes = crypt(password.encode(), f"$6$rounds=1000${secrets.token_hex(8)}".encode())
     return f"root:{hashed.decode('ascii')}:20000::::::\n"

@@ -59,11 +59,13 @@ class Completing:
 
     def _interpreter(self) -> None:
         bodies = [self.found.defaults, *self.found.hosts.values()]
-        if any(INTERPRETER_KEYS & set(body) for body in bodies):
-            return
+        given = any(INTERPRETER_KEYS & set(body) for body in bodies)
+        if self.options.install_torch and given:
+            raise UsageError("--install-torch: python: or env: is given as well", remedy="leave one of them out")
         if self.options.install_torch:
             self._new_packages()
-        if self.options.install_torch or not self.found.facts:
+            return
+        if given or not self.found.facts:
             return
         common = interpreters(self.found.facts)
         if common:

@@ -62,6 +62,11 @@ def test_a_requirements_file_with_torch_is_written_on_request() -> None:
     with pytest.raises(UsageError, match=r"requirements\.txt exists, and does not name torch → add a line: torch"):
         init(replace(options, force=True), Questions(False), Display())
     assert Path("requirements.txt").read_text() == "numpy\n"
+    clash = replace(options, force=True, keys={"python": "python3"})
+    with pytest.raises(
+        UsageError, match="--install-torch: python: or env: is given as well → leave one of them out"
+    ):
+        init(clash, Questions(False), Display())
 
 
 class Agreeing(Questions):

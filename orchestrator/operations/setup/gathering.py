@@ -123,7 +123,7 @@ class Gathering:
         # The command line holds for every host.
         given = self.given
         self.found.defaults = {**read.defaults, **given}
-        self.found.top = dict(read.top)
+        self.found.top = {key: value for key, value in read.top.items() if value is not None}
         hosts = {name: {key: keys[key] for key in keys if key not in given} for name, keys in read.hosts.items()}
         if self.options.nodes is None:
             return hosts

@@ -25,7 +25,7 @@ def show_failed(display: Display, failed: Mapping[str, OrchError]) -> None:
         said = masked(f"{error.message}{remedy}")
         display.err.print(Text.assemble(("✗ failed  ", "bold red"), (name, "bold"), f": {said}"))
     if shared:
-        display.err.print(f"→ {masked(shared)}")
+        display.err.print(Text(f"→ {masked(shared)}"))
 
 
 def show_keys(display: Display, keys: Mapping[str, str]) -> None:

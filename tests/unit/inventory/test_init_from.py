@@ -49,6 +49,14 @@ def test_a_list_that_lacks_a_machine_is_completed_by_its_name() -> None:
     assert [host.address for host in written.hosts] == ["192.168.20.1", "192.168.20.2"]
 
 
+def test_keys_without_a_value_are_left_out() -> None:
+    keys = ("defaults", "spares", "master", "rendezvous", "data", "outputs")
+    Path("first.yaml").write_text("hosts: {a: , b: }\n" + "".join(f"{key}:\n" for key in keys))
+    listed = read_inventory(Path("first.yaml"))
+    init_from(source=Path("first.yaml"))
+    assert read_inventory(WRITTEN).hosts == listed.hosts
+
+
 def test_a_requirements_file_with_torch_is_written_on_request() -> None:
     options = InitOptions(("10.0.0.1",), WRITTEN, check=False, install_torch=True)
     assert init(options, Questions(False), Display()) == 0

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.core.run.output import NodeSample, Output
-from orchestrator.core.run.result import RunResult
+from orchestrator.core.run.result import Failure, NodeResult, RunResult
 from orchestrator.core.text.escapes import harmless
 from orchestrator.core.text.lines import LineAssembler
 from orchestrator.protocol import events
@@ -231,14 +231,23 @@ def _label(output: Output) -> str:
 
 
 def nodes_table(result: RunResult) -> Table:
-    """Return a table of each node's result."""
+    """Return a table of each node's result.
+
+    A node whose rank failed is shown as failed, with that rank's exit, although torchrun was stopped afterwards.
+    """
+    own = {failure.node: failure for failure in reversed(result.failures) if failure.rank is not None}
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("node", "result", "exit", "duration", "outputs"):
         table.add_column(heading)
     for node in result.nodes.values():
-        style = STATE_STYLES.get(node.state, "")
-        code = "-" if node.exit_code is None else str(node.exit_code)
-        code = f"signal {node.signal}" if node.signal else code
+        ended: NodeResult | Failure = node
+        state = node.state
+        if state == "stopped" and node.node in own:
+            ended, state = own[node.node], "failed"
+        code = "-" if ended.exit_code is None else str(ended.exit_code)
+        code = f"signal {ended.signal}" if ended.signal else code
         took = f"{node.duration:.1f} s" if node.duration is not None else "-"
-        table.add_row(node.node, Text(node.state, style=style), code, took, f"{node.collected} files")
+        table.add_row(
+            node.node, Text(state, style=STATE_STYLES.get(state, "")), code, took, f"{node.collected} files"
+        )
     return table

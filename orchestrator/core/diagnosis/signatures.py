@@ -212,8 +212,9 @@ SIGNATURES: tuple[Signature, ...] = (
         "duplicate-gpu",
         Kind.CAUSE,
         r"Duplicate GPU detected",
-        "two ranks of this node use the same GPU",
-        "call torch.cuda.set_device(int(os.environ['LOCAL_RANK'])) before anything uses CUDA",
+        "two ranks use the same GPU, which NCCL does not allow",
+        "call torch.cuda.set_device(int(os.environ['LOCAL_RANK'])) before anything uses CUDA; start at most one "
+        "rank per GPU (--nproc), and no second host on the same machine",
         "NCCL WARN Duplicate GPU detected : rank 0 and rank 1 both on CUDA device 1000",
     ),
     Signature(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from orchestrator.core.checks.facts import Facts
 from orchestrator.core.inventory.hosts import Host, Rendezvous
 from orchestrator.core.launch.addresses import interface_towards, master_address, on_interface
+from orchestrator.core.launch.sharing import with_own_gpus
 from orchestrator.core.launch.variables import INTERFACES, VISIBLE, visible_gpus
 from orchestrator.errors import PreflightError, UsageError
 from orchestrator.protocol.facts import Interpreter
@@ -120,14 +121,21 @@ def plan(
     facts: Mapping[str, Facts],
     run_id: str,
     attempt: int = 1,
+    *,
+    one_machine: bool = False,
 ) -> LaunchPlan:
     """Plan an attempt of a run on ``hosts``, the first of which is the master.
 
-    Each attempt uses a different master port, so that processes left over from an earlier attempt cannot join it.
+    ``one_machine``: the hosts are the same machine and share its GPUs. Each attempt uses a different master port,
+    so that processes left over from an earlier attempt cannot join it.
 
     Raises UsageError for options that exclude each other, and PreflightError if no address of the
     master can be reached by all nodes or the master has no free port.
     """
+    notes: list[str] = []
+    if one_machine:
+        hosts, shared = with_own_gpus(hosts, facts, spec.backend, spec.env, spec.local)
+        notes += [shared] if shared else []
     master = hosts[0]
     address = master_address(master, hosts, facts, rendezvous.interface)
     port = _master_port(master, rendezvous, spec, facts, attempt)
@@ -135,7 +143,6 @@ def plan(
         rendezvous, spec, f"{_bracketed(address)}:{port}", run_id, attempt
     )
     _refuse_contradictions(spec, rdzv_backend, endpoint, len(hosts))
-    notes = []
     if rdzv_backend == "c10d":
         notes.append("c10d: torchrun assigns node ranks itself and ignores node_rank, so the order may differ")
     nodes: list[NodePlan] = []

@@ -22,6 +22,9 @@ TRAVELLING = (
     "HIP_VISIBLE_DEVICES",
     "ROCR_VISIBLE_DEVICES",
 )
+# They match a pattern above, but describe the control machine's image: its NCCL package, and the GPUs for which it
+# builds extensions.
+STAYING = frozenset(("NCCL_VERSION", "TORCH_CUDA_ARCH_LIST"))
 # The first of these that is set decides which GPUs a process sees.
 VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 # orch finds each node's own interface.
@@ -56,13 +59,13 @@ class LocalSettings:
 
 
 def local_settings(environ: Mapping[str, str]) -> LocalSettings:
-    """Return the settings in ``environ`` that match ``TRAVELLING``.
+    """Return the settings in ``environ`` that match ``TRAVELLING``, without those in ``STAYING``.
 
     Paths and ids of GPUs stay: they name things of the control machine.
     """
     travel, stay = {}, {}
     for name in sorted(environ):
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in TRAVELLING):
+        if name not in STAYING and any(fnmatch.fnmatchcase(name, pattern) for pattern in TRAVELLING):
             reason = _reason_to_stay(name, environ[name])
             if reason is None:
                 travel[name] = environ[name]

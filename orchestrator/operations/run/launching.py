@@ -112,7 +112,8 @@ def planned(
         )
         examined = with_probes(examined, answers, opened.inventory.rendezvous.interface, thorough=False)
     preflight(check(examined, quick=True), len(lineup.nodes), options.check, display)
-    made = plan(lineup.hosts, opened.inventory.rendezvous, options.spec, facts, run_id, number)
+    rendezvous, alike = opened.inventory.rendezvous, opened.inventory.sandbox
+    made = plan(lineup.hosts, rendezvous, options.spec, facts, run_id, number, one_machine=alike)
     return PreparedAttempt(made, lineup, facts, trees, data)
 
 

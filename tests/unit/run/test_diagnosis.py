@@ -12,6 +12,7 @@ from orchestrator.core.diagnosis.diagnosis import ENDINGS, Diagnosis, diagnose, 
 from orchestrator.core.diagnosis.signatures import SIGNATURES, Kind, Signature
 from orchestrator.core.run.result import fold
 from orchestrator.protocol.events import Event, from_line, to_line
+from orchestrator.ui.run import nodes_table
 from tests.conftest import ROOT
 from tests.history import happened
 
@@ -174,3 +175,12 @@ def test_the_table_has_enough_of_them() -> None:
         Kind.TIMEOUT,
         Kind.PEER,
     ]
+
+
+def test_a_node_whose_rank_failed_is_no_stopped_one() -> None:
+    """orch stopped torchrun before torchrun itself had reported the failed rank."""
+    text = (RECORDED / "invalid-device.jsonl").read_text()
+    result = fold(from_line(line) for line in text.splitlines())
+    assert (result.nodes["node1"].state, result.nodes["node1"].signal) == ("stopped", 15)
+    columns = [list(column.cells) for column in nodes_table(result).columns]
+    assert [str(cell) for (cell,) in columns] == ["node1", "failed", "1", "4.1 s", "0 files"]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from orchestrator.core.launch.plan import LaunchPlan
-from orchestrator.core.launch.torchrun import as_json
+from orchestrator.core.launch.script.json import as_json
 from orchestrator.core.run.output import Output
 from orchestrator.core.run.result import RunResult, fold
 from orchestrator.errors import CannotRecord, UsageError

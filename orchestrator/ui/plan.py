@@ -9,7 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.core.launch.plan import LaunchPlan
-from orchestrator.core.launch.torchrun import as_json, as_ps1, as_sh, commands
+from orchestrator.core.launch.script.json import as_json
+from orchestrator.core.launch.script.ps1 import as_ps1
+from orchestrator.core.launch.script.sh import as_sh
+from orchestrator.core.launch.torchrun import commands
 from orchestrator.core.text.secret import masked_words, redacted
 from orchestrator.ui.display import Display
 

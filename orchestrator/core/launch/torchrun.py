@@ -1,16 +1,13 @@
-"""Turn a LaunchPlan into the argv and variables of each node's launcher, and into sh, PowerShell and JSON text."""
+"""Turn a LaunchPlan into the argv and variables of each node's launcher."""
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from orchestrator.core.launch import accelerate
 from orchestrator.core.launch.plan import LaunchPlan, NodePlan
-from orchestrator.core.text.secret import masked_words, redacted
+from orchestrator.core.text.secret import redacted
 
 OUTPUT_FOLDER = "orch-output"
 # How long the nodes of an elastic run wait for more nodes once enough have joined, in seconds.
@@ -138,90 +135,3 @@ def _place(plan: LaunchPlan, node: NodePlan) -> dict[str, str]:
     if plan.rdzv_backend == "static":
         place["NODE_RANK"] = str(node.node_rank)
     return {**place, "NPROC_PER_NODE": str(node.nproc_per_node)}
-
-
-def as_sh(plan: LaunchPlan) -> str:
-    """Return the plan as POSIX shell, one command per node.
-
-    Secret variables are taken from the environment; secrets in arguments are masked.
-    """
-    blocks = []
-    for each in commands(plan):
-        lines = [f"# {each.node} (node_rank {each.node_rank})", f"cd {_sh_path(each.cwd)} && env \\"]
-        for name, value in each.shown_env.items():
-            secret = value != each.env[name]
-            lines.append(f'  {name}="${{{name}}}" \\' if secret else f"  {name}={_sh_path(value)} \\")
-        lines.append("  " + " ".join(_sh_path(word) for word in masked_words(each.argv)))
-        for path, text in each.files.items():
-            folder = _sh_path(path.rpartition("/")[0])
-            lines.insert(1, f"mkdir -p {folder} && printf %s {shlex.quote(text)} > {_sh_path(path)}")
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks) + "\n"
-
-
-def as_ps1(plan: LaunchPlan) -> str:
-    """Return the plan as PowerShell, one command per node, without secret variables; other secrets are masked."""
-    blocks = []
-    for each in commands(plan):
-        lines = [f"# {each.node} (node_rank {each.node_rank})", f"Set-Location -LiteralPath {_ps1(each.cwd)}"]
-        for name, value in each.shown_env.items():
-            if value == each.env[name]:
-                lines.append(f"$env:{name} = {_ps1(value)}")
-        for path, text in each.files.items():
-            lines.append(f"New-Item -Force -ItemType File -Path {_ps1(path)} -Value {_ps1(text)} | Out-Null")
-        lines.append("& " + " ".join(_ps1(word) for word in masked_words(each.argv)))
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks) + "\n"
-
-
-def as_dict(plan: LaunchPlan) -> dict[str, Any]:
-    """Return the plan as a value for JSON, with secrets masked."""
-    shown = {"env": redacted(plan.spec.env), "local": redacted(plan.spec.local)}
-    settings = {**asdict(plan.spec), **shown, "args": masked_words(plan.spec.args)}
-    return {
-        "run_id": plan.run_id,
-        "attempt": plan.attempt,
-        "spec": settings,
-        "backend": plan.backend,
-        "nnodes": plan.nnodes if plan.spec.nnodes else len(plan.nodes),
-        "world_size": plan.world_size,
-        "master_addr": plan.master_addr,
-        "master_port": plan.master_port,
-        "rdzv_backend": plan.rdzv_backend,
-        "rdzv_id": plan.rdzv_id,
-        "rdzv_endpoint": plan.rdzv_endpoint,
-        "notes": list(plan.notes),
-        "nodes": [
-            {
-                "node": node.node,
-                "node_rank": node.node_rank,
-                "nproc_per_node": node.nproc_per_node,
-                "first_rank": node.first_rank,
-                "interface": node.interface,
-                "address": node.address,
-                "cwd": each.cwd,
-                "argv": masked_words(each.argv),
-                "env": each.shown_env,
-                "files": dict(each.files),
-            }
-            for node, each in zip(plan.nodes, commands(plan), strict=True)
-        ],
-    }
-
-
-def as_json(plan: LaunchPlan) -> str:
-    """Return ``as_dict(plan)`` as JSON text."""
-    return json.dumps(as_dict(plan), indent=2) + "\n"
-
-
-def _sh_path(word: str) -> str:
-    """Quote a word; a leading ``~/``, as in a plan made without asking the nodes, is left to the shell."""
-    head, tilde, rest = word.partition("~/")
-    if tilde and (head == "" or head.endswith("=")):
-        return f'{shlex.quote(head) if head else ""}"$HOME"/{shlex.quote(rest)}'
-    return shlex.quote(word)
-
-
-def _ps1(word: str) -> str:
-    """Quote a word as a PowerShell literal: single quotes are doubled, no other character is special."""
-    return "'" + word.replace("'", "''") + "'"

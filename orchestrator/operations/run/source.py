@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.core.launch.declared import ScriptOptions, script_options
 from orchestrator.core.launch.plan import Workload
-from orchestrator.core.launch.script import ScriptOptions, script_options
 from orchestrator.errors import UsageError
 
 PROJECT_MARKS = (".git", "pyproject.toml", ".orchignore")

@@ -14,7 +14,10 @@ from orchestrator.core.launch.plan import (
     Workload,
     assumed_facts,
 )
-from orchestrator.core.launch.torchrun import NodeCommand, as_dict, as_json, as_ps1, as_sh, command, commands
+from orchestrator.core.launch.script.json import as_dict, as_json
+from orchestrator.core.launch.script.ps1 import as_ps1
+from orchestrator.core.launch.script.sh import as_sh
+from orchestrator.core.launch.torchrun import NodeCommand, command, commands
 from orchestrator.protocol.facts import Interpreter
 from tests.unit.launch.plans import A, B, facts, offline, planned
 

@@ -253,7 +253,14 @@ format_option = click.option(
     type=click.Choice(["table", "sh", "ps1", "json"]),
     default="table",
     show_default=True,
-    help="The format of the plan.",
+    help="The format of the plan; sh and ps1: a script for each node, which needs nothing of orch there.",
+)
+output_option = click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="With --format sh or ps1: write each node's script, run_distributed_node1.sh and so on, to DIR.",
 )
 
 

@@ -18,6 +18,7 @@ from orchestrator.cli.options import (
     grace_option,
     launch_options,
     node_timeout_option,
+    output_option,
     runs_dir_option,
     seconds,
     target,
@@ -68,7 +69,7 @@ def run(dry_run: bool, as_json: bool, yes: bool, **options: Any) -> int:
     if dry_run:
         from orchestrator.commands.plan import plan
 
-        return plan(machines, launching, "json" if as_json else "table", display, offline=False)
+        return plan(machines, launching, "json" if as_json else "table", None, display, offline=False)
     from orchestrator.commands.run import run
 
     return run(machines, launching, display)
@@ -79,10 +80,11 @@ def run(dry_run: bool, as_json: bool, yes: bool, **options: Any) -> int:
 @launch_options
 @runs_dir_option
 @format_option
+@output_option
 @click.option(
     "--offline", is_flag=True, help="Connect to no node; assume the facts that the inventory does not give."
 )
-def plan(form: str, offline: bool, as_json: bool, dry_run: bool, **options: Any) -> int:
+def plan(form: str, output: Path | None, offline: bool, as_json: bool, dry_run: bool, **options: Any) -> int:
     """Show the exact command of every node without running it.
 
     Takes the options of orch run, too.
@@ -93,7 +95,7 @@ def plan(form: str, offline: bool, as_json: bool, dry_run: bool, **options: Any)
     display = Display(verbose=options["verbose"])
     machines, launching, notes = asked(options)
     display.notes(notes)
-    return command(machines, launching, "json" if as_json else form, display, offline=offline)
+    return command(machines, launching, "json" if as_json else form, output, display, offline=offline)
 
 
 # A word means the same to both verbs, so that plan shows what run would do.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
 from orchestrator.core.launch.plan import LaunchPlan
-from orchestrator.core.launch.script.json import as_json
-from orchestrator.core.launch.script.ps1 import as_ps1
-from orchestrator.core.launch.script.sh import as_sh
+from orchestrator.core.launch.script.formats import TEXTS
 from orchestrator.core.launch.torchrun import commands
 from orchestrator.core.text.secret import masked_words, redacted
 from orchestrator.ui.display import Display
@@ -44,9 +43,20 @@ def show_plan(display: Display, plan: LaunchPlan, form: str) -> None:
             display.note(f"note: {note}")
     else:
         # Unchanged: a control character in a user's argument is part of the command.
-        display.write_bytes(
-            {"sh": as_sh, "ps1": as_ps1, "json": as_json}[form](plan).encode("utf-8", "surrogateescape")
-        )
+        display.write_bytes(TEXTS[form](plan).encode("utf-8", "surrogateescape"))
+
+
+def show_scripts(display: Display, plan: LaunchPlan, files: Sequence[Path], root: Path) -> None:
+    """Show on stdout which file holds which node's script, and what to do with it."""
+    for node, file in zip(plan.nodes, files, strict=True):
+        display.write(f"{file}  {node.node}\n")
+    for note in plan.notes:
+        display.note(f"note: {note}")
+    if files[0].suffix == ".ps1":
+        display.note("next: copy the code and each node's script to its folder there, and start the scripts")
+    else:
+        where = shlex.quote(str(root))
+        display.note(f"next: orch sync --project {where}, copy each node's script there, and start all with sh")
 
 
 def plan_table(plan: LaunchPlan) -> Table:

@@ -71,15 +71,23 @@ def test_what_a_run_records_here_holds_no_secret(tmp_path: Path) -> None:
     assert shown["spec"]["args"][:2] == ["--hf-token", "***"]
 
 
-def test_a_plan_as_shell_takes_its_secrets_from_the_reader() -> None:
-    lines = as_sh(planned()).splitlines()
-    start = next(number for number, line in enumerate(lines) if line.endswith("env \\"))
-    end = next(number for number, line in enumerate(lines) if "torch.distributed.run" in line)
-    script = "\n".join([*(line for line in lines[start + 1 : end]), "  env"])
+def test_a_script_takes_its_secrets_from_the_reader(tmp_path: Path) -> None:
+    shows = tmp_path / "python"
+    shows.write_text('#!/bin/sh\nenv; printf "<%s>\\n" "$@"\n')
+    shows.chmod(0o755)
+    made = planned()
+    nodes = [replace(made.nodes[0], python=str(shows), work=str(tmp_path / "work"), workdir=str(tmp_path))]
+    (tmp_path / made.spec.workload.project).mkdir()
+    script = as_sh(replace(made, nodes=tuple(nodes)))
     given = {"DATABASE": "postgres://me:mine@db/x", "WANDB_API_KEY": "mine", "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(["sh", "-c", f"env \\\n{script}"], env=given, capture_output=True, text=True, check=True)
+    refused = subprocess.run(["sh", "-c", script], env=given, capture_output=True, text=True)
+    assert (refused.returncode == 2 and "SSH_PASSPHRASE" in refused.stderr) or "PGURL" in refused.stderr
+    given |= {"PGURL": "mine-too", "SSH_PASSPHRASE": "", "ORCH_ARG_1": "w 1", "ORCH_ARG_2": "--api_key=w2"}
+    given |= {"ORCH_ARG_3": "w3", "ORCH_ARG_4": "w4"}
+    done = subprocess.run(["sh", "-c", script], env=given, capture_output=True, text=True, check=True)
     assert "DATABASE=postgres://me:mine@db/x\n" in done.stdout
     assert "WANDB_API_KEY=mine\n" in done.stdout
+    assert "<--hf-token>\n<w 1>\n<--api_key=w2>\n<w3>\n<--url>\n<w4>\n<--lr>\n<0.1>\n" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ SECTIONS: Mapping[str, Sequence[str]] = {
     ),
     "During the run": ("detach", "on_disconnect", "grace", "collect_every"),
     "Checks": ("dry_run", "offline", "no_doctor", "no_sync", "debug"),
-    "Output": ("form", "verbose", "as_json", "runs_dir"),
+    "Output": ("form", "output", "verbose", "as_json", "runs_dir"),
     "Connections": ("connect_timeout", "node_timeout", "accept_new_host_keys", "fanout"),
 }
 # Verbs whose options need sections by subject; the others keep their own options together.

@@ -21,6 +21,7 @@ def launcher_argv(plan: LaunchPlan, node: NodePlan) -> list[str]:
         # Also an option, because accelerate does not read this setting from its config file.
         "--same_network",
         f"--log_dir={node.attempt_dir}/logs",
+        *(["--tee=3"] if plan.tee else []),
     ]
 
 
@@ -49,5 +50,6 @@ def config(plan: LaunchPlan, node: NodePlan) -> str:
 
 
 def variables(plan: LaunchPlan) -> dict[str, str]:
-    """Return accelerate's variables. ``PET_REDIRECTS`` is torchrun's: accelerate cannot send output to files."""
-    return {"PET_REDIRECTS": "3"} | ({"ACCELERATE_USE_CPU": "true"} if plan.backend == "gloo" else {})
+    """Return accelerate's variables. ``PET_REDIRECTS`` is torchrun's: accelerate's options can only tee."""
+    files = {} if plan.tee else {"PET_REDIRECTS": "3"}
+    return files | ({"ACCELERATE_USE_CPU": "true"} if plan.backend == "gloo" else {})

@@ -84,7 +84,11 @@ class NodePlan:
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """One attempt of a run before it starts. ``nodes`` is in node_rank order."""
+    """One attempt of a run before it starts. ``nodes`` is in node_rank order.
+
+    ``tee``: ranks write to the launcher's terminal as well as to files. ``trees``: the ids of the synced trees
+    that make up each node's working folder, the code first.
+    """
 
     run_id: str
     attempt: int
@@ -97,6 +101,8 @@ class LaunchPlan:
     rdzv_id: str
     rdzv_endpoint: str
     notes: tuple[str, ...] = ()
+    tee: bool = False
+    trees: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def world_size(self) -> int:

@@ -68,7 +68,7 @@ def _torchrun(plan: LaunchPlan, node: NodePlan) -> list[str]:
         *_rendezvous_options(plan, node),
         f"--max_restarts={plan.spec.restarts}",
         f"--log_dir={node.attempt_dir}/logs",
-        "--redirects=3",
+        "--tee=3" if plan.tee else "--redirects=3",
     ]
 
 

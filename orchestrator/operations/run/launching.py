@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import socket
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.core.checks.catalogue import check
@@ -114,6 +114,7 @@ def planned(
     preflight(check(examined, quick=True), len(lineup.nodes), options.check, display)
     rendezvous, alike = opened.inventory.rendezvous, opened.inventory.sandbox
     made = plan(lineup.hosts, rendezvous, options.spec, facts, run_id, number, one_machine=alike)
+    made = replace(made, trees={name: tuple(tree.tree_id for tree in each) for name, each in trees.items()})
     return PreparedAttempt(made, lineup, facts, trees, data)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from orchestrator.core.inventory.choosing import chosen
 from orchestrator.core.inventory.hosts import Host
 from orchestrator.core.inventory.target import Target
 from orchestrator.core.launch.plan import LaunchPlan, assumed_facts, plan
+from orchestrator.core.transfer.local_tree import hash_tree
+from orchestrator.errors import UsageError
 from orchestrator.local.hosts_file import environments_of, in_their_environments, read_inventory
 from orchestrator.operations.run.options import RunOptions, new_run_id
 from orchestrator.ui.display import Display
@@ -16,6 +20,18 @@ from orchestrator.ui.display import Display
 def hosts_of(target: Target) -> tuple[Host, ...]:
     """Return the hosts that the target chooses, without connecting to any. Raises UsageError, InventoryError."""
     return chosen(read_inventory(target.hosts_file), target)
+
+
+def refuse_changed_code(made: LaunchPlan, options: RunOptions, written: Sequence[Path]) -> None:
+    """Remove the files just written, and raise UsageError, if they have become part of the code that they name."""
+    code = {trees[0] for trees in made.trees.values()}
+    if code and code != {hash_tree(options.source.root).tree_id}:
+        for file in written:
+            file.unlink(missing_ok=True)
+        raise UsageError(
+            f"--output {written[0].parent}: as part of the project, it changes the code that the scripts name",
+            remedy="choose a new folder or one outside the project, or name it in .orchignore",
+        )
 
 
 def preview(target: Target, options: RunOptions, display: Display, *, offline: bool) -> LaunchPlan:
@@ -33,6 +49,8 @@ def preview(target: Target, options: RunOptions, display: Display, *, offline: b
         hosts = [replace(host, fabric_address=host.fabric_address or host.address) for host in ready]
         facts = {host.name: assumed_facts(host) for host in hosts}
         made = plan(hosts, inventory.rendezvous, options.spec, facts, new_run_id())
+        code = hash_tree(options.source.root).tree_id
+        made = replace(made, trees={host.name: (code,) for host in hosts})
         note = "no node was asked: port, interpreter and number of GPUs are assumed; addresses are the inventory's"
         return replace(made, notes=(*made.notes, note))
     # Imported here because loading SSH takes longer than planning offline.

@@ -15,11 +15,9 @@ from orchestrator.core.launch.plan import (
     assumed_facts,
 )
 from orchestrator.core.launch.script.json import as_dict, as_json
-from orchestrator.core.launch.script.ps1 import as_ps1
-from orchestrator.core.launch.script.sh import as_sh
 from orchestrator.core.launch.torchrun import NodeCommand, command, commands
 from orchestrator.protocol.facts import Interpreter
-from tests.unit.launch.plans import A, B, facts, offline, planned
+from tests.unit.launch.plans import A, B, facts, planned
 
 RUNS_MODULE = {"workload": Workload("pkg.train", "module", "pkg.train", cwd="src"), "args": ("--lr", "0.1")}
 VARIABLES = {
@@ -129,54 +127,6 @@ def test_the_options_of_a_c10d_rendezvous(asked: dict[str, Any], options: list[s
     assert list(argv[begins + 1 : argv.index("--max_restarts=0")]) == [*options, "--local_addr=10.0.0.2"]
 
 
-OFFLINE = (
-    Host("a", "a", fabric_address="10.0.0.1", env={"HF_TOKEN": "hush", "CACHE": "~/c d", "SAID": "it's"}),
-    Host("b", "b", fabric_address="10.0.0.2", workdir="/w", python="~/env/bin/python", gpus=2),
-)
-SH = """\
-# a (node_rank 0)
-cd "$HOME"/orch-work/runs/a/run1 && env \\
-  PYTHONUNBUFFERED=1 \\
-  HF_TOKEN="${HF_TOKEN}" \\
-  CACHE="$HOME"/'c d' \\
-  SAID='it'"'"'s' \\
-  NNODES=2 \\
-  NODE_RANK=0 \\
-  NPROC_PER_NODE=1 \\
-  ORCH_RUN_ID=run1 \\
-  ORCH_ATTEMPT=1 \\
-  ORCH_NODE=a \\
-  ORCH_BACKEND=gloo \\
-  ORCH_DATA="$HOME"/orch-work/data \\
-  ORCH_OUTPUT_DIR="$HOME"/orch-work/runs/a/run1/orch-output \\
-  python3 -m torch.distributed.run --nnodes=2 --nproc_per_node=1 --node_rank=0 --master_addr=10.0.0.1 \
---master_port=29500 --max_restarts=0 --log_dir="$HOME"/.orch/a/runs/run1/attempt1/logs --redirects=3 \
-t.py --out="$HOME"/'o~/p' 'x~/y' '--api-key=***' '--a b='"$HOME"/c '~'
-
-# b (node_rank 1)
-cd /w/runs/b/run1 && env \\
-  PYTHONUNBUFFERED=1 \\
-  PATH="$HOME"/env/bin \\
-  NNODES=2 \\
-  NODE_RANK=1 \\
-  NPROC_PER_NODE=2 \\
-  ORCH_RUN_ID=run1 \\
-  ORCH_ATTEMPT=1 \\
-  ORCH_NODE=b \\
-  ORCH_BACKEND=gloo \\
-  ORCH_DATA=/w/data \\
-  ORCH_OUTPUT_DIR=/w/runs/b/run1/orch-output \\
-  "$HOME"/env/bin/python -m torch.distributed.run --nnodes=2 --nproc_per_node=2 --node_rank=1 \
---master_addr=10.0.0.1 --master_port=29500 --max_restarts=0 --log_dir="$HOME"/.orch/b/runs/run1/attempt1/logs \
---redirects=3 t.py --out="$HOME"/'o~/p' 'x~/y' '--api-key=***' '--a b='"$HOME"/c '~'
-"""
-
-
-def test_a_plan_made_offline_as_sh() -> None:
-    args = ("--out=~/o~/p", "x~/y", "--api-key=hush", "--a b=~/c", "~")
-    assert as_sh(offline(*OFFLINE, args=args)) == SH
-
-
 def test_what_is_assumed_about_a_node_comes_from_the_inventory() -> None:
     assert assumed_facts(Host("a", "h", user="u", python="/e/python")) == Facts(
         node="a",
@@ -196,51 +146,6 @@ def test_what_is_assumed_about_a_node_comes_from_the_inventory() -> None:
     )
     known = assumed_facts(A)
     assert (known.user, known.python.path) == ("", "python3")
-
-
-PS1 = """\
-# a (node_rank 0)
-Set-Location -LiteralPath '/home/u/orch-work/runs/a/run1'
-$env:PYTHONUNBUFFERED = '1'
-$env:PATH = '/usr/bin'
-$env:GLOO_SOCKET_IFNAME = 'eth0'
-$env:NCCL_SOCKET_IFNAME = '=eth0'
-$env:PET_REDIRECTS = '3'
-$env:ACCELERATE_USE_CPU = 'true'
-$env:X = 'it''s'
-$env:NNODES = '1'
-$env:NODE_RANK = '0'
-$env:NPROC_PER_NODE = '1'
-$env:ORCH_RUN_ID = 'run1'
-$env:ORCH_ATTEMPT = '1'
-$env:ORCH_NODE = 'a'
-$env:ORCH_BACKEND = 'gloo'
-$env:ORCH_DATA = '/home/u/orch-work/data'
-$env:ORCH_OUTPUT_DIR = '/home/u/orch-work/runs/a/run1/orch-output'
-New-Item -Force -ItemType File -Path '/home/u/.orch/a/runs/run1/attempt1/accelerate.yaml' -Value \
-'compute_environment: LOCAL_MACHINE
-distributed_type: MULTI_GPU
-num_machines: 1
-machine_rank: 0
-main_process_ip: ''10.0.0.1''
-main_process_port: 29500
-num_processes: 1
-mixed_precision: ''no''
-rdzv_backend: static
-same_network: true
-use_cpu: false
-' | Out-Null
-& '/usr/bin/python3' '-m' 'accelerate.commands.launch' \
-'--config_file=/home/u/.orch/a/runs/run1/attempt1/accelerate.yaml' '--same_network' \
-'--log_dir=/home/u/.orch/a/runs/run1/attempt1/logs' 't.py' '--api-key=***'
-"""
-
-
-def test_a_plan_as_powershell() -> None:
-    asked = {"launcher": "accelerate", "env": {"X": "it's", "HF_TOKEN": "hush"}, "args": ("--api-key=hush",)}
-    assert as_ps1(planned(**asked)) == PS1
-    heads = [block.splitlines()[0] for block in as_ps1(planned(A, B)).split("\n\n")]
-    assert heads == ["# a (node_rank 0)", "# b (node_rank 1)"]
 
 
 def test_a_plan_as_json() -> None:

@@ -205,6 +205,13 @@ class HostErrors(OrchError):
         for error in self.errors:
             text = f"{error.message}" + (f" → {error.remedy}" if error.remedy else "")
             alike.setdefault(text, []).append(error.host or "?")
-        lines = [f"{', '.join(hosts)}: {text}" for text, hosts in alike.items()]
-        well = self.hosts - len(self.errors)
-        return "\n".join([*lines, *([f"the other {well} of {self.hosts} hosts are fine"] if well else [])])
+        return "\n".join([*(f"{', '.join(hosts)}: {text}" for text, hosts in alike.items()), *self.others])
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """A line that says how many hosts have no error, if any. An error may be of a pair, ``a -> b``."""
+        bad = {name for error in self.errors for name in (error.host or "?").split(" -> ")}
+        well = self.hosts - len(bad)
+        if well <= 0:
+            return ()
+        return ("the other host is fine" if well == 1 else f"the other {well} of {self.hosts} hosts are fine",)

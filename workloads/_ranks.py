@@ -71,6 +71,11 @@ def this_node() -> str:
     return os.environ.get("ORCH_NODE") or socket.gethostname()
 
 
+def counted(count: int, noun: str) -> str:
+    """Return the count with its noun: ``1 rank``, ``2 ranks``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def refuse(text: str) -> NoReturn:
     """End this process with exit code 2 and print one line on each node; raises SystemExit.
 
@@ -114,7 +119,10 @@ class Ranks:
         # Two ranks of a group must not share a GPU: nccl refuses that.
         here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         if gpus and here > gpus:
-            refuse(f"{here} ranks on this node, but {gpus} GPUs: start one rank per GPU, or pass --backend gloo")
+            refuse(
+                f"{here} ranks on this node, but {counted(gpus, 'GPU')}: "
+                "start one rank per GPU, or pass --backend gloo"
+            )
         self.backend = "nccl" if gpus else "gloo"
         self.device = torch.device("cuda", self.local_rank) if gpus else torch.device("cpu")
         if gpus:
@@ -177,7 +185,8 @@ class Ranks:
         for rank, other in enumerate(digests):
             if other != digests[0]:
                 raise RuntimeError(f"the parameters of rank {rank} differ from those of rank 0")
-        self.say(f"Parameters are the same on all {self.world_size} ranks: {digests[0][:16]}")
+        ranks = f"{'all ' if self.world_size > 1 else ''}{counted(self.world_size, 'rank')}"
+        self.say(f"Parameters are the same on {ranks}: {digests[0][:16]}")
 
     def parallel(self, model: nn.Module) -> nn.Module:
         """Return the model wrapped for training on all ranks.

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from _ranks import GlobalBatches, Ranks, add_backend, add_learning, parsed, refuse
+from _ranks import GlobalBatches, Ranks, add_backend, add_learning, counted, parsed, refuse
 from _records import Snapshots, Tally, add_records, plot_curves, write_metrics
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -88,7 +88,7 @@ class Training:
             while self.step < self.options.steps:
                 self.train(parallel)
                 self.batches.next_epoch()
-        self.ranks.say(f"Done after {self.step} steps on {self.ranks.world_size} ranks")
+        self.ranks.say(f"Done after {counted(self.step, 'step')} on {counted(self.ranks.world_size, 'rank')}")
         if self.ranks.rank == 0 and self.rows:
             panels = {"Mean squared error": ["loss"], "Samples/s": ["samples_per_second"]}
             plot_curves(self.options.output_dir / "loss.png", self.rows, "step", panels)

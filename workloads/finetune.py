@@ -29,7 +29,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from _ranks import Ranks, add_backend, add_learning, data_file, parsed, refuse
+from _ranks import Ranks, add_backend, add_learning, counted, data_file, parsed, refuse
 from _records import Tally, plot_curves, write_atomically, write_metrics
 from torch.utils.data import Dataset
 
@@ -80,7 +80,7 @@ def main() -> None:
         majority = Counter(labels[index] for index in test).most_common(1)[0][1] / len(test)
         ranks.introduce()
         ranks.say(
-            f"{len(train)} texts to train, {len(test)} to evaluate, {len(names)} labels; "
+            f"{counted(len(train), 'text')} to train, {len(test)} to evaluate, {counted(len(names), 'label')}; "
             f"the most frequent one is {majority:.4f} of them"
         )
         parameters = sum(each.numel() for each in model.parameters())
@@ -343,7 +343,10 @@ class Finetuning:
         name, world_size = max(everywhere, key=lambda each: int(each[0].rpartition("-")[2]))
         if int(world_size) != self.ranks.world_size:
             # The Trainer resumes at a step, and the number of steps in an epoch depends on the number of ranks.
-            refuse(f"{self.checkpoints} are from {world_size} ranks: use the same number, or pass --no-resume")
+            refuse(
+                f"{self.checkpoints} are from {counted(int(world_size), 'rank')}: "
+                "use the same number, or pass --no-resume"
+            )
         return Path(self.checkpoints, name)
 
     def keep_best(self) -> None:

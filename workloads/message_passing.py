@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
-from _ranks import Ranks, add_backend, parsed, this_node
+from _ranks import Ranks, add_backend, counted, parsed, this_node
 from _records import Tally
 
 
@@ -46,7 +46,7 @@ def passed(name: str, exercise: Callable[[Ranks], bool], ranks: Ranks, tally: Ta
     seconds = time.monotonic() - began
     tally.add(1, seconds)
     (wrong,) = ranks.sum(torch.tensor([0.0 if right else 1.0]))
-    verdict = f"WRONG on {wrong:.0f} ranks" if wrong else "right on all ranks"
+    verdict = f"WRONG on {counted(round(wrong), 'rank')}" if wrong else "right on all ranks"
     ranks.say(f"{name}: {verdict}, {seconds * 1e3:.2f} ms")
     return not wrong
 
@@ -60,7 +60,10 @@ def point_to_point(ranks: Ranks) -> bool:
     if ranks.rank == 0:
         for other in range(1, ranks.world_size):
             dist.send(expected, dst=other)
-        print(f"Rank 0 on {this_node()} sent {expected.item()} to {ranks.world_size - 1} ranks", flush=True)
+        print(
+            f"Rank 0 on {this_node()} sent {expected.item()} to {counted(ranks.world_size - 1, 'rank')}",
+            flush=True,
+        )
         return True
     received = torch.zeros(1, device=ranks.device)
     dist.recv(received, src=0)

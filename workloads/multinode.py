@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from _ranks import Ranks, add_backend, add_learning, parsed, refuse
+from _ranks import Ranks, add_backend, add_learning, counted, parsed, refuse
 from _records import Snapshots, Tally, add_records, plot_curves, write_metrics
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, TensorDataset
@@ -82,7 +82,7 @@ class Trainer:
         self.ranks.introduce()
         total = self.options.total_epochs
         if self.epochs_run >= total:
-            self.ranks.say(f"Already trained for {self.epochs_run} epochs")
+            self.ranks.say(f"Already trained for {counted(self.epochs_run, 'epoch')}")
         with self.snapshots.guarding(lambda: self.begun):
             for epoch in range(self.epochs_run, total):
                 began = time.monotonic()

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from _ranks import GlobalBatches, Ranks, add_backend, add_learning, parsed, refuse
+from _ranks import GlobalBatches, Ranks, add_backend, add_learning, counted, parsed, refuse
 from _records import Snapshots, Tally, add_records, plot_curves, write_metrics
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -220,7 +220,7 @@ class Training:
         """Train the remaining epochs, then print the result and plot the metrics."""
         self.ranks.introduce()
         if self.batches.epoch >= self.options.epochs:
-            self.ranks.say(f"Already trained for {self.batches.epoch} epochs")
+            self.ranks.say(f"Already trained for {counted(self.batches.epoch, 'epoch')}")
         with self.snapshots.guarding(self.state):
             while self.batches.epoch < self.options.epochs:
                 began, first = time.monotonic(), self.batches.seen

@@ -24,8 +24,7 @@ def run_everywhere(target: Target, argv: Sequence[str], display: Display) -> int
         alike.setdefault(answer, []).append(name)
     for answer, names in alike.items():
         show_answer(display, names, answer.exit_code, answer.out, answer.err)
-    for error in errors:
-        display.error(error)
+    display.errors(errors)
     if errors:
         return errors[0].exit_code
     if any(answer.exit_code == 127 for answer in alike) and len(argv) == 1 and " " in argv[0]:

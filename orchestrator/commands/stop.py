@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from orchestrator.core.inventory.target import Target
 from orchestrator.core.run.policy import grace_of
+from orchestrator.core.text.counted import counted
 from orchestrator.errors import HostErrors
 from orchestrator.operations.cluster import open_cluster
 from orchestrator.operations.stopping import HostStopped, stop_on_all
@@ -28,7 +29,9 @@ def stop(target: Target, run_id: str | None, grace: float | None, display: Displ
             for each in outcome.runs:
                 hosts_of.setdefault(each, []).append(outcome.host)
             if outcome.leftovers:
-                display.note(f"{outcome.host}: ended {outcome.leftovers} processes that no supervisor watched")
+                display.note(
+                    f"{outcome.host}: ended {counted(outcome.leftovers, 'process')} that no supervisor watched"
+                )
             if outcome.held_by and run_id is not None:
                 display.note(f"{outcome.host}: the lock is held by {outcome.held_by}, not by a run of yours")
             errors += outcome.errors(run_id)

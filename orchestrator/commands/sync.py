@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from orchestrator.core.inventory.target import Target
+from orchestrator.core.text.counted import counted
 from orchestrator.errors import SyncError
 from orchestrator.operations.cluster import open_cluster
 from orchestrator.operations.delivery.data import send_data
@@ -24,7 +25,7 @@ def sync(target: Target, options: SyncOptions, display: Display) -> int:
     """
     root = (options.project or project_of(Path.cwd())).resolve()
     with open_cluster(target, interpreters=True) as opened:
-        with display.stage(f"connecting to {len(opened.hosts)} hosts"):
+        with display.stage(f"connecting to {counted(len(opened.hosts), 'host')}"):
             tree, nodes = connected_with(opened, root)
         if options.prune:
             return prune(opened, nodes, options, display)

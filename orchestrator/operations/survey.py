@@ -13,6 +13,7 @@ from orchestrator.core.checks.software import parsed
 from orchestrator.core.inventory.hosts import Host
 from orchestrator.core.launch.addresses import candidates, master_address
 from orchestrator.core.launch.plan import DEFAULT_PORT, own_address
+from orchestrator.core.text.counted import counted
 from orchestrator.errors import OrchError, PreflightError
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.operations.run.source import project_name, project_of
@@ -117,7 +118,7 @@ def planned_addresses(hosts: Sequence[Host], facts: Mapping[str, Facts], interfa
 
 def survey(opened: OpenCluster, options: DoctorOptions, display: Display) -> tuple[Examined, list[OrchError]]:
     """Survey the hosts that answer. Return what is known of them, and the errors of the others."""
-    with display.stage(f"connecting to {len(opened.hosts)} hosts"):
+    with display.stage(f"connecting to {counted(len(opened.hosts), 'host')}"):
         nodes, errors = opened.connect_some()
     hosts = [host for host in opened.hosts if host.name in {node.name for node in nodes}]
     fixed = options.port or opened.inventory.rendezvous.port
@@ -151,7 +152,7 @@ def survey(opened: OpenCluster, options: DoctorOptions, display: Display) -> tup
         requirements=wanted,
         one_machine=opened.inventory.sandbox,
     )
-    with display.stage(f"dialling between {len(answers)} hosts"):
+    with display.stage(f"dialling between {counted(len(answers), 'host')}"):
         interface, seconds = opened.inventory.rendezvous.interface, DEEP_SECONDS if options.deep else None
         mesh = options.mesh or options.backend == "mpi"
         examined = with_probes(examined, answers, interface, thorough=True, seconds=seconds, mesh=mesh)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator import errors
 from orchestrator.core.inventory.hosts import Outputs
+from orchestrator.core.text.counted import counted
 from orchestrator.core.transfer.choice import OfferedFile, choose
 from orchestrator.protocol import frames
 from orchestrator.protocol.shapes import either
@@ -118,7 +119,9 @@ def _receive(call: Call, wanted: Sequence[OfferedFile], landing: Landing) -> dic
             missed[offer.path] = about.skipped
             continue
         if about.size != offer.size:
-            raise call.protocol_error(f"{about.size} bytes of {offer.path!r}, which it offered with {offer.size}")
+            raise call.protocol_error(
+                f"{counted(about.size, 'byte')} of {offer.path!r}, which it offered with {offer.size}"
+            )
         try:
             with landing.file(offer.path, about.mode, offer.mtime_ns) as write:
                 for piece in pieces:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from rich.text import Text
 
 from orchestrator.core.inventory.hostrange import folded
+from orchestrator.core.text.counted import counted
 from orchestrator.core.text.escapes import harmless
 from orchestrator.ui.display import Display
 
@@ -29,6 +30,6 @@ def show_compared(display: Display, found: Mapping[str, Sequence[str]], tree: st
     for name, lines in found.items():
         alike.setdefault(tuple(lines), []).append(name)
     for lines, names in alike.items():
-        count = f"{len(lines)} {'difference' if len(lines) == 1 else 'differences'}"
+        count = counted(len(lines), "difference")
         display.write(f"{folded(names)}: {count if lines else f'tree {tree}'}\n")
         display.write("".join(f"  {line}\n" for line in lines))

@@ -16,9 +16,10 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.core.text.alike import of_errors
 from orchestrator.core.text.escapes import visible
 from orchestrator.core.text.secret import masked
-from orchestrator.errors import OrchError
+from orchestrator.errors import HostErrors, OrchError
 from orchestrator.ui.console import Screen, fitted
 from orchestrator.ui.transfers import BuildProgress, Transfers
 
@@ -92,9 +93,19 @@ class Display:
         self.write_bytes(visible(text).encode("utf-8"))
 
     def error(self, error: OrchError) -> None:
-        """Print an error on stderr, with ``--json`` too."""
+        """Print an error on stderr, with ``--json`` too. Errors of several hosts that are alike are one line."""
+        if isinstance(error, HostErrors):
+            self._error_lines([*map(str, of_errors([error])), *error.others])
+        else:
+            self._error_lines(str(error).splitlines())
+
+    def errors(self, errors: Iterable[OrchError]) -> None:
+        """Print errors of hosts as ``error`` does."""
+        self._error_lines(map(str, of_errors(errors)))
+
+    def _error_lines(self, lines: Iterable[str]) -> None:
         console = Screen(stderr=True)
-        for line in masked(str(error)).splitlines():
+        for line in masked("\n".join(lines)).splitlines():
             shown = fitted(f"error: {line}", console.width) if console.is_terminal else f"error: {line}"
             console.print(Text.assemble(("error: ", "bold red"), shown.removeprefix("error: ")))
 

@@ -8,6 +8,8 @@ from rich.text import Text
 
 from orchestrator.core.checks.findings import Examined, Finding, merged
 from orchestrator.core.inventory.hostrange import folded
+from orchestrator.core.text.alike import of_errors
+from orchestrator.core.text.counted import counted
 from orchestrator.core.text.secret import masked
 from orchestrator.errors import OrchError
 from orchestrator.ui.console import Screen
@@ -18,7 +20,8 @@ def show_findings(display: Display, findings: Sequence[Finding]) -> None:
     """Show the preflight's findings."""
     for finding in findings:
         style = "bold red" if finding.severity == "fail" else "bold yellow"
-        display.err.print(Text.assemble((f"{finding.severity}: ", style), masked(str(finding))))
+        said = masked(f"{shown_where(finding)}: {finding.told}")
+        display.err.print(Text.assemble((f"{finding.severity}: ", style), said))
 
 
 def show_examination(
@@ -34,21 +37,24 @@ def show_examination(
     for text, names in groups.items():
         style = "green" if text.startswith("ok") else "yellow"
         out.print(Text.assemble((folded(names), "bold"), ": ", (text, style)))
-    for error in errors:
-        out.print(Text.assemble(("fail: ", "bold red"), masked(str(error))))
+    for said in of_errors(errors):
+        out.print(Text.assemble(("fail: ", "bold red"), masked(str(said))))
     for finding in merged(findings):
         style = {"fail": "bold red", "warn": "bold yellow"}.get(finding.severity, "dim")
-        where = finding.where if finding.pair else folded(finding.nodes)
-        said = masked(finding.what + (f" → {finding.remedy}" if finding.remedy else ""))
-        out.print(Text.assemble((f"{finding.severity}: ", style), (where, "bold"), f": {said}"))
+        where = (shown_where(finding), "bold")
+        out.print(Text.assemble((f"{finding.severity}: ", style), where, f": {masked(finding.told)}"))
     failed = len(errors) + sum(1 for finding in findings if finding.severity == "fail")
     warned = sum(1 for finding in findings if finding.severity == "warn")
     pairs = sum(len(others) for others in examined.probes.values())
     counts = [(failed, "failure"), (warned, "warning")]
-    told = ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts if count)
-    out.print(
-        f"{len(examined.hosts) + len(errors)} hosts, {pairs} pairs, {seconds:.1f} s: {told or 'all is well'}"
-    )
+    told = ", ".join(counted(count, word) for count, word in counts if count)
+    seen = f"{counted(len(examined.hosts) + len(errors), 'host')}, {counted(pairs, 'pair')}"
+    out.print(f"{seen}, {seconds:.1f} s: {told or 'all is well'}")
+
+
+def shown_where(finding: Finding) -> str:
+    """Return the hosts that a finding is about, in short form, or the pair."""
+    return finding.where if finding.pair else folded(finding.nodes)
 
 
 def machine(examined: Examined, name: str) -> str:
@@ -60,7 +66,7 @@ def machine(examined: Examined, name: str) -> str:
         system.os or facts.system,
         f"Python {python.version}" if python.version else "no Python",
         f"torch {python.torch}" if python.torch else "no torch",
-        f"{memory.cores if memory is not None else '?'} cores",
+        counted(memory.cores, "core") if memory is not None else "? cores",
         f"{memory.total / 1e9 if memory is not None else 0:.0f} GB",
     ]
     gpus = examined.parts(name).gpus or ()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from orchestrator.core.checks.findings import Examined, Finding
+from orchestrator.core.text.counted import counted
 from orchestrator.core.text.secret import masked
 from orchestrator.errors import OrchError
 from orchestrator.protocol.probe import Probe
@@ -38,7 +39,8 @@ def as_html(examined: Examined, findings: Sequence[Finding], errors: Sequence[Or
     found = f"<table>{heading}{table}</table>" if rows else "<p>Nothing is wrong.</p>"
     return masked(
         "<!doctype html>\n<html lang=en><head><meta charset=utf-8><title>orch doctor</title>"
-        f"<style>{STYLE}</style></head><body><h1>{len(names)} hosts examined</h1><h2>Findings</h2>{found}"
+        f"<style>{STYLE}</style></head><body><h1>{counted(len(names), 'host')} examined</h1>"
+        f"<h2>Findings</h2>{found}"
         + _map("Round trip in ms, from the row's host to the column's", names, examined.probes, _round_trip, True)
         + _map("Throughput in Mbit/s, both ways at once", names, examined.probes, _throughput, False)
         + "<p class=note>Red: no connection. Grey: not measured.</p></body></html>\n"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from orchestrator.errors import OrchError
+from orchestrator.core.text.alike import of_errors
+from orchestrator.errors import HostErrors, OrchError
 from orchestrator.ui.console import Screen
 from orchestrator.ui.display import Display, Stage
 
@@ -39,7 +40,15 @@ class QuietDisplay(Display):
 
     def error(self, error: OrchError) -> None:
         """Report an error that does not end the command."""
-        self._progress(f"error: {error}")
+        if isinstance(error, HostErrors):
+            self.errors([error])
+        else:
+            self._progress(f"error: {error}")
+
+    def errors(self, errors: Iterable[OrchError]) -> None:
+        """Report errors of hosts, alike ones once."""
+        for said in of_errors(errors):
+            self._progress(f"error: {said}")
 
     def write_bytes(self, data: bytes, descriptor: int = 1) -> None:
         """Print nothing: a program gets results as return values."""

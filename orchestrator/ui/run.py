@@ -16,6 +16,7 @@ from rich.text import Text
 
 from orchestrator.core.run.output import NodeSample, Output
 from orchestrator.core.run.result import Failure, NodeResult, RunResult
+from orchestrator.core.text.counted import counted
 from orchestrator.core.text.escapes import harmless
 from orchestrator.core.text.lines import LineAssembler
 from orchestrator.protocol import events
@@ -77,7 +78,9 @@ class RunDisplay:
         if self._view is not None:
             self._view.output(output)
         if output.skipped:
-            self.display.note(f"{output.node}: {output.skipped} bytes of {output.name} before this were not kept")
+            self.display.note(
+                f"{output.node}: {counted(output.skipped, 'byte')} of {output.name} before this were not kept"
+            )
             return
         if output.stream == "torchrun" and not (self.display.verbose or self.display.as_json):
             # These are harmless warnings, and pages of traceback at every stop. torchrun's log keeps them.
@@ -216,7 +219,7 @@ def _line_for(event: Event) -> str | None:
             what = "the machine was rebooted" if event.rebooted else "the run's supervisor was killed"
             return f"{event.node}: {what}"
         case events.Swept():
-            return f"{event.node}: ended {event.processes} leftover processes"
+            return f"{event.node}: ended {counted(event.processes, 'leftover process')}"
         case events.Fenced():
             return f"{event.node}: is back; this run has no processes left there"
         case events.RankFailed():
@@ -248,6 +251,6 @@ def nodes_table(result: RunResult) -> Table:
         code = f"signal {ended.signal}" if ended.signal else code
         took = f"{node.duration:.1f} s" if node.duration is not None else "-"
         table.add_row(
-            node.node, Text(state, style=STATE_STYLES.get(state, "")), code, took, f"{node.collected} files"
+            node.node, Text(state, style=STATE_STYLES.get(state, "")), code, took, counted(node.collected, "file")
         )
     return table

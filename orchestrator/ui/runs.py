@@ -12,6 +12,7 @@ from rich.text import Text
 from orchestrator.core.checks.nodes import age
 from orchestrator.core.inventory.hostrange import folded
 from orchestrator.core.run.listing import ListedRun
+from orchestrator.core.text.counted import counted
 from orchestrator.ui.console import STATE_STYLES
 from orchestrator.ui.display import Display
 
@@ -46,7 +47,7 @@ def runs_table(runs: Sequence[ListedRun]) -> Table:
 
 def _run_cells(run: ListedRun) -> list[Text]:
     """Return the cells of a run's row."""
-    state = f"{run.state} ({run.leftovers} processes)" if run.leftovers else run.state
+    state = f"{run.state} ({counted(run.leftovers, 'process')})" if run.leftovers else run.state
     state += f", attempt {run.attempt}" if run.attempt > 1 else ""
     nodes = folded(run.nodes) + (f" (no answer: {folded(run.missing)})" if run.missing else "")
     since = "-" if run.age is None else age(run.age)

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from orchestrator.core.run.output import NodeSample, Output
 from orchestrator.core.run.result import fold
+from orchestrator.core.text.counted import counted
 from orchestrator.protocol.events import Event, Planned, StopRequested, TorchrunStarted
 from orchestrator.ui.console import STATE_STYLES, AsIs
 
@@ -100,7 +101,7 @@ class View:
             table.add_row(*self._row(name, now, width >= WIDE))
         parts: list[RenderableType] = [self._heading(now), table]
         if len(shown) < len(names):
-            parts.append(Text(f"and {len(names) - len(shown)} more nodes", style="dim"))
+            parts.append(Text(f"and {counted(len(names) - len(shown), 'more node')}", style="dim"))
         parts.append(Text("Ctrl-C stops the run, Ctrl-\\ leaves it running", style="dim"))
         return Group(*parts)
 

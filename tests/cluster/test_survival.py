@@ -293,6 +293,6 @@ def test_a_snapshot_that_only_the_lost_master_had_is_carried_to_the_next(four: C
     }
     assert begun.keys() == {"[node2:0]", "[node3:1]", "[node4:2]"}
     assert begun["[node2:0]"] == begun["[node4:2]"] >= 5
-    assert "node2: gets 1 files that node1 wrote" in output
+    assert "node2: gets 1 file that node1 wrote" in output
     assert (orch.run_folder() / "node2" / "count").read_text() == "39"
     until(lambda: not _of_attempt(four["node1"], "1"), 60)

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.core.checks.facts import Facts
 from orchestrator.core.inventory.hosts import Host
+from orchestrator.core.text.alike import Said, alike
 from orchestrator.protocol.facts import Parts, System
 from orchestrator.protocol.probe import Probe
 
@@ -63,13 +64,18 @@ class Finding:
         """The hosts concerned, as text: ``gpu1``, ``gpu1, gpu2``, or ``gpu1 -> gpu2`` for a pair."""
         return (" -> " if self.pair else ", ").join(self.nodes)
 
+    @property
+    def told(self) -> str:
+        """The finding and its remedy, without the hosts."""
+        return self.what + (f" → {self.remedy}" if self.remedy else "")
+
     def as_fields(self) -> dict[str, object]:
         """Return the fields for a report: all but ``mend``, which only ``orch doctor --fix`` uses."""
         return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "mend"}
 
     def __str__(self) -> str:
         """Return the finding and its remedy as one line."""
-        return f"{self.where}: {self.what}" + (f" → {self.remedy}" if self.remedy else "")
+        return f"{self.where}: {self.told}"
 
 
 @dataclass(frozen=True)
@@ -139,20 +145,26 @@ def most_common(values: Mapping[str, Any]) -> Any:
 
 
 def merged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Merge findings that differ only in their node; findings of different pairs stay separate."""
-    alike: dict[tuple[str, str, str], list[Finding]] = {}
+    """Merge findings that differ only in their node; findings of pairs stay separate."""
+    kinds: dict[tuple[str, str, tuple[str, ...]], list[Finding]] = {}
     for finding in findings:
-        key = finding.where if finding.pair else ""
-        alike.setdefault((finding.severity, finding.what + key, finding.remedy), []).append(finding)
-    return tuple(
-        group[0]
-        if len(group) == 1
-        else Finding(
-            tuple(name for finding in group for name in finding.nodes),
-            group[0].severity,
-            group[0].what,
-            group[0].remedy,
-            group[0].check,
-        )
-        for group in alike.values()
-    )
+        pair = finding.nodes if finding.pair else ()
+        kinds.setdefault((finding.severity, finding.check, pair), []).append(finding)
+    found: list[Finding] = []
+    for (severity, check, pair), group in kinds.items():
+        if pair:
+            found += group
+            continue
+        known = {(each.nodes, each.what, each.remedy): each for each in group}
+        for said in alike(Said(each.nodes, each.what, each.remedy) for each in group):
+            alone = known.get((said.hosts, said.message, said.remedy))
+            found.append(alone or Finding(said.hosts, severity, said.message, said.remedy, check))
+
+    def place(one: Finding) -> int:
+        """Return the index of the first finding in ``one``."""
+        if one in findings:
+            return findings.index(one)
+        about = (one.severity, one.check, one.nodes[0])
+        return [(each.severity, each.check, each.nodes[0]) for each in findings].index(about)
+
+    return tuple(sorted(found, key=place))

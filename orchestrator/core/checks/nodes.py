@@ -12,6 +12,7 @@ from orchestrator.core.checks.remedies import as_root
 from orchestrator.core.inventory.hosts import Host
 from orchestrator.core.launch.addresses import candidates
 from orchestrator.core.launch.plan import nproc_for
+from orchestrator.core.text.counted import counted
 from orchestrator.core.text.secret import masked_line
 from orchestrator.protocol.facts import Running
 
@@ -253,7 +254,7 @@ def processes(examined: Examined) -> Iterator[Finding]:
         known = examined.parts(host.name).memory
         wanted = nproc_for(host, examined.facts[host.name])
         if known is not None and wanted > known.cores:
-            what = f"{wanted} processes share {known.cores} cores"
+            what = f"{wanted} processes share {counted(known.cores, 'core')}"
             yield warn(host.name, what, "lower nproc: for this host, or --nproc")
 
 

@@ -48,12 +48,17 @@ def _numbers(inside: str) -> list[str]:
 
 def folded(names: Sequence[str]) -> str:
     """Return names in short form, ordered by first occurrence: gpu01, gpu02 and web become ``gpu[01-02],web``."""
-    groups: dict[tuple[str, int], list[int]] = {}
+    split = []
     for name in names:
         digits = _TRAILING.search(name)
         number = digits.group() if digits else ""
-        padded = len(number) if number.startswith("0") else 0
-        groups.setdefault((name[: len(name) - len(number)], padded if number else -1), []).append(int(number or 0))
+        split.append((name.removesuffix(number), number))
+    # 10 belongs to the numbers of two digits if 09 is there, and else to those without leading zeros.
+    padded = {(stem, len(number)) for stem, number in split if number.startswith("0")}
+    groups: dict[tuple[str, int], list[int]] = {}
+    for stem, number in split:
+        width = -1 if not number else len(number) if (stem, len(number)) in padded else 0
+        groups.setdefault((stem, width), []).append(int(number or 0))
     return ",".join(_folded(stem, width, sorted(numbers)) for (stem, width), numbers in groups.items())
 
 

@@ -16,6 +16,7 @@ from orchestrator.core.inventory.destination import is_endpoint, is_machine, is_
 from orchestrator.core.inventory.hostrange import RangeError, expand
 from orchestrator.core.inventory.reading import NAME, Reader, listed, nearest
 from orchestrator.core.launch.variables import passed
+from orchestrator.core.text.counted import counted
 from orchestrator.errors import InventoryError, UsageError
 
 CONNECTION_KEYS = ("address", "user", "port", "identity_file", "jump", "host_key")
@@ -147,7 +148,9 @@ def select(inventory: Inventory, expression: str | None) -> tuple[Host, ...]:
     if expression.strip().isascii() and expression.strip().isdigit() and len(expression.strip()) < 6:
         count = int(expression)
         if not 1 <= count <= len(regular):
-            raise UsageError(f"--nodes {count}: {inventory.source} has {len(regular)} hosts that are not spares")
+            raise UsageError(
+                f"--nodes {count}: {inventory.source} has {counted(len(regular), 'host')} besides spares"
+            )
         return regular[:count]
     names = [host.name for host in inventory.hosts]
     chosen: set[str] = set()

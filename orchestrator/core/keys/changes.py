@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from orchestrator.core.inventory.hostrange import folded
+from orchestrator.core.text.counted import counted
 from orchestrator.protocol.keys import BETWEEN_KEY, FileChange, KeysArranged
 
 
@@ -39,7 +40,7 @@ def _of_file(change: FileChange) -> str:
 
 
 def _entries(count: int) -> str:
-    return "1 entry" if count == 1 else f"{count} entries"
+    return counted(count, "entry")
 
 
 def grouped(lines: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:

@@ -13,6 +13,7 @@ from orchestrator.core.inventory.hosts import Host, Rendezvous
 from orchestrator.core.launch.addresses import interface_towards, master_address, on_interface
 from orchestrator.core.launch.sharing import with_own_gpus
 from orchestrator.core.launch.variables import INTERFACES, VISIBLE, visible_gpus
+from orchestrator.core.text.counted import counted
 from orchestrator.errors import PreflightError, UsageError
 from orchestrator.protocol.facts import Interpreter
 
@@ -217,8 +218,8 @@ def _notes_on_variables(
         local = _local_gpus(host, facts[host.name], spec) if given else None
         if local is not None and len(local) < node.nproc_per_node:
             yield (
-                f"{host.name}: {node.nproc_per_node} processes share the {len(local)} GPUs that this machine's "
-                "variables leave visible; --no-env shows all"
+                f"{host.name}: {node.nproc_per_node} processes share the {counted(len(local), 'GPU')} "
+                "that this machine's variables leave visible; --no-env shows all"
             )
 
 
@@ -236,7 +237,9 @@ def _refuse_contradictions(spec: RunSpec, rdzv_backend: str, endpoint: str, host
     if spec.nnodes is not None and not spec.nnodes[0] <= hosts <= spec.nnodes[1]:
         low, high = spec.nnodes
         remedy = f"choose with --nodes {high}" if hosts > high else "add hosts, or lower MIN"
-        raise UsageError(f"--nnodes {low}:{high}: there are {hosts} hosts", remedy=remedy)
+        raise UsageError(
+            f"--nnodes {low}:{high}: there {'is' if hosts == 1 else 'are'} {counted(hosts, 'host')}", remedy=remedy
+        )
 
 
 def nproc_per_node(host: Host, facts: Facts, spec: RunSpec) -> int:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from orchestrator.core.checks.facts import Facts
 from orchestrator.core.inventory.hosts import Host
 from orchestrator.core.launch.variables import VISIBLE, visible_gpus
+from orchestrator.core.text.counted import counted
 from orchestrator.errors import PreflightError
 
 
@@ -31,7 +32,7 @@ def with_own_gpus(
         ids = [str(number) for number in range(facts[hosts[0].name].gpus)]
     if len(hosts) == 1 or any(named) or not ids or backend == "gloo":
         return tuple(hosts), None
-    count = f"{len(ids)} GPU" if len(ids) == 1 else f"{len(ids)} GPUs"
+    count = counted(len(ids), "GPU")
     if len(ids) < len(hosts):
         what = f"{len(hosts)} hosts of the embedded cluster share {count}"
         remedy = f"to use {'it' if len(ids) == 1 else 'them'}: --single-node"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathspec import GitIgnoreSpec
 
 from orchestrator.core.inventory.hosts import Outputs
+from orchestrator.core.text.counted import counted
 
 # Names that PyTorch, Lightning, transformers and DeepSpeed give to snapshots.
 SNAPSHOT = re.compile(
@@ -66,7 +67,7 @@ def choose(offers: Sequence[OfferedFile], outputs: Outputs) -> Choice:
             room -= size
             continue
         among = "" if len(files) == 1 else f" of {size} in its snapshot"
-        left += [f"{each.path} ({each.size} bytes{among}: over outputs.max_size)" for each in files]
+        left += [f"{each.path} ({counted(each.size, 'byte')}{among}: over outputs.max_size)" for each in files]
         if files[0].path in newest:
             lacking = left[0]
     return Choice(tuple(chosen), tuple(left), newest, lacking)

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from orchestrator.core.inventory.hosts import DataSource
+from orchestrator.core.text.counted import counted
 from orchestrator.core.transfer.data import Lacking, listen_addresses, named_on_node, target_on_node, to_send
 from orchestrator.core.transfer.local_tree import Hashes, LocalTree, hash_file, hash_tree
 from orchestrator.errors import ConnectionLost, HostErrors, OrchError, SyncError, UsageError
@@ -48,7 +49,7 @@ def send_data(
     if errors:
         raise HostErrors(errors, len(nodes))
     if label is None:
-        display.write(f"{path.name} is on {len(nodes)} hosts, {tree.size / 1e6:.1f} MB each\n")
+        display.write(f"{path.name} is on {counted(len(nodes), 'host')}, {tree.size / 1e6:.1f} MB each\n")
 
 
 def missing_data(
@@ -149,7 +150,7 @@ class Distribution:
         def ask(node: Node) -> RelayCall:
             return ask_lacking(node, self.hosts[node.name].workdir, self.source, self.path, self.tree)
 
-        with self.display.stage(f"asking {len(nodes)} hosts what they have of {self.label}"):
+        with self.display.stage(f"asking {counted(len(nodes), 'host')} what they have of {self.label}"):
             asked = on_all(nodes, ask, limit=len(nodes))
         self.note(failures(asked))
         found = []
@@ -171,7 +172,7 @@ class Distribution:
         heads = self.linked(relays, files)
         size = Lacking(dict(files)).size(self.tree.entries)
         outcomes: dict[str, Received] = {}
-        doing = f"sending {self.label}, {size / 1e6:.1f} MB, through {len(relays)} hosts"
+        doing = f"sending {self.label}, {size / 1e6:.1f} MB, through {counted(len(relays), 'host')}"
         with (
             self.display.stage(doing),
             self.display.transfer(self.label, {relay.node.name: size for relay in relays}) as transfer,

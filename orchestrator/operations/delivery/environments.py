@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.core.inventory.hosts import DataSource
+from orchestrator.core.text.counted import counted
 from orchestrator.errors import HostErrors, OrchError, SyncError
 from orchestrator.local.wheels import fetch
 from orchestrator.operations.cluster import OpenCluster
@@ -43,7 +44,7 @@ def ensure(opened: OpenCluster, nodes: Sequence[Node], display: Display, *, offl
     if not waiting:
         return
     names = sorted({opened.environments[node.name].source for node in waiting})
-    with display.stage(f"building the environment of {', '.join(names)} on {len(waiting)} hosts"):
+    with display.stage(f"building the environment of {', '.join(names)} on {counted(len(waiting), 'host')}"):
         remote = [] if offline else waiting
         failed, errors = build(opened, remote, None, display)
         cut_off = [node for node in waiting if offline or (node.name in failed and failed[node.name].offline)]

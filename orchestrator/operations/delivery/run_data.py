@@ -10,6 +10,7 @@ from pathlib import Path
 
 from orchestrator.core.checks.facts import Facts
 from orchestrator.core.inventory.hosts import DataSource
+from orchestrator.core.text.counted import counted
 from orchestrator.core.transfer.data import named_on_node, target_on_node
 from orchestrator.core.transfer.local_tree import LocalTree
 from orchestrator.core.transfer.needs import CONSTANT, Need, needs_of
@@ -188,7 +189,7 @@ def _agreed(
 ) -> RunData:
     """Return the data with the user's consent to send them. Raises UsageError, PreflightError."""
     inventory, script = opened.inventory.source, options.spec.workload.name
-    names = ", ".join(node.name for node in without) if len(without) <= NAMED else f"{len(without)} hosts"
+    names = ", ".join(node.name for node in without) if len(without) <= NAMED else counted(len(without), "host")
     lack = f"{names} {'lacks' if len(without) == 1 else 'lack'}"
     if data.source.path not in KNOWN and data.tree is None:
         key = f"{inventory}: data" if data.need is None else f"{script}: {CONSTANT}"
@@ -215,7 +216,7 @@ def _transfer(data: RunData) -> str:
 
 
 def _shown(size: int) -> str:
-    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size:,} bytes"
+    return f"{size / 1e6:.1f} MB" if size >= 100_000 else counted(size, "byte")
 
 
 def _sync(data: RunData) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.core.inventory.hosts import DataSource
+from orchestrator.core.text.counted import counted
 from orchestrator.core.transfer.data import parse_data
 from orchestrator.core.transfer.local_tree import Difference, LocalTree
 from orchestrator.errors import HostErrors, OrchError
@@ -67,8 +68,8 @@ def deliver(opened: OpenCluster, nodes: Sequence[Node], tree: LocalTree, display
     def there(node: Node) -> bool:
         return node.has_tree(workdirs[node.name], project, tree.tree_id)
 
-    files, size = len(tree.entries), f"{tree.size / 1e6:.1f} MB"
-    with display.stage(f"syncing {tree.root}: {files} files, {size}") as stage:
+    files, size = counted(len(tree.entries), "file"), f"{tree.size / 1e6:.1f} MB"
+    with display.stage(f"syncing {tree.root}: {files}, {size}") as stage:
         known = on_all(nodes, there, limit=opened.fanout)
         if errors := failures(known):
             raise HostErrors(errors, len(nodes))
@@ -76,10 +77,12 @@ def deliver(opened: OpenCluster, nodes: Sequence[Node], tree: LocalTree, display
         stage.result = "every host has it"
         if absent:
             pushed = push_tree(absent, workdirs, project, tree, opened.fanout, display)
-            stage.result = f"sent {pushed.size:,} bytes to {len(pushed.sent)} of {len(nodes)} hosts"
+            stage.result = (
+                f"sent {counted(pushed.size, 'byte')} to {len(pushed.sent)} of {counted(len(nodes), 'host')}"
+            )
             if pushed.through:
                 stage.result += f"; {len(pushed.through)} share a disk with one of them"
-    display.write(f"tree {tree.tree_id} is on {len(nodes)} hosts\n")
+    display.write(f"tree {tree.tree_id} is on {counted(len(nodes), 'host')}\n")
 
 
 def compare(
@@ -107,7 +110,7 @@ def compare(
         request = Verify(workdir=workdir, project=project, tree=tree.tree_id)
         return damaged(node.ask(request, Verified.from_wire, ANSWER_TIMEOUT, scale=8))
 
-    with display.stage(f"comparing {len(tree.entries)} files with {len(nodes)} hosts"):
+    with display.stage(f"comparing {counted(len(tree.entries), 'file')} with {counted(len(nodes), 'host')}"):
         outcomes = on_all(nodes, look, limit=opened.fanout)
     if errors := failures(outcomes):
         raise HostErrors(errors, len(nodes))
@@ -128,8 +131,8 @@ def compare(
 def differing(change: Difference) -> list[str]:
     """Return a line for each file that would be sent or removed."""
     return [
-        *(f"+ {shown(entry.path)} ({entry.size} bytes)" for entry in change.added),
-        *(f"~ {shown(entry.path)} ({entry.size} bytes)" for entry in change.changed),
+        *(f"+ {shown(entry.path)} ({counted(entry.size, 'byte')})" for entry in change.added),
+        *(f"~ {shown(entry.path)} ({counted(entry.size, 'byte')})" for entry in change.changed),
         *(f"- {shown(path)}" for path in change.removed),
     ]
 

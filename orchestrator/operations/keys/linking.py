@@ -10,6 +10,7 @@ from orchestrator.core.checks.findings import Examined
 from orchestrator.core.checks.pairs import logins as login_findings
 from orchestrator.core.keys.between import between_entries, peer
 from orchestrator.core.keys.changes import told
+from orchestrator.core.text.counted import counted
 from orchestrator.errors import OrchError, PreflightError, UsageError
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.operations.keys.arranging import Answers, ask_all, change_all
@@ -112,7 +113,7 @@ class LoginMesh:
     def check(self, display: Display) -> list[OrchError]:
         """Have every node log in to every other, as ``orch doctor --mesh`` does. Return what fails."""
         requests = {host.name: facts_request(host, ()) for host in self.hosts}
-        with display.stage(f"logging in between {len(self.nodes)} hosts") as stage:
+        with display.stage(f"logging in between {counted(len(self.nodes), 'host')}") as stage:
             answers, errors = ask_facts(self.nodes, requests, self.opened.fanout)
             hosts = tuple(host for host in self.hosts if host.name in answers)
             facts = {name: answer.facts for name, answer in answers.items()}

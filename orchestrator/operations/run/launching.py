@@ -14,6 +14,7 @@ from orchestrator.core.checks.findings import Examined, Finding, merged
 from orchestrator.core.inventory.hosts import Host
 from orchestrator.core.launch.plan import DEFAULT_PORT, LaunchPlan, plan
 from orchestrator.core.launch.torchrun import command
+from orchestrator.core.text.counted import counted
 from orchestrator.core.transfer.local_tree import LocalTree, hash_tree
 from orchestrator.errors import HostErrors, PreflightError, SyncError, UsageError
 from orchestrator.operations.cluster import OpenCluster
@@ -123,7 +124,11 @@ def preflight(findings: Sequence[Finding], hosts: int, strict: bool, display: Di
     fatal = [finding for finding in findings if finding.severity == "fail"]
     show_findings(display, merged([finding for finding in findings if not strict or finding not in fatal]))
     if fatal and strict:
-        errors = [PreflightError(found.what, remedy=found.remedy, host=found.where) for found in fatal]
+        errors = [
+            PreflightError(found.what, remedy=found.remedy, host=where)
+            for found in fatal
+            for where in ([found.where] if found.pair else found.nodes)
+        ]
         raise HostErrors(errors, hosts)
 
 
@@ -224,4 +229,4 @@ def earlier_outputs(options: RunOptions, hosts: Sequence[str]) -> dict[str, list
 
 
 def _count(things: Collection[object], noun: str) -> str:
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+    return counted(len(things), noun)

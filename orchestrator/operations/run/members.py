@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.core.run.listing import NodeRun
+from orchestrator.core.text.counted import counted
 from orchestrator.errors import HostErrors, OrchError, UsageError
 from orchestrator.local.run_folder import RunFolder
 from orchestrator.operations.cluster import OpenCluster
@@ -55,7 +56,7 @@ def find_members(opened: OpenCluster, run_id: str | None, display: Display) -> l
 
     All nodes must answer, of an elastic run at least MIN. Raises UsageError, HostErrors.
     """
-    with display.stage(f"looking for the run on {len(opened.hosts)} hosts"):
+    with display.stage(f"looking for the run on {counted(len(opened.hosts), 'host')}"):
         found, errors = ask_runs(opened, run_id, ended=run_id is not None)
     everywhere: dict[str, list[Member]] = {}
     for node, runs in found:

@@ -15,6 +15,7 @@ from orchestrator.core.run.inputs import Prepared as Ready
 from orchestrator.core.run.lineup import replacements
 from orchestrator.core.run.policy import Grace
 from orchestrator.core.run.result import RunResult
+from orchestrator.core.text.counted import counted
 from orchestrator.core.transfer.local_tree import LocalTree, hash_tree
 from orchestrator.engine import engine
 from orchestrator.errors import HostErrors, OrchError
@@ -196,7 +197,7 @@ def carried_outputs(
         trees[name] = [hash_tree(target, obey_ignore_files=False)]
         sources = sorted({node for _, node in lacking.values()})
         note(Carried(time=time.time(), node=name, files=tuple(sorted(lacking)), sources=tuple(sources)))
-        display.note(f"{name}: gets {len(lacking)} files that {', '.join(sources)} wrote")
+        display.note(f"{name}: gets {counted(len(lacking), 'file')} that {', '.join(sources)} wrote")
     for node in before:
         known = result.nodes[node]
         if node not in {host.name for host in lineup.hosts} and not _files(folder.node_folder(node)):

@@ -13,6 +13,7 @@ from orchestrator.core.inventory.draft.proposal import better_name, summary
 from orchestrator.core.inventory.draft.typed import typed_hosts
 from orchestrator.core.inventory.hosts import Host, select
 from orchestrator.core.inventory.target import Settings
+from orchestrator.core.text.counted import counted
 from orchestrator.errors import (
     AuthenticationFailed,
     HostErrors,
@@ -117,7 +118,7 @@ class Gathering:
     def _imported(self, source: str) -> Hosts:
         read = read_hosts(source)
         self._lacking = read.incomplete
-        self.display.note(f"{source}: {read.kind}, {len(read.hosts)} host{'' if len(read.hosts) == 1 else 's'}")
+        self.display.note(f"{source}: {read.kind}, {counted(len(read.hosts), 'host')}")
         for note in read.notes:
             self.display.note(note)
         # The command line holds for every host.
@@ -181,7 +182,7 @@ class Gathering:
                 trials |= self._once([host for host in new if host.name in accepted], accepted)
 
     def _once(self, hosts: list[Host], accepted: Mapping[str, str]) -> dict[str, Trial]:
-        with self.display.stage(f"trying {len(hosts)} host{'' if len(hosts) == 1 else 's'}"):
+        with self.display.stage(f"trying {counted(len(hosts), 'host')}"):
             return try_hosts(hosts, accepted, self.options.settings, self.options.fanout)
 
     def _accepted(self, unknown: Mapping[str, HostKeyUnknown]) -> dict[str, str]:

@@ -67,7 +67,9 @@ def summary(found: Parsed) -> str:
     if spec.port:
         told.append(f"port {spec.port}")
     if made.rdzv_backend != "static":
-        told.append(f"c10d, {made.nnodes} nodes, endpoint {made.rdzv_endpoint}, id {made.rdzv_id}")
+        told.append(
+            f"c10d, {made.nnodes} {'node' if made.nnodes == '1' else 'nodes'}, endpoint {made.rdzv_endpoint}, id {made.rdzv_id}"
+        )
     if spec.rdzv_conf:
         told.append(" ".join(f"{name}={value}" for name, value in spec.rdzv_conf.items()))
     restarts = spec.restarts or found.options.max_restarts

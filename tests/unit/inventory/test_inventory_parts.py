@@ -65,9 +65,9 @@ def test_nodes_are_chosen_in_the_files_order(expression: str | None, names: list
 @pytest.mark.parametrize(
     ("expression", "said"),
     [
-        ("0", "--nodes 0: lab.yaml has 2 hosts that are not spares"),
-        ("3", "--nodes 3: lab.yaml has 2 hosts that are not spares"),
-        ("99999", "--nodes 99999: lab.yaml has 2 hosts that are not spares"),
+        ("0", "--nodes 0: lab.yaml has 2 hosts besides spares"),
+        ("3", "--nodes 3: lab.yaml has 2 hosts besides spares"),
+        ("99999", "--nodes 99999: lab.yaml has 2 hosts besides spares"),
         ("000001", "--nodes '000001' matches no host → known: node1, node2, spare"),
         ("node[1", "--nodes 'node[1': its brackets do not match"),
         ("node[2-3]", "--nodes 'node3' matches no host → did you mean 'node2'?"),

@@ -11,6 +11,7 @@ from orchestrator.core.inventory.draft.typed import free_name, is_numeric
 from orchestrator.core.inventory.edit import is_interface
 from orchestrator.core.inventory.hosts import Host
 from orchestrator.core.launch.addresses import interface_towards, master_address
+from orchestrator.core.text.counted import counted
 from orchestrator.errors import PreflightError
 
 # Names that say nothing about a machine.
@@ -98,10 +99,14 @@ def machine(facts: Facts) -> str:
     """Describe a host's hardware and system in a few words, which do not change from day to day."""
     parts = facts.parts
     names = sorted({each.get("name", "?") for each in parts.gpus or ()})
-    gpus = f"{facts.gpus} GPU{'' if facts.gpus == 1 else 's'}" if facts.gpus else "no GPU"
+    gpus = counted(facts.gpus, "GPU") if facts.gpus else "no GPU"
     words = [
         parts.system.os if parts.system is not None and parts.system.os else facts.system,
-        *([f"{parts.memory.cores} cores, {parts.memory.total / 1e9:.0f} GB"] if parts.memory is not None else []),
+        *(
+            [f"{counted(parts.memory.cores, 'core')}, {parts.memory.total / 1e9:.0f} GB"]
+            if parts.memory is not None
+            else []
+        ),
         gpus + (f" ({', '.join(names)})" if names else ""),
     ]
     return ", ".join(words)

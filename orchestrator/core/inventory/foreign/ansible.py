@@ -12,6 +12,7 @@ from orchestrator.core.inventory.foreign.imported import Imported
 from orchestrator.core.inventory.foreign.located import Tagged
 from orchestrator.core.inventory.foreign.ssh_arguments import parse_arguments
 from orchestrator.core.inventory.hostrange import folded
+from orchestrator.core.text.counted import counted
 
 KIND = "Ansible inventory"
 _KEYS = {
@@ -161,10 +162,14 @@ class AnsibleInventory:
         for name, hosts in list(some.items())[:_MOST_GROUPS]:
             if name not in _IMPLIED:
                 short = folded(hosts)
-                how = f"'{short}'" if len(short) < _LONGEST else f"and the names of its {len(hosts)} hosts"
+                how = (
+                    f"'{short}'"
+                    if len(short) < _LONGEST
+                    else f"and the names of its {counted(len(hosts), 'host')}"
+                )
                 self.gathering.note(0, f"the group {name} is not carried over: choose it with --nodes {how}")
         if len(some) > _MOST_GROUPS:
-            self.gathering.note(0, f"{len(some) - _MOST_GROUPS} further groups are not carried over")
+            self.gathering.note(0, f"not carried over: {counted(len(some) - _MOST_GROUPS, 'further group')}")
 
 
 def _choices(first: str, last: str, step: str | None) -> list[str]:

@@ -12,6 +12,7 @@ from orchestrator.core.inventory.foreign.imported import Imported
 from orchestrator.core.inventory.hostrange import RangeError, expand
 from orchestrator.core.inventory.hosts import RESERVED_NAMES
 from orchestrator.core.inventory.reading import INTERFACE, NAME, Reader
+from orchestrator.core.text.counted import counted
 from orchestrator.core.text.escapes import visible
 from orchestrator.errors import InventoryError
 
@@ -101,11 +102,11 @@ class Gathering(Reader):
     def notes(self) -> tuple[str, ...]:
         """The notes, a line each, with the first place that each is about."""
         several = [
-            visible(f"{first}: {text}") + (f" (and in {count - 1} more places)" if count > 1 else "")
+            visible(f"{first}: {text}") + (f" (and in {counted(count - 1, 'more place')})" if count > 1 else "")
             for text, (first, count) in self._notes.items()
         ]
         more = len(several) - MOST_NOTES
-        return (*several[:MOST_NOTES], *([f"{self.source}: {more} more notes"] if more > 0 else []))
+        return (*several[:MOST_NOTES], *([f"{self.source}: {counted(more, 'more note')}"] if more > 0 else []))
 
     def add_destination(self, line: int, text: str, **keys: Any) -> None:
         """Add the hosts that ``[user@]host[:port]`` stands for; the host may be a range such as ``gpu[01-04]``."""
@@ -175,8 +176,9 @@ class Gathering(Reader):
         shown = self.problems[:MOST_SHOWN]
         if len(self.problems) > MOST_SHOWN:
             count = len(self.problems) - MOST_SHOWN
-            many = "or more " if len(self.problems) >= MOST_SOUGHT else ""
-            shown.append(f"{self.source}: {count} {many}further mistakes: expected a {self.kind}")
+            many = len(self.problems) >= MOST_SOUGHT
+            further = f"{count} or more further mistakes" if many else counted(count, "further mistake")
+            shown.append(f"{self.source}: {further}: expected a {self.kind}")
         return InventoryError(shown, source=self.source, located=True)
 
     def leave_out(self, name: str, why: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.segment import Segment
 
 from orchestrator.core.text.escapes import visible
@@ -43,6 +43,23 @@ class AsIs(str):
     """Text that passes unchanged: a workload's output is meant for the user's terminal."""
 
     __slots__ = ()
+
+
+class Trimmed:
+    """A table without the blanks with which rich fills its lines up."""
+
+    def __init__(self, table: RenderableType) -> None:
+        self.table = table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield each line up to its last character."""
+        for line in console.render_lines(self.table, options, pad=False):
+            while line and not line[-1].text.strip(" "):
+                line.pop()
+            if line:
+                yield from line[:-1]
+                yield Segment(line[-1].text.rstrip(" "), line[-1].style)
+            yield Segment.line()
 
 
 class Screen(Console):

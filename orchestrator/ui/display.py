@@ -20,7 +20,7 @@ from orchestrator.core.text.alike import of_errors
 from orchestrator.core.text.escapes import visible
 from orchestrator.core.text.secret import masked
 from orchestrator.errors import HostErrors, OrchError
-from orchestrator.ui.console import Screen, fitted
+from orchestrator.ui.console import Screen, Trimmed, fitted
 from orchestrator.ui.transfers import BuildProgress, Transfers
 
 
@@ -39,12 +39,17 @@ class Display:
         self.terminal = sys.stdout.isatty()
         self.coloured = self.terminal and "NO_COLOR" not in os.environ
 
+    @property
+    def live(self) -> bool:
+        """Whether lines may be redrawn: only where stdout goes to the terminal as well, and so is seen there."""
+        return self.err.is_terminal and self.terminal and not self.as_json
+
     @contextmanager
     def stage(self, doing: str) -> Iterator[Stage]:
-        """Show a step: a spinner on a terminal while the body runs, then one line with the duration."""
+        """Show a step: a spinner in a live display while the body runs, then one line with the duration."""
         stage = Stage()
         began = time.monotonic()
-        if self.err.is_terminal:
+        if self.live:
             with self.err.status(doing):
                 yield stage
         else:
@@ -55,21 +60,28 @@ class Display:
 
     def transfer(self, title: str, totals: Mapping[str, int]) -> Transfers:
         """Return a context that shows the progress of a transfer of ``totals`` bytes, by node."""
-        return Transfers(title, totals, self.err)
+        return Transfers(title, totals, self.err, self.live)
 
     def saying(self, nodes: Collection[str]) -> BuildProgress:
         """Return a context that shows the output of builds on ``nodes``."""
-        return BuildProgress(nodes, self.err)
+        return BuildProgress(nodes, self.err, self.live)
 
-    def table(self, table: Table) -> None:
-        """Print a table on stdout: as wide as a terminal, or with every row on one line where there is none."""
-        if self.terminal:
-            self.out.print(table, soft_wrap=False)
+    def table(self, table: Table, screen: Screen | None = None) -> None:
+        """Print a table, by default on stdout: as wide as a terminal, or every row on one line if there is none.
+
+        No line ends with blanks.
+        """
+        screen = screen or self.out
+        if screen.is_terminal:
+            screen.print(Trimmed(table), soft_wrap=False, end="")
             return
         plain = Screen(width=2000, color_system=None)
         with plain.capture() as captured:
-            plain.print(table)
-        self.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+            plain.print(Trimmed(table), end="")
+        if screen is self.out:
+            self.write(captured.get())
+        else:
+            screen.print(Text(captured.get()), end="")
 
     def note(self, text: str) -> None:
         """Print a line on stderr."""
@@ -112,7 +124,7 @@ class Display:
     def named(self, lines: Mapping[str, str]) -> None:
         """Write names, each with its line, to stdout."""
         width = max(map(len, lines), default=0)
-        self.write("".join(f"{name:<{width}}  {line}\n" for name, line in lines.items()))
+        self.write("".join(f"{f'{name:<{width}}  {line}'.rstrip()}\n" for name, line in lines.items()))
 
     def write_bytes(self, data: bytes, descriptor: int = 1) -> None:
         """Write to the descriptor, past rich: output comes in large blocks of bytes, not all of them text."""

@@ -18,8 +18,8 @@ from orchestrator.ui.display import Display
 
 def show_settings(display: Display, plan: LaunchPlan, environments: Sequence[str]) -> None:
     """Show a run's settings and the command that will run on each node."""
-    display.err.print(settings_grid(plan, environments))
-    display.err.print(plan_table(plan))
+    display.table(settings_grid(plan, environments), display.err)
+    display.table(plan_table(plan), display.err)
     for note in plan.notes:
         display.note(f"note: {note}")
     display.err.print(Text("on each node (orch plan shows the full command): " + short_command(plan), style="dim"))
@@ -28,7 +28,7 @@ def show_settings(display: Display, plan: LaunchPlan, environments: Sequence[str
 def show_plan(display: Display, plan: LaunchPlan, form: str) -> None:
     """Show a plan on stdout. ``form`` is ``table``, ``sh``, ``ps1`` or ``json``."""
     if form == "table":
-        display.out.print(plan_table(plan))
+        display.table(plan_table(plan))
         for each in commands(plan):
             display.out.print(Text(f"\n{each.node}: cd {each.cwd}", style="bold"))
             for name, value in each.shown_env.items():

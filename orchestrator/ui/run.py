@@ -48,10 +48,10 @@ class RunDisplay:
 
     @contextmanager
     def attempt(self, run_id: str, workload: str, attempt: int, nodes: Sequence[str]) -> Iterator[None]:
-        """Show an attempt on ``nodes`` while the body runs; a terminal has a live view below the output."""
+        """Show an attempt on ``nodes`` while the body runs, in a live display with a view below the output."""
         if attempt > 1:
             self.display.note(f"attempt {attempt} on {', '.join(nodes)}")
-        if self.display.err.is_terminal and not self.display.as_json:
+        if self.display.live:
             self._view = View(run_id, workload, attempt, nodes, self.display.err)
             self._live = Live(
                 get_renderable=self._view.__rich__,
@@ -144,7 +144,7 @@ class RunDisplay:
 
     def summary(self, result: RunResult, folder: Path, found: Diagnosis | None, last_lines: Sequence[str]) -> None:
         """Show each node's result, the blamed rank's last lines with the diagnosis, and the run's folder."""
-        self.display.err.print(nodes_table(result))
+        self.display.table(nodes_table(result), self.display.err)
         for node in result.nodes.values():
             for left in node.left:
                 self.display.note(f"{node.node}: not fetched: {left}")

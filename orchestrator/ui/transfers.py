@@ -1,4 +1,4 @@
-"""Progress of work on nodes: bars or spinners on a terminal, and occasional lines of text elsewhere."""
+"""Progress of work on nodes: bars or spinners in a live display, and occasional lines of text elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rich.progress import (
 
 # With more nodes than this, no node has a bar of its own.
 MOST_BARS = 16
-# Interval of progress lines where there is no terminal, in seconds.
+# Interval of progress lines where the display is not live, in seconds.
 LINE_EVERY = 10.0
 
 
@@ -30,10 +30,11 @@ class Transfers:
     Each node may be reported by a thread of its own.
     """
 
-    def __init__(self, title: str, totals: Mapping[str, int], console: Console) -> None:
+    def __init__(self, title: str, totals: Mapping[str, int], console: Console, live: bool) -> None:
         self.title = title
         self.totals = dict(totals)
         self._console = console
+        self._live = live
         self._done = dict.fromkeys(totals, 0)
         self._lock = threading.Lock()
         self._began = self._told = time.monotonic()
@@ -41,7 +42,7 @@ class Transfers:
         self._progress: Progress | None = None
 
     def __enter__(self) -> Transfers:
-        if self._console.is_terminal and not self._console.quiet:
+        if self._live:
             columns = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
             self._progress = Progress(
                 TextColumn("{task.description}", markup=False),
@@ -89,15 +90,16 @@ class BuildProgress:
     Each node may be reported by a thread of its own.
     """
 
-    def __init__(self, nodes: Collection[str], console: Console) -> None:
+    def __init__(self, nodes: Collection[str], console: Console, live: bool) -> None:
         self._nodes = nodes
         self._console = console
+        self._live = live
         self._began = time.monotonic()
         self._bars: dict[str, TaskID] = {}
         self._progress: Progress | None = None
 
     def __enter__(self) -> BuildProgress:
-        if self._console.is_terminal and not self._console.quiet and 0 < len(self._nodes) <= MOST_BARS:
+        if self._live and 0 < len(self._nodes) <= MOST_BARS:
             words = TextColumn("{task.description}", markup=False)
             self._progress = Progress(SpinnerColumn(), words, console=self._console, transient=True)
             self._progress.start()

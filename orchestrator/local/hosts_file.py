@@ -46,7 +46,7 @@ def read_with_document(path: Path) -> tuple[Inventory, dict[str, Any]]:
         )
     document = {"hosts": imported.hosts, "defaults": imported.defaults, **imported.top}
     inventory = inventory_of(document, source=source, environ=os.environ)
-    return replace(inventory, foreign=True, notes=imported.notes), document
+    return replace(inventory, foreign=True, notes=imported.notes, places=imported.places), document
 
 
 def environments_of(hosts: Sequence[Host], beside: Path) -> dict[str, Environment]:

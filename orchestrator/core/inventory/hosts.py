@@ -95,7 +95,7 @@ class Inventory:
     """A cluster. ``hosts`` is in node_rank order, the master first, and includes the spares.
 
     ``grace``: seconds that ranks have to end when they are stopped; None stands for the defaults. ``foreign``: the
-    hosts come from another tool's list; ``notes`` name what was left out of it.
+    hosts come from another tool's list; ``notes`` name what was left out of it, and ``places`` where hosts stand.
     """
 
     cluster: str
@@ -109,6 +109,7 @@ class Inventory:
     grace: float | None = None
     foreign: bool = False
     notes: tuple[str, ...] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def master(self) -> Host:

@@ -77,7 +77,8 @@ def of_hosts(
     for host in inventory.hosts:
         where, body = own.get(host.name, ("", {}))
         given = dict.fromkeys(defaults, f"{source}: defaults")
-        given |= dict.fromkeys(body, f"{source}: {where}")
+        place = inventory.places.get(host.name)
+        given |= dict.fromkeys(body, place or f"{source}: {where}")
         passing = [(source, document), (f"{source}: defaults", defaults), (f"{source}: {where}", body)]
         if names := [place for place, keys in passing if keys.get("pass_env")]:
             # The lists add up.
@@ -87,7 +88,8 @@ def of_hosts(
             added = {**added, "interface": (inventory.rendezvous.interface, "rendezvous.interface")}
         env = dict.fromkeys(_variables(defaults), f"{source}: defaults")
         env |= dict.fromkeys(_variables(body), f"{source}: {where}")
-        found[host.name] = list(_of_host(host, given, env, added))
+        named = f"the host's name, {place}" if place else "the host's name"
+        found[host.name] = list(_of_host(host, given, env, added, named))
     return found
 
 
@@ -109,7 +111,11 @@ def of_cluster(inventory: Inventory, document: Mapping[str, Any]) -> list[Origin
 
 
 def _of_host(
-    host: Host, given: Mapping[str, str], env: Mapping[str, str], added: Mapping[str, tuple[Value, str]]
+    host: Host,
+    given: Mapping[str, str],
+    env: Mapping[str, str],
+    added: Mapping[str, tuple[Value, str]],
+    named: str,
 ) -> Iterator[Origin]:
     for key in (*OWN_KEYS, *SHARED_KEYS):
         if key == "env":
@@ -123,7 +129,7 @@ def _of_host(
         elif key in added:
             yield Origin(key, _hidden(added[key][0]), added[key][1])
         else:
-            yield Origin(key, _hidden(value), "the host's name" if key == "address" else DEFAULT)
+            yield Origin(key, _hidden(value), named if key == "address" else DEFAULT)
         if key == "address" and key in given and key in added:
             yield Origin("dialled", _hidden(added[key][0]), added[key][1])
     for name, value in redacted(host.env).items():

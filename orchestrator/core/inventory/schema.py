@@ -60,7 +60,9 @@ OWN_KEYS: Mapping[str, dict[str, Any]] = {
 }
 # The keys that a host and ``defaults`` may have.
 SHARED_KEYS: Mapping[str, dict[str, Any]] = {
-    "user": _described(_DIALLED, "The user to log in as. By default ~/.ssh/config's, else your own name."),
+    "user": _described(
+        _DIALLED, "The user to log in as. By default ~/.ssh/config's, else your user name on this machine."
+    ),
     "port": _described(_PORT, "The port of the SSH server. By default ~/.ssh/config's, else 22."),
     "identity_file": _described(_TEXT, "The private key for SSH. By default the agent's keys and ~/.ssh/id_*."),
     "jump": _described(

@@ -47,7 +47,10 @@ def _values(
         alone = {label: config.lookup(host.address) for label, config in each.items()}
     except (paramiko.ConfigParseError, paramiko.CouldNotCanonicalize) as error:
         raise UsageError(f"~/.ssh/config: {error}", remedy="correct the file", host=host.name) from None
-    values: SshValues = {"user": (getpass.getuser(), "your own name"), "port": (22, "default")}
+    values: SshValues = {
+        "user": (getpass.getuser(), "user of this machine (default)"),
+        "port": (22, "default"),
+    }
     keywords = dict(_KEYWORDS)
     if "proxyjump" not in merged and "proxycommand" in merged:
         keywords["jump"] = "proxycommand"

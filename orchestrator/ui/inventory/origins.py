@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from rich.table import Table
 from rich.text import Text
@@ -12,25 +14,31 @@ from orchestrator.core.inventory.hostrange import folded
 from orchestrator.core.inventory.provenance import Origin
 from orchestrator.ui.display import Display
 
+_LINE = re.compile(r":\d+\Z")
+
 
 def show_origins(display: Display, cluster: Sequence[Origin], hosts: Mapping[str, Sequence[Origin]]) -> None:
-    """Show the keys on stdout: a row for each value of a key, with the hosts that have it."""
+    """Show the keys on stdout: a row for each value of a host's key, with its hosts, then the cluster's keys."""
     if display.as_json:
         by_host = {name: _as_json(found) for name, found in hosts.items()}
-        display.write(json.dumps({"cluster": _as_json(cluster), "hosts": by_host}, indent=2) + "\n")
+        display.write(json.dumps({"hosts": by_host, "cluster": _as_json(cluster)}, indent=2) + "\n")
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("key", "hosts", "value", "from"):
         table.add_column(heading, overflow="fold")
-    for each in cluster:
-        table.add_row(*_row(each, "-"))
-    rows: dict[Origin, list[str]] = {}
+    rows: dict[Origin, list[tuple[str, str]]] = {}
     for name, found in hosts.items():
         for each in found:
-            rows.setdefault(each, []).append(name)
+            # Hosts of a list stand in a line each; what they have in common is one row nevertheless.
+            file = _LINE.sub("", each.source)
+            rows.setdefault(replace(each, source=file), []).append((name, each.source))
     order = list(dict.fromkeys(each.key for each in rows))
     for each in sorted(rows, key=lambda each: order.index(each.key)):
-        table.add_row(*_row(each, folded(rows[each])))
+        names, sources = zip(*rows[each], strict=True)
+        source = folded(list(dict.fromkeys(sources)))
+        table.add_row(*_row(replace(each, source=source), folded(names)))
+    for each in cluster:
+        table.add_row(*_row(each, "-"))
     display.table(table)
 
 

@@ -93,7 +93,7 @@ def test_a_file_as_it_is_written() -> None:
         "defaults:\n"
         "  # The interpreter for training. By default python3.\n"
         "  python: ~/p\n"
-        "  # The user to log in as. By default ~/.ssh/config's, else your own name.\n"
+        "  # The user to log in as. By default ~/.ssh/config's, else your user name on this machine.\n"
         "  user: u\n\n"
         "# The hosts, in node_rank order.\n"
         "hosts:\n"

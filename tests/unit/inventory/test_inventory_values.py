@@ -64,6 +64,7 @@ def test_what_a_file_leaves_out_has_these_values() -> None:
         "grace": None,
         "foreign": False,
         "notes": (),
+        "places": {},
     }
 
 

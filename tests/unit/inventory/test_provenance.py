@@ -118,7 +118,7 @@ def test_what_ssh_adds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ((said, source),) = [b["host_key"]]
     assert re.fullmatch(r"ssh-ed25519 SHA256:\S{43}", said[0]) and source == "known_hosts"  # type: ignore[index,arg-type]
     assert "address" not in c and c["jump"] == ("nc c 22", file) and c["host_key"][0]
-    assert c["user"] == ("me", "your own name") and d["host_key"] == ((), "known_hosts")
+    assert c["user"] == ("me", "user of this machine (default)") and d["host_key"] == ((), "known_hosts")
 
 
 def test_a_config_that_cannot_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,3 +144,20 @@ def test_the_verb(local_orch: Orch) -> None:
     assert json.loads(local_orch("hosts", "--schema").stdout)["$id"] == "urn:orch:hosts-file"
     wrong = local_orch("hosts", "--nodes", "b")
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1
+
+
+def test_a_list_of_hosts_names_the_line_of_each_and_hosts_come_first(local_orch: Orch) -> None:
+    (local_orch.folder / "hosts.txt").write_text("# lab\nubuntu@node1\n\nubuntu@node2:2222\n10.0.0.9 gpu1\n")
+    done = local_orch("hosts", "--hosts", "hosts.txt")
+    assert done.returncode == 0, done.stderr
+    rows = [re.split(r"\s{2,}", line) for line in done.stdout.splitlines()]
+    assert ["address", "gpu1", "10.0.0.9", "hosts.txt:5"] in rows
+    assert ["address", "node1", "node1", "the host's name, hosts.txt:2"] in rows
+    assert ["user", "node[1-2]", "ubuntu", "hosts.txt:[2,4]"] in rows
+    assert ["port", "node2", "2222", "hosts.txt:4"] in rows
+    (user,) = [row for row in rows if row[:2] == ["user", "gpu1"]]
+    assert user[3] == "user of this machine (default)"
+    keys = [row[0] for row in rows]
+    assert keys[:2] == ["key", "address"] and keys.index("cluster") > keys.index("pass_env")
+    by_host = json.loads(local_orch("hosts", "--hosts", "hosts.txt", "--json").stdout)["hosts"]
+    assert by_host["node2"]["user"] == {"value": "ubuntu", "from": "hosts.txt:4"}

@@ -81,6 +81,7 @@ class Gathering(Reader):
         self.kind = kind
         self.source = source
         self.hosts: dict[str, dict[str, Any]] = {}
+        self.places: dict[str, str] = {}
         self._notes: dict[str, tuple[str, int]] = {}
         self.incomplete: str | None = None
         self._machines: dict[tuple[str, int | None, tuple[str, ...]], tuple[str, str]] = {}
@@ -157,6 +158,7 @@ class Gathering(Reader):
             checked = {"address": name, **checked}
         self.check_size(line, len(self.hosts) + 1)
         self._machines[machine] = (known, self.at(line))
+        self.places[known] = self.at(line)
         self.hosts[known] = {
             key: value for key, value in checked.items() if not (key == "address" and value == known)
         }

@@ -43,7 +43,7 @@ def parse_hostfile(texts: Mapping[str, str]) -> Imported:
             gathering.check_size(line, len(hosts))
     for host, (line, keys) in hosts.items():
         gathering.add_destination(line, host, **keys)
-    return gathering.imported()
+    return gathering.imported(places=gathering.places)
 
 
 def _processes(gathering: Gathering, line: int, value: str) -> int:

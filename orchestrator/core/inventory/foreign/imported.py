@@ -14,7 +14,7 @@ class Imported:
     ``kind`` names the file's format. ``hosts`` maps host names to their keys, in node_rank order; ``top`` holds
     other top-level keys, such as ``master`` and ``rendezvous``. ``notes`` name, a line each, what could not be
     carried over, and where it stands in the file. ``incomplete`` says which hosts the file counts but does not
-    name; None if it names all.
+    name; None if it names all. ``places``: where each host stands, ``file:line``, if its keys stand there, too.
     """
 
     kind: str
@@ -23,3 +23,4 @@ class Imported:
     top: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     incomplete: str | None = None
+    places: Mapping[str, str] = field(default_factory=dict)

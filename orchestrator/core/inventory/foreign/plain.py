@@ -29,7 +29,7 @@ def parse_plain(texts: Mapping[str, str]) -> Imported:
             continue
         for word in found:
             gathering.add_destination(line, word)
-    return gathering.imported()
+    return gathering.imported(places=gathering.places)
 
 
 def parse_slurm(texts: Mapping[str, str]) -> Imported:
@@ -44,7 +44,7 @@ def parse_slurm(texts: Mapping[str, str]) -> Imported:
                 gathering.mistake(line, word, "a node name or range, as in $SLURM_JOB_NODELIST")
             else:
                 gathering.add_destination(line, word)
-    return gathering.imported()
+    return gathering.imported(places=gathering.places)
 
 
 def _address(word: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -167,7 +167,8 @@ def keys(
     if password_stdin and not (yes or dry_run):
         raise UsageError("--password-stdin needs --yes: stdin cannot answer questions as well")
     if not (yes or dry_run or terminal):
-        raise UsageError("orch keys asks before each change, and stdin is no terminal", remedy="pass --yes")
+        remedy = "pass --yes, and --password-stdin where a host takes only a password"
+        raise UsageError("orch keys asks before each change, and stdin is no terminal", remedy=remedy)
     asking = Asking(
         agree=lambda question: yes or display.confirm(question),
         accept=_accept(accept_new_host_keys, terminal, display),
@@ -190,7 +191,8 @@ def _passwords(from_stdin: bool, terminal: bool, display: Any) -> Any:
         if from_stdin:
             return next(given, None)
         if not terminal:
-            raise UsageError(f"the {whose} is needed, and stdin is no terminal", remedy="pass --password-stdin")
+            what = f"the {whose} is needed, and stdin is no terminal: nothing was changed on the hosts"
+            raise UsageError(what, remedy="pass --yes --password-stdin, and the password as a line of stdin")
         return str(display.ask_password(whose)) or None
 
     return ask

@@ -7,7 +7,7 @@ import os
 import platform
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from getpass import getuser
 from pathlib import Path
 
@@ -59,30 +59,47 @@ class KeyRecord:
     """What ``orch keys`` did from this machine.
 
     ``made``: the public halves of keys, by file. ``installed``: the servers, ``user@host:port``, on which a key
-    was installed, by public key without comment.
+    was installed, by public key without comment. ``between``: the servers whose files were changed for logins
+    between hosts.
     """
 
     made: dict[str, str]
     installed: dict[str, tuple[str, ...]]
+    between: tuple[str, ...] = ()
+
+    @property
+    def servers(self) -> set[str]:
+        """The servers that the record has anything about."""
+        return {*self.between, *(server for there in self.installed.values() for server in there)}
 
     def with_made(self, path: str, public: str) -> KeyRecord:
         """Return the record with one more key."""
-        return KeyRecord({**self.made, path: public}, self.installed)
+        return replace(self, made={**self.made, path: public})
 
     def with_installed(self, key: str, servers: Iterable[str]) -> KeyRecord:
         """Return the record with a key on more servers."""
         known = tuple(dict.fromkeys([*self.installed.get(key, ()), *servers]))
-        return KeyRecord(self.made, {**self.installed, key: known} if known else self.installed)
+        return replace(self, installed={**self.installed, key: known} if known else self.installed)
+
+    def with_between(self, servers: Iterable[str]) -> KeyRecord:
+        """Return the record with more servers whose files have logins between hosts."""
+        return replace(self, between=tuple(dict.fromkeys([*self.between, *servers])))
 
     def without_servers(self, servers: Iterable[str]) -> KeyRecord:
-        """Return the record with no key on these servers."""
+        """Return the record with no key on these servers, and without logins between them."""
         gone = set(servers)
         left = {key: tuple(each for each in there if each not in gone) for key, there in self.installed.items()}
-        return KeyRecord(self.made, {key: there for key, there in left.items() if there})
+        record = self.without_between(gone)
+        return replace(record, installed={key: there for key, there in left.items() if there})
+
+    def without_between(self, servers: Iterable[str]) -> KeyRecord:
+        """Return the record without logins between these servers."""
+        gone = set(servers)
+        return replace(self, between=tuple(each for each in self.between if each not in gone))
 
     def without_made(self, path: str) -> KeyRecord:
         """Return the record without a key."""
-        return KeyRecord({name: public for name, public in self.made.items() if name != path}, self.installed)
+        return replace(self, made={name: public for name, public in self.made.items() if name != path})
 
 
 def read_record() -> KeyRecord:
@@ -91,7 +108,8 @@ def read_record() -> KeyRecord:
     try:
         whole = json.loads(path.read_text(encoding="utf-8"))
         installed = {str(key): tuple(map(str, there)) for key, there in whole["installed"].items()}
-        return KeyRecord({str(name): str(public) for name, public in whole["made"].items()}, installed)
+        made = {str(name): str(public) for name, public in whole["made"].items()}
+        return KeyRecord(made, installed, tuple(map(str, whole.get("between", ()))))
     except FileNotFoundError:
         return KeyRecord({}, {})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -102,12 +120,12 @@ def write_record(record: KeyRecord) -> None:
     """Replace the record; remove its file if nothing is left to remember. Raises UsageError."""
     path = _record_file()
     try:
-        if not record.made and not record.installed:
+        if record == KeyRecord({}, {}):
             path.unlink(missing_ok=True)
             return
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         new = path.with_name(f".{path.name}-{os.getpid()}")
-        new.write_text(json.dumps({"made": record.made, "installed": record.installed}, indent=1) + "\n")
+        new.write_text(json.dumps(asdict(record), indent=1) + "\n")
         new.replace(path)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from None

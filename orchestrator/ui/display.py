@@ -23,6 +23,9 @@ from orchestrator.errors import HostErrors, OrchError
 from orchestrator.ui.console import Screen, Trimmed, fitted
 from orchestrator.ui.transfers import BuildProgress, Transfers
 
+# What questions raise if the user leaves instead of answering.
+QUITS = (click.Abort, KeyboardInterrupt)
+
 
 class Display:
     """The output streams of one command. The other modules of ``ui`` format what is shown.

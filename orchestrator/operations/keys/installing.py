@@ -13,7 +13,7 @@ from orchestrator.errors import AuthenticationFailed, OrchError, UsageError
 from orchestrator.local.own_keys import make_key, read_record, write_record
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.operations.keys.arranging import ask_all, change_all
-from orchestrator.operations.keys.options import KeysOptions
+from orchestrator.operations.keys.options import KeysOptions, nothing_changed
 from orchestrator.operations.keys.reaching import Outcomes, Reaching, open_all
 from orchestrator.protocol.keys import AUTHORIZED_KEYS, ArrangeKeys
 from orchestrator.remote.node import Node
@@ -129,7 +129,8 @@ def install(opened: OpenCluster, options: KeysOptions, display: Display) -> Logi
     """
     reaching = Reaching(opened.fanout, None if options.dry_run else options.asking, display)
     login = Login(agent=options.identity_file is None)
-    logins = survey_logins(opened, options, reaching, login)
+    with nothing_changed():
+        logins = survey_logins(opened, options, reaching, login)
     if not logins.installations:
         if logins.works:
             show_changes(display, [], {name: [_works()] for name in logins.works})
@@ -139,9 +140,14 @@ def install(opened: OpenCluster, options: KeysOptions, display: Display) -> Logi
     show_changes(display, here, {**lines, **{name: [_works()] for name in logins.works}})
     if options.dry_run:
         return logins
-    if not options.asking.agree("Make these changes?"):
-        raise UsageError("nothing was changed")
-    _install(opened, logins, options, reaching, display, login)
+    with nothing_changed():
+        if not options.asking.agree("Make these changes?"):
+            raise UsageError("nothing was changed")
+        fail(logins, reaching.log_in([logins.links[name] for name in logins.refused], logins.refused))
+    if not logins.installations:
+        display.note("nothing was changed on the hosts")
+    else:
+        _install(opened, logins, options, display, login)
     return logins
 
 
@@ -153,14 +159,10 @@ def _install(
     opened: OpenCluster,
     logins: Logins,
     options: KeysOptions,
-    reaching: Reaching,
     display: Display,
     login: Login,
 ) -> None:
     """Install the keys of ``logins``, and move each host to those that work or to the errors."""
-    fail(logins, reaching.log_in([logins.links[name] for name in logins.refused], logins.refused))
-    if not logins.installations:
-        return
     made = {path: make_key(path) for path in logins.to_make}
     record = read_record()
     for path, public in made.items():

@@ -12,10 +12,11 @@ from orchestrator.core.keys.between import between_entries, peer
 from orchestrator.core.keys.changes import told
 from orchestrator.core.text.counted import counted
 from orchestrator.errors import OrchError, PreflightError, UsageError
+from orchestrator.local.own_keys import read_record, write_record
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.operations.keys.arranging import Answers, ask_all, change_all
 from orchestrator.operations.keys.installing import Logins, fail
-from orchestrator.operations.keys.options import KeysOptions
+from orchestrator.operations.keys.options import KeysOptions, nothing_changed
 from orchestrator.operations.survey import facts_request, planned_addresses, with_probes
 from orchestrator.protocol.keys import AUTHORIZED_KEYS, FILES, ArrangeKeys, FileChange
 from orchestrator.remote.node import Node
@@ -47,8 +48,11 @@ def link_nodes(opened: OpenCluster, logins: Logins, options: KeysOptions, displa
     if options.dry_run:
         return
     if changes:
-        if not options.asking.agree("Make these changes?"):
-            raise UsageError("nothing was changed between nodes")
+        with nothing_changed("between nodes"):
+            if not options.asking.agree("Make these changes?"):
+                raise UsageError("nothing was changed between nodes")
+        # Recorded first: whatever happens to this process, the undo knows where to look.
+        write_record(read_record().with_between(node.connection.where for node in mesh.nodes))
         lines, errors = mesh.change(seen)
         fail(logins, _by_host(errors))
         show_changes(display, [], lines)

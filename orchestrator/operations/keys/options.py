@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+from orchestrator.errors import Interrupted
+from orchestrator.ui.display import QUITS
 
 
 @dataclass(frozen=True)
@@ -29,3 +33,12 @@ class KeysOptions:
     between: bool = False
     undo: bool = False
     dry_run: bool = False
+
+
+@contextmanager
+def nothing_changed(where: str = "on the hosts") -> Iterator[None]:
+    """Tell a user who leaves during the body, with Ctrl-C or at the end of stdin, that nothing was changed yet."""
+    try:
+        yield
+    except QUITS:
+        raise Interrupted(f"interrupted: nothing was changed {where}") from None

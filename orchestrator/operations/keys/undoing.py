@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from orchestrator.core.inventory.hostrange import folded
 from orchestrator.core.keys.changes import told
 from orchestrator.core.keys.login import blob_of, login_purpose
 from orchestrator.errors import AuthenticationFailed, OrchError, UsageError
@@ -12,7 +13,7 @@ from orchestrator.local.own_keys import KeyRecord, read_record, remove_key, writ
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.operations.keys.arranging import ask_all, change_all
 from orchestrator.operations.keys.installing import with_identity
-from orchestrator.operations.keys.options import KeysOptions
+from orchestrator.operations.keys.options import KeysOptions, nothing_changed
 from orchestrator.operations.keys.reaching import Outcomes, Reaching
 from orchestrator.protocol.keys import BETWEEN, ArrangeKeys
 from orchestrator.remote.fanout import on_all
@@ -28,19 +29,28 @@ def undo(opened: OpenCluster, options: KeysOptions, display: Display) -> list[Or
     With ``--between``, only logins between nodes are undone.
     """
     links = list(connections(with_identity(opened.hosts, options.identity_file), opened.links[0].settings))
+    record = read_record()
+    if options.dry_run:
+        links = _to_ask(links, record, display)
+    if not links:
+        return []
+    display.note(_why(links, record))
     try:
-        return _undo(opened, links, options, display)
+        return _undo(opened, links, record, options, display)
     finally:
         on_all(links, Connection.close)
 
 
-def _undo(opened: OpenCluster, links: list[Connection], options: KeysOptions, display: Display) -> list[OrchError]:
-    record = read_record()
+def _undo(
+    opened: OpenCluster, links: list[Connection], record: KeyRecord, options: KeysOptions, display: Display
+) -> list[OrchError]:
     reaching = Reaching(opened.fanout, None if options.dry_run else options.asking, display)
-    outcomes = _entered(links, record, reaching)
-    jumps = {host.name: host for link in links for host in link.jump_hosts() if host.name in _servers(record)}
+    with nothing_changed():
+        outcomes = _entered(links, record, reaching)
+    jumps = {host.name: host for link in links for host in link.jump_hosts() if host.name in record.servers}
     through = connections(list(jumps.values()), opened.links[0].settings)
-    outcomes.update(_entered(through, record, reaching))
+    with nothing_changed():
+        outcomes.update(_entered(through, record, reaching))
     links += through
     inside = {link.host.name: link for link in links if outcomes.get(link.host.name, KEPT_OUT) is None}
     requests = {name: _request(link, record, options) for name, link in inside.items()}
@@ -55,20 +65,56 @@ def _undo(opened: OpenCluster, links: list[Connection], options: KeysOptions, di
     if options.dry_run:
         return errors
     if changing:
-        if not options.asking.agree("Undo this?"):
-            raise UsageError("nothing was changed")
+        with nothing_changed():
+            if not options.asking.agree("Undo this?"):
+                raise UsageError("nothing was changed")
         done, failed = change_all(changing, lambda name: requests[name].replace(write=True), seen, opened.fanout)
         errors += failed
         show_changes(display, [], {name: told(answer, done=True) for name, answer in done.items()})
-    if not options.between:
-        bad = {error.host for error in errors}
-        clean = [link.where for link in links if link.host.name not in bad]
+    bad = {error.host for error in errors}
+    clean = [link.where for link in links if link.host.name not in bad]
+    if options.between:
+        write_record(record.without_between(clean))
+    else:
         _forget(record.without_servers(clean), options, display)
     return errors
 
 
 KEPT_OUT = OrchError("no key logs in, and this machine has no record of a key there")
 NOTHING = "nothing to undo"
+NO_RECORD = f"{NOTHING}, as far as this machine has recorded"
+
+
+def _to_ask(links: Sequence[Connection], record: KeyRecord, display: Display) -> list[Connection]:
+    """Return the connections to the hosts that the record is about, and say that the others are not asked.
+
+    A host whose settings are wrong is among them: the attempt to connect says what is wrong.
+    """
+    known = [link for link in links if _recorded(link, record) is not False]
+    others = [link.host.name for link in links if link not in known]
+    if others:
+        show_changes(display, [], {name: [NO_RECORD] for name in others})
+        display.note(f"not asked: {folded(others)}; without --dry-run, orch keys --undo looks there, too")
+    return known
+
+
+def _recorded(link: Connection, record: KeyRecord) -> bool | None:
+    """Return whether the record has the host, or a jump host on the way; None if the settings are wrong."""
+    if not record.servers:
+        return False
+    try:
+        link.prepare()
+    except OrchError:
+        return None
+    return not record.servers.isdisjoint({link.where, *(host.name for host in link.jump_hosts())})
+
+
+def _why(links: Sequence[Connection], record: KeyRecord) -> str:
+    """Return the line that says why hosts are connected to, with nothing known but what was changed from here."""
+    known = [link.host.name for link in links if _recorded(link, record)]
+    if known:
+        return f"connecting, to see what is left of the changes recorded for {folded(known)}"
+    return "connecting: this machine has no record of changes there, but the hosts may have one"
 
 
 def _entered(links: Sequence[Connection], record: KeyRecord, reaching: Reaching) -> Outcomes:
@@ -77,7 +123,7 @@ def _entered(links: Sequence[Connection], record: KeyRecord, reaching: Reaching)
     Left out are hosts that refuse all keys and on which this machine has installed none: nothing is to be undone.
     """
     outcomes = reaching.reach(links)
-    servers = _servers(record)
+    servers = record.servers
     refused = {name: each for name, each in outcomes.items() if isinstance(each, AuthenticationFailed)}
     strangers = [link for link in links if link.host.name in refused and link.where not in servers]
     for link in strangers:
@@ -86,10 +132,6 @@ def _entered(links: Sequence[Connection], record: KeyRecord, reaching: Reaching)
     if able and reaching.asking is not None:
         outcomes.update(reaching.log_in([link for link in links if link.host.name in able], able))
     return outcomes
-
-
-def _servers(record: KeyRecord) -> set[str]:
-    return {server for there in record.installed.values() for server in there}
 
 
 def _request(link: Connection, record: KeyRecord, options: KeysOptions) -> ArrangeKeys:

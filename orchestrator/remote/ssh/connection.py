@@ -172,6 +172,11 @@ class Connection:
         """The port dialled."""
         return int(self._fabric.port) if self._fabric else self.host.port or 22
 
+    def prepare(self) -> None:
+        """Work out user, port and jump hosts, without connecting. Raises OrchError for wrong settings."""
+        with translated(self.host.name, connecting=self):
+            self._fabric = self._prepare()
+
     def open(self, login: Login = KEYS) -> None:
         """Connect, retrying while the server drops the connection. Raises NodeUnreachable with a remedy."""
         self.login = login
@@ -196,7 +201,7 @@ class Connection:
     def jump_hosts(self) -> tuple[Host, ...]:
         """Return the jump hosts on the way, the outermost first, as hosts named ``user@host:port``.
 
-        Known once ``open`` has been called, whether or not it succeeded.
+        Known once ``prepare`` or ``open`` has been called, whether or not ``open`` succeeded.
         """
         chain: list[fabric.Connection] = []
         while isinstance(

@@ -14,7 +14,7 @@ from tests.conftest import ROOT, Orch
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["keys"], "stdin is no terminal → pass --yes"),
+        (["keys"], "stdin is no terminal → pass --yes, and --password-stdin where a host takes only a password"),
         (["keys", "--password-stdin"], "--password-stdin needs --yes"),
         (["keys", "--yes", "--hosts", "sandbox.yaml"], "the embedded cluster has keys of its own"),
         (["keys", "--yes", "--hosts", "none.yaml"], "cannot read the hosts file none.yaml"),

@@ -52,6 +52,17 @@ def test_the_record_lasts_until_nothing_is_left(home: Path) -> None:
         read_record()
 
 
+def test_the_record_knows_where_logins_between_hosts_are(home: Path) -> None:
+    record = KeyRecord({}, {}).with_installed("ssh-ed25519 A", ["u@a:22"]).with_between(["u@a:22", "u@b:22"])
+    write_record(record)
+    assert read_record() == record and record.servers == {"u@a:22", "u@b:22"}
+    assert record.without_between(["u@a:22"]).between == ("u@b:22",)
+    assert record.without_servers(["u@a:22", "u@b:22"]) == KeyRecord({}, {})
+    # A record of an earlier version says nothing of them.
+    (home / ".local/state/orch/keys.json").write_text('{"made": {}, "installed": {}}')
+    assert read_record() == KeyRecord({}, {})
+
+
 def write_key(path: Path, passphrase: str | None = None) -> str:
     path.parent.mkdir(mode=0o700, exist_ok=True)
     key = asyncssh.generate_private_key("ssh-ed25519", comment="me")

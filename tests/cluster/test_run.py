@@ -165,7 +165,7 @@ def test_a_busy_host_refuses(orch: Orch, marked: Callable[[], list[Any]], tmp_pa
     run_id = orch.run_folder().name
     second = orch("run", "idle.py")
     assert second.returncode == 3
-    (line,) = (line for line in second.stderr.splitlines() if "node1" in line)
+    (line,) = (line for line in second.stderr.splitlines() if "error: node" in line)
     assert re.match(
         rf"error: node\[1-3\]: run {run_id} \(idle\.py\) of \S+@\S+ has held the lock for \d+ s → .*"
         rf"orch attach {run_id}.*orch stop {run_id}$",

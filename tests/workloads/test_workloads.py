@@ -298,7 +298,7 @@ def goes_on_from_a_whole_checkpoint(fork_server: ForkServer, folder: Path) -> No
     (newest / "complete").unlink()
     args = CASES["finetune"].args
     two = fork_server.run(Job("two", script, args, str(folder), 2))
-    assert two.codes == [2, 2] and "checkpoints are from 1 ranks" in two.output
+    assert two.codes == [2, 2] and "checkpoints are from 1 rank" in two.output
     again = fork_server.run(Job("again", script, args, str(folder)))
     before = int(newest.name.partition("-")[2]) // 4 * 3
     assert f"Resuming from checkpoint-{before}\n" in again.well()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from orchestrator.cli.meaning import verb_suggestion
+from orchestrator.cli.launchers import launched
 
 HEADS = {
     "torchrun": "Type `orch run` in place of `torchrun`.",
@@ -37,11 +37,17 @@ class Row:
 
     @property
     def here(self) -> str:
-        """The same command for orch, as orch suggests it for the launcher's name as a verb."""
+        """The same command for orch, without the launcher."""
         words = shlex.split(self.typed)
-        found = verb_suggestion(words[self._begins :], ["run"], ())
+        found = launched(words[self._begins :])
         assert found is not None, self.typed
-        return " ".join([*words[: self._begins], found])
+        return shlex.join([*words[: self._begins], "orch", "run", *found.words])
+
+    @property
+    def behind(self) -> str:
+        """The command with ``orch run`` before it."""
+        words = shlex.split(self.typed)
+        return shlex.join([*words[: self._begins], "orch", "run", *words[self._begins :]])
 
     @property
     def _begins(self) -> int:

@@ -43,6 +43,10 @@ EXIT_CODES = {
     130: "interrupted",
 }
 
+# The exit code when nobody reads the output any more, as after ``orch ps | head -1``: shells report the same for
+# a program that SIGPIPE ends.
+CLOSED_PIPE = 141
+
 
 class OrchError(Exception):
     """An error with a ``message``, which states what happened, and a ``remedy``, which states what to do.

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from orchestrator.cli.options import ELASTIC_RESTARTS, target
 from orchestrator.cli.script import notes_on_options
-from orchestrator.cli.spelling import Grammar, Spelled, spelled
+from orchestrator.cli.spelling import Grammar, Spelled, dashed, spelled
 from orchestrator.core.launch.variables import LocalSettings, local_settings, reserved
 from orchestrator.errors import UsageError
 
@@ -34,7 +37,13 @@ class LaunchCommand(click.Command):
         grammar = self.grammar(ctx)
         ctx.meta[SORTED] = found = spelled(args, grammar, bundled())
         ctx.meta[OPTIONS] = grammar.shown
-        return super().parse_args(ctx, found.words)
+        with naming_as_typed(found.typed):
+            return super().parse_args(ctx, found.words)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with naming_as_typed(ctx.meta[SORTED].typed):
+            return super().invoke(ctx)
 
     def grammar(self, ctx: click.Context) -> Grammar:
         """Return the command's options."""
@@ -42,6 +51,33 @@ class LaunchCommand(click.Command):
         flags = frozenset(name for each in options if each.is_flag for name in each.opts)
         values = frozenset(name for each in options if not each.is_flag for name in each.opts)
         return Grammar(flags, values, EARLY, self.name or "run")
+
+
+@contextmanager
+def naming_as_typed(typed: Mapping[str, str]) -> Iterator[None]:
+    """Let refusals within the body name options as the user spelled them. ``typed``: by orch's names."""
+    try:
+        yield
+    except UsageError as error:
+        if (message := as_typed(error.message, typed)) == error.message:
+            raise
+        raise UsageError(message, remedy=error.remedy, host=error.host) from None
+    except click.BadParameter as error:
+        if error.param is not None:
+            hint = error.param_hint or error.param.get_error_hint(error.ctx or click.get_current_context())
+            error.param_hint = as_typed(hint if isinstance(hint, str) else " / ".join(hint), typed)
+        raise
+
+
+def as_typed(message: str, typed: Mapping[str, str]) -> str:
+    """Return a message with each of orch's options as it was typed, and orch's name beside an unlike one."""
+
+    def word(match: re.Match[str]) -> str:
+        name = match.group()
+        said = typed.get(name, name)
+        return said if dashed(said) == name or name == "--env" else f"{said} (orch's {name})"
+
+    return re.sub(r"(?<![\w-])--[a-z][a-z-]*(?![\w-])", word, message)
 
 
 def asked(options: dict[str, Any]) -> tuple[Any, Any, list[str]]:

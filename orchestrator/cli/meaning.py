@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from collections.abc import Collection, Sequence
+
+from orchestrator.cli.launchers import launched, started
+from orchestrator.core.text.nearest import did_you_mean, nearest
 
 # Words for an option, by the option that has this meaning; a verb names the first one that it has.
 SAME = {
@@ -82,10 +84,8 @@ VERBS = {
     "completion": "completions complete autocomplete",
     "hosts": "inventory nodes machines",
 }
-# Programs whose own options orch does not read.
-STARTERS = "mpirun mpiexec horovodrun srun sbatch qsub bsub ray pbsdsh nohup tmux screen"
-LAUNCHERS = ("torchrun", "deepspeed", "accelerate", "python", "python3")
-ACCELERATE = ("--launcher", "accelerate")
+# What accelerate's other verbs are here.
+ACCELERATES = {"config": "init", "test": "doctor", "env": "doctor"}
 
 
 def suggestion(option: str, known: Collection[str]) -> str | None:
@@ -93,45 +93,31 @@ def suggestion(option: str, known: Collection[str]) -> str | None:
     bare = option.lstrip("-").replace("_", "-")
     for target, words in SAME.items():
         if target in known and bare in words.split():
-            return f"use {target}"
+            return did_you_mean(target)
     for words, text in SAYS.items():
         if bare in words.split():
             return text
-    near = difflib.get_close_matches(f"--{bare}", known, n=1, cutoff=0.75) if len(bare) > 2 else []
-    starts = [each for each in known if len(bare) > 2 and each.startswith(f"--{bare}")]
-    found = near or (starts if len(starts) == 1 else [])
-    return f"did you mean {found[0]}?" if found else None
+    near = nearest(bare, known) if len(bare) > 1 else None
+    return did_you_mean(near) if near else None
 
 
 def verb_suggestion(words: Sequence[str], verbs: Collection[str], workloads: Collection[str]) -> str | None:
     """Return what to type instead of ``orch WORDS``, whose first word is no verb."""
     word, *rest = words
     if word in workloads or word.endswith(".py"):
-        return shlex.join(["orch", "run", word, *rest])
-    if word in STARTERS.split():
-        return "orch run WORKLOAD starts it on every host"
-    if word == "accelerate" and rest[:1] in (["config"], ["test"], ["env"]):
-        word, rest = {"config": "config", "test": "doctor", "env": "doctor"}[rest[0]], []
-    if word in LAUNCHERS:
-        return shlex.join(["orch", "run", *_after_launcher([word, *rest])])
+        return did_you_mean(shlex.join(["orch", "run", word, *rest]))
+    if word == "accelerate" and rest[:1] and rest[0] in ACCELERATES:
+        return did_you_mean(f"orch {ACCELERATES[rest[0]]}")
+    if found := launched(words):
+        return f"leave out {found.launcher}: {shlex.join(['orch', 'run', *found.words])}"
+    if (script := started(words)) is not None:
+        return f"leave out {word}: {shlex.join(['orch', 'run', *script])} starts every rank"
     for verb, names in VERBS.items():
-        if verb in verbs and word in (verb, *names.split()):
-            return shlex.join(["orch", verb, *rest])
-    near = difflib.get_close_matches(word, [*verbs, *workloads], n=1, cutoff=0.7)
-    if not near:
+        if verb in verbs and word in names.split():
+            return did_you_mean(shlex.join(["orch", verb, *rest]))
+    same = {name: verb for verb, names in VERBS.items() if verb in verbs for name in names.split()}
+    near = nearest(word, [*verbs, *workloads]) or nearest(word, same)
+    if near is None:
         return None
-    return shlex.join(["orch", *(["run"] if near[0] in workloads else []), near[0], *rest])
-
-
-def _after_launcher(words: Sequence[str]) -> list[str]:
-    """Return the words of another launcher's command line for ``orch run``."""
-    launcher, *rest = words
-    if launcher.startswith("python"):
-        rest = [word for word in rest if word != "-u"]
-        module = rest[1] if rest[:1] == ["-m"] and len(rest) > 1 else ""
-        if module.startswith("accelerate.commands.launch"):
-            return [*ACCELERATE, *rest[2:]]
-        return rest[2:] if module in ("torch.distributed.run", "torch.distributed.launch") else rest
-    if launcher == "accelerate":
-        return [*ACCELERATE, *rest[rest[:1] == ["launch"] :]]
-    return rest
+    meant = ["run", near] if near in workloads else [near if near in verbs else same[near]]
+    return did_you_mean(shlex.join(["orch", *meant, *rest]))

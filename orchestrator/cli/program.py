@@ -20,7 +20,7 @@ from orchestrator.cli.running import attach, plan, run, workloads
 from orchestrator.cli.sending import execute, sync
 from orchestrator.cli.starting import hosts, init, keys
 from orchestrator.cli.tidying import sandbox, stop
-from orchestrator.errors import Interrupted, OrchError, UsageError
+from orchestrator.errors import CLOSED_PIPE, Interrupted, OrchError, UsageError
 
 BUG = 70
 # Most files that macOS lets a process open, whatever the hard limit says (OPEN_MAX).
@@ -86,7 +86,7 @@ def refuse_unknown_verb(words: Sequence[str]) -> None:
     from orchestrator.operations.run.source import bundled
 
     near = verb_suggestion(words, verbs, list(bundled()))
-    raise UsageError(f"orch has no verb {words[0]!r}", remedy=near or f"verbs: {', '.join(verbs)}")
+    raise UsageError(f"orch has no verb {words[0]}", remedy=near or f"verbs: {', '.join(verbs)}")
 
 
 def no_such_option(error: click.NoSuchOption) -> UsageError:
@@ -102,41 +102,58 @@ def no_such_option(error: click.NoSuchOption) -> UsageError:
     return UsageError(f"{verb} has no option {error.option_name}", remedy=near or f"see {verb} --help")
 
 
+def end_of_output() -> int:
+    """Write what is left to stdout and stderr, drop what nobody reads, and return the exit code for that, or 0."""
+    closed = 0
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            closed = CLOSED_PIPE
+    return closed
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``argv`` as the ``orch`` program does. Never return: exit with a code of ``errors.py``."""
     if sys.platform == "win32":
         click.echo("error: orch runs on Linux and macOS; on Windows, run it in WSL: wsl --install", err=True)
         os._exit(UsageError.exit_code)
     raise_open_files()
-    words = sys.argv[1:] if argv is None else list(argv)
+    try:
+        code = _exit_code(sys.argv[1:] if argv is None else list(argv))
+    except BrokenPipeError:
+        # The reader of the output has ended, as "| head" does. A run that has started tells of it itself.
+        code = CLOSED_PIPE
+    closed = end_of_output()
+    # Daemon threads may still wait for a host that never answers; they must not delay the end.
+    os._exit(code or closed)
+
+
+def _exit_code(words: list[str]) -> int:
+    """Run ``words``, print the error if there is one, and return the exit code. Raises BrokenPipeError."""
     try:
         refuse_unknown_verb(words)
         code = cli.main(args=words, prog_name="orch", standalone_mode=False)
+        return code if isinstance(code, int) else 0
     except click.exceptions.Exit as error:
-        code = error.exit_code
+        return error.exit_code
     except click.Abort:
-        code = _report(Interrupted("interrupted"))
+        return _report(Interrupted("interrupted"))
     except click.NoSuchOption as error:
-        code = _report(no_such_option(error))
+        return _report(no_such_option(error))
     except click.ClickException as error:
-        code = _report(refusal(error))
+        return _report(refusal(error))
     except KeyboardInterrupt:
-        code = _report(Interrupted("interrupted"))
+        return _report(Interrupted("interrupted"))
     except BrokenPipeError:
-        # The reader of stdout has ended, as "| head" does. That must not end a run.
-        click.echo("stdout was closed; a run that has started goes on until orch stop RUN", err=True)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        code = 1
+        raise
     except OrchError as error:
-        code = _report(error)
+        return _report(error)
     except Exception:
-        code = BUG
         traceback.print_exc()
         click.echo("this is a bug in orch; please report it with the lines above and the run's folder", err=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Daemon threads may still wait for a host that never answers; they must not delay the end.
-    os._exit(code if isinstance(code, int) else 0)
+        return BUG
 
 
 def _report(error: OrchError) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.cli.foreign import Foreign, foreign
+from orchestrator.cli.launchers import Launched, launched, of_module, started
 from orchestrator.cli.meaning import suggestion
 from orchestrator.errors import UsageError
 
@@ -44,7 +45,7 @@ class Spelled:
 
     ``own``: orch's options. ``module``: the workload is a module. ``workload``: its name, then its words.
     ``notes``: what the user should know. ``late``: options that stood after the workload's name and are orch's.
-    ``handed``: options that go to the workload without ``--``.
+    ``handed``: options that go to the workload without ``--``. ``typed``: how the user spelled orch's options.
     """
 
     own: list[str] = field(default_factory=list)
@@ -52,6 +53,7 @@ class Spelled:
     notes: list[str] = field(default_factory=list)
     late: list[str] = field(default_factory=list)
     handed: list[str] = field(default_factory=list)
+    typed: dict[str, str] = field(default_factory=dict)
 
     @property
     def words(self) -> list[str]:
@@ -82,8 +84,8 @@ class _Sorter:
         self.grammar = grammar
         self.workloads = workloads
         self.made = Spelled()
-        # What was typed for each of orch's options, with its value.
-        self.typed: dict[str, tuple[str, str]] = {}
+        # The value that each of orch's options was first given.
+        self.given: dict[str, str] = {}
         # Whether the workload is known, and whether the next bare word is the name of a module.
         self.named = False
         self.module_follows = False
@@ -92,7 +94,7 @@ class _Sorter:
         while self.words:
             word = self.words.pop(0)
             if word == "--":
-                self.made.workload += self.words
+                self.untouched()
                 break
             if not word.startswith("-") or word == "-" or NUMBER.match(word):
                 self.bare(word)
@@ -102,7 +104,34 @@ class _Sorter:
             raise UsageError("-m: no module given", remedy="orch run -m MODULE")
         return self.made
 
+    def untouched(self) -> None:
+        """Take the words after ``--``. Raises UsageError if they are another launcher's command line."""
+        if not self.named and (found := launched(self.words)):
+            raise UsageError(
+                f"{found.launcher}: orch starts every rank itself, and reads no launcher's options after --",
+                remedy=self.command(*found.words),
+            )
+        self.made.workload += self.words
+
+    def command(self, *words: str) -> str:
+        """Return the command line with ``words`` in place of those that are left, to be copied."""
+        return shlex.join(["orch", self.grammar.verb, *self.made.own, *words])
+
+    def drop(self, found: Launched) -> None:
+        """Go on without another launcher's name: the words after it are read as if it were not there."""
+        self.words = list(found.words)
+        self.made.notes.append(
+            f"{found.launcher} is not needed: orch starts every rank itself; this is read as: "
+            + self.command(*found.words)
+        )
+
     def bare(self, word: str) -> None:
+        if not self.named and not self.module_follows:
+            if found := launched([word, *self.words]):
+                self.drop(found)
+                return
+            if (script := started([word, *self.words])) is not None:
+                raise UsageError(f"{word}: orch starts every rank itself", remedy=self.command(*script))
         if self.module_follows:
             self.made.own += ["--module", word]
             self.module_follows = False
@@ -131,7 +160,9 @@ class _Sorter:
     def module(self, given: str | None) -> None:
         """Take the module's name, or wait for it: other launchers' ``--module`` is a flag before the name."""
         following = self.words[0] if self.words else ""
-        if given is None and following.startswith("-"):
+        if found := of_module(self.words if given is None else [given, *self.words]):
+            self.drop(found)
+        elif given is None and following.startswith("-"):
             self.module_follows = True
         else:
             self.made.own += ["--module", self.value("-m", given)]
@@ -139,6 +170,7 @@ class _Sorter:
 
     def known(self, typed: str, name: str, given: str | None) -> None:
         if name in self.grammar.flags:
+            self.made.typed.setdefault(name, typed)
             self.take(name if given is None else f"{name}={given}")
             return
         value = self.value(typed, given)
@@ -148,7 +180,7 @@ class _Sorter:
 
     def assign(self, typed: str, name: str, value: str) -> None:
         """Take an option with its value. Raises UsageError if another spelling has given it another value."""
-        before, other = self.typed.setdefault(name, (typed, value))
+        before, other = self.made.typed.setdefault(name, typed), self.given.setdefault(name, value)
         if name != "--env" and dashed(before) != dashed(typed) and other != value:
             raise UsageError(
                 f"{before} {other} and {typed} {value} contradict each other", remedy="give one of them"
@@ -186,6 +218,7 @@ class _Sorter:
             if texts:
                 self.assign(typed, option, texts[0].replace("{}", value))
             else:
+                self.made.typed.setdefault(option, typed)
                 self.take(option)
 
     def joined(self, word: str) -> bool:
@@ -205,8 +238,10 @@ class _Sorter:
             late = f"one of the workload's follows its name: orch {verb} WORKLOAD {option} ..."
             return UsageError(said, remedy=near or late)
         place = self.words.index(name)
-        after = [*self.made.own, name, word, *self.words[:place], *self.words[place + 1 :]]
-        right = shlex.join(["orch", verb, *after])
+        before, after = self.words[:place], self.words[place + 1 :]
         if near:
+            # After --, because orch would ask the same again.
+            right = self.command(name, *after, *([] if "--" in after else ["--"]), word, *before)
             return UsageError(said, remedy=f"{near}; if it is the workload's: {right}")
+        right = self.command(name, word, *before, *after)
         return UsageError(f"{said}; an option of the workload follows its name", remedy=right)

@@ -24,7 +24,7 @@ _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (code
 _CONFIGURATIONS = (".yaml", ".yml", ".json")
 NAME_HOSTS = "name the hosts: --hosts node1,node2"
 NO_HOSTS_FILE = (
-    "write one with orch init, name the hosts (--hosts node1,node2; one: node1,), "
+    f"write one with orch init, {NAME_HOSTS} (a single name ends with a comma), "
     "or try orch on this machine: --hosts sandbox"
 )
 

@@ -35,7 +35,7 @@ class HostStopped:
                 PreflightError(what, remedy="on that host, end them as their user or as root", host=self.host)
             )
         if self.held_by and run_id is None:
-            what = f"the lock is held by {self.held_by}"
+            what = f"taken by {self.held_by}; a host takes one run at a time"
             found.append(
                 PreflightError(
                     what, remedy="have that user, or root there, end the run: orch stop --all", host=self.host

@@ -68,6 +68,10 @@ class Screen(Console):
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, soft_wrap=True, markup=False, emoji=False, **options)
 
+    def on_broken_pipe(self) -> None:
+        """Raise BrokenPipeError, where rich would end the program with exit code 1."""
+        raise BrokenPipeError
+
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render with rich, and write out control characters in everything but ``AsIs`` text."""
         for segment in super().render(renderable, options):

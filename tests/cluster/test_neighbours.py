@@ -166,10 +166,10 @@ def test_a_stranger_who_holds_the_lock_is_named_and_not_believed(
         stopped = orch("stop", "--all", "--nodes", "node1", "--grace", "1")
         assert f"stopped {asked.run_id} on node1" in stopped.stdout
         assert stopped.returncode == 3
-        assert "the lock is held by nobody (uid 65534, pid" in stopped.stderr
+        assert "taken by nobody (uid 65534, pid" in stopped.stderr
         refused = orch("run", "--nodes", "node1", "hello")
         assert refused.returncode == 3
-        assert "the lock is held by nobody (uid 65534, pid " in refused.stderr
+        assert "taken by nobody (uid 65534, pid " in refused.stderr
     until(lambda: node.idle(), 10)
     assert sleepers(host) == []
 

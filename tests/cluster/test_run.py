@@ -167,7 +167,7 @@ def test_a_busy_host_refuses(orch: Orch, marked: Callable[[], list[Any]], tmp_pa
     assert second.returncode == 3
     (line,) = (line for line in second.stderr.splitlines() if "error: node" in line)
     assert re.match(
-        rf"error: node\[1-3\]: run {run_id} \(idle\.py\) of \S+@\S+ has held the lock for \d+ s → .*"
+        rf"error: node\[1-3\]: busy with run {run_id} \(idle\.py\) of \S+@\S+, which started \d+ s ago; .* → .*"
         rf"orch attach {run_id}.*orch stop {run_id}$",
         line,
     )

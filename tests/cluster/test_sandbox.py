@@ -119,7 +119,7 @@ def test_a_detached_run_outlives_the_sandboxs_servers(local_orch: Orch) -> None:
     ("words", "expected"),
     [
         (["run", "train"], "No such file or directory → write one with orch init"),
-        (["run", "trian"], "no workload or script 'trian' → did you mean 'train'?"),
+        (["run", "trian"], "no workload or script 'trian' → did you mean train?"),
         (["run"], "no workload given"),
         (
             ["run", "--epochs", "3", "train"],

@@ -69,7 +69,7 @@ def test_underscores_and_spaces_are_other_spellings() -> None:
         ('"mnist"', "NEEDS_DATA: 'mnist': expected a list such as"),
         ("load()", "NEEDS_DATA: 'load()': expected a list of literal values"),
         ('["mnist"]', "NEEDS_DATA[0]: 'mnist': expected a mapping"),
-        ('[{"dat": "mnist"}]', "NEEDS_DATA[0].dat: unknown key → did you mean 'data'?"),
+        ('[{"dat": "mnist"}]', "NEEDS_DATA[0].dat: unknown key → did you mean data?"),
         ('[{"data": "mnist"}, {"data": 3}]', "NEEDS_DATA[1].data: 3: expected a string"),
         ('[{"data": "x", "folder": "dir"}]', "NEEDS_DATA[0].folder: 'dir': expected the name of an option"),
         ('[{"data": "x", "unless": "--no"}]', "NEEDS_DATA[0].unless: '--no': expected a list of options"),

@@ -88,7 +88,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ("orch sandbox down --hosts sandbox:3", "stop the hosts that orch sandbox up --hosts sandbox:3 started"),
     ),
     "help": (
-        ("orch help", "list the topics"),
+        ("orch help", "list the verbs and the topics"),
         ("orch help outputs", "read about a topic"),
         ("orch help run", "the same as orch run --help"),
     ),

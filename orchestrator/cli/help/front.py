@@ -22,13 +22,13 @@ class Step:
 
 
 STEPS = (
-    Step("orch init", "list your hosts: answer questions, or read a file"),
+    Step("orch init", "list your hosts, by hand or from a file"),
     Step("orch keys", "set up logins without a password"),
     Step("orch doctor", "check every host and every pair of hosts"),
-    Step("orch run hello-ddp", "train on all hosts, and fetch the outputs"),
-    Step("orch logs -f", "read the output of a run; orch attach takes it over"),
+    Step("orch run hello-ddp", "train a bundled model on all hosts"),
+    Step("orch run train.py --lr 0.1", "train with your own script and its options"),
 )
-NO_HOSTS = "orch run train --hosts sandbox --dataset digits"
+NO_HOSTS = "No other machine? Two hosts on this one: orch run hello --hosts sandbox"
 
 # Every verb, by what it is for. A group may name verbs that the program does not have.
 GROUPS: Mapping[str, Sequence[str]] = {
@@ -55,7 +55,7 @@ def grouped(verbs: Collection[str]) -> dict[str, list[str]]:
 
 
 def write_front_page(program: click.Group, formatter: click.HelpFormatter) -> None:
-    """Write the front page of ``program``."""
+    """Write the front page of ``program``, which fits a terminal of 24 lines with the prompt below it."""
     formatter.write_text(program.help or "")
     with formatter.section("First steps"):
         steps = [
@@ -64,21 +64,28 @@ def write_front_page(program: click.Group, formatter: click.HelpFormatter) -> No
         ]
         formatter.write_dl(steps)
     formatter.write_paragraph()
-    formatter.write_text("No other machine at hand? Two hosts on this one, with real SSH between them:")
-    formatter.write_paragraph()
-    with formatter.indentation():
-        formatter.write_text(NO_HOSTS)
-    width = max(map(len, program.commands))
-    for heading, names in grouped(program.commands).items():
-        with formatter.section(heading):
-            formatter.write_dl(
-                [(f"{name:<{width}}", program.commands[name].get_short_help_str(200)) for name in names]
-            )
+    formatter.write_text(NO_HOSTS)
+    with formatter.section("Verbs"):
+        formatter.write_dl(
+            [(heading.lower(), ", ".join(names)) for heading, names in grouped(program.commands).items()]
+        )
     with formatter.section("More"):
         formatter.write_dl(
             [
-                ("orch VERB --help".ljust(width), "the options of a verb, with examples"),
-                ("orch help".ljust(width), "hosts, env, sync, outputs, exit-codes and other topics"),
-                ("orch --version".ljust(width), "the versions of orch, Python and torch"),
+                ("orch help", "what each verb does, and topics: hosts, env, sync, ..."),
+                ("orch VERB --help", "the options of a verb, with examples"),
+                ("orch --version", "the versions of orch, Python and torch"),
             ]
         )
+
+
+def write_contents(program: click.Group, topics: Mapping[str, str], formatter: click.HelpFormatter) -> None:
+    """Write a line for each verb of ``program``, by group, and a line for each of ``topics``."""
+    width = max(map(len, (*program.commands, *topics)))
+    with formatter.section("Verbs (orch help VERB shows one)"):
+        for names in grouped(program.commands).values():
+            formatter.write_dl(
+                [(f"{name:<{width}}", program.commands[name].get_short_help_str(200)) for name in names]
+            )
+    with formatter.section("Topics (orch help TOPIC shows one)"):
+        formatter.write_dl([(f"{name:<{width}}", about) for name, about in topics.items()])

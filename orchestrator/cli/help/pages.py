@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
 from orchestrator.cli.help.examples import EXAMPLES, Example
-from orchestrator.cli.help.front import write_front_page
+from orchestrator.cli.help.front import write_contents, write_front_page
 from orchestrator.cli.help.sections import by_section
 
 # Longer lines are hard to read.
@@ -68,6 +68,14 @@ def page(command: click.Command, words: Sequence[str]) -> str | None:
             return None
         context = found.make_context(word, [], parent=context, resilient_parsing=True)
     return context.get_help()
+
+
+def contents(program: click.Command, topics: Mapping[str, str]) -> str:
+    """Return the list of the program's verbs and of the topics."""
+    formatter = Formatter()
+    if isinstance(program, click.Group):
+        write_contents(program, topics, formatter)
+    return formatter.getvalue().strip("\n")
 
 
 def write_page(context: click.Context, formatter: click.HelpFormatter) -> None:

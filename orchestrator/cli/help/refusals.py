@@ -6,17 +6,26 @@ import re
 
 import click
 
+from orchestrator.core.text.nearest import did_you_mean, nearest
 from orchestrator.errors import UsageError
 
 
 def refusal(error: click.ClickException) -> UsageError:
     """Return the error for a command line that click refuses."""
-    text = re.sub(r"\s+", " ", error.format_message()).strip()
-    message, meant, near = text.partition("Did you mean")
-    message = re.sub(r"[\s.(]+$", "", message)
     context = error.ctx if isinstance(error, click.UsageError) else None
+    unknown = re.match(r"No such command '(.*?)'", error.format_message())
+    if unknown and context is not None and isinstance(context.command, click.Group):
+        verbs = list(context.command.commands)
+        near = nearest(unknown[1], verbs)
+        return UsageError(
+            f"{context.command_path} has no verb {unknown[1]}",
+            remedy=did_you_mean(f"{context.command_path} {near}") if near else f"verbs: {', '.join(verbs)}",
+        )
+    text = re.sub(r"\s+", " ", error.format_message()).strip()
+    message, meant, rest = text.partition("Did you mean")
+    message = re.sub(r"[\s.(]+$", "", message)
     remedy = (
-        f"did you mean{near}".removesuffix(")")
+        f"did you mean{rest}".removesuffix(")")
         if meant
         else f"see {context.command_path} --help"
         if context

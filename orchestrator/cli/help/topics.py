@@ -6,11 +6,11 @@ codes in ``errors.py``.
 
 from __future__ import annotations
 
-import difflib
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
+from orchestrator.core.text.nearest import did_you_mean, nearest
 from orchestrator.errors import EXIT_CODES, UsageError
 
 WIDTH = 78
@@ -36,6 +36,6 @@ def exit_codes() -> str:
 
 def unknown(word: str, known: Iterable[str]) -> UsageError:
     """Return the error for a word that is neither a topic nor a verb."""
-    near = difflib.get_close_matches(word.replace("_", "-").lower(), list(known), n=1)
-    remedy = f"did you mean {near[0]!r}?" if near else "orch help lists the topics, orch --help the verbs"
+    near = nearest(word, known)
+    remedy = did_you_mean(f"orch help {near}") if near else "orch help lists the topics and the verbs"
     return UsageError(f"orch help {word}: neither a topic nor a verb", remedy=remedy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from orchestrator.cli.help.completion import topics_and_verbs
-from orchestrator.cli.help.pages import page
+from orchestrator.cli.help.pages import contents, page
 from orchestrator.cli.help.shells import SHELLS, script
 from orchestrator.cli.help.topics import topic, topics, unknown
 
@@ -16,15 +16,13 @@ from orchestrator.cli.help.topics import topic, topics, unknown
 def explain(context: click.Context, words: tuple[str, ...]) -> int:
     """Show a topic, or the page of a verb.
 
-    Without either, list the topics.
+    Without either, list the verbs and the topics.
     """
     program = context.find_root().command
     known = topics()
     verbs = program.commands if isinstance(program, click.Group) else {}
     if not words:
-        width = max(map(len, known))
-        click.echo("".join(f"{name:<{width}}  {about}\n" for name, about in known.items()), nl=False)
-        click.echo("\nShow one with orch help TOPIC, the page of a verb with orch help VERB.")
+        click.echo(contents(program, known))
     elif len(words) == 1 and words[0] in known:
         click.echo(topic(words[0]).rstrip("\n"))
         if words[0] in verbs:

@@ -79,8 +79,9 @@ def busy(examined: Examined) -> Iterator[Finding]:
 def _held(node: str, running: Running, seconds: float) -> Finding:
     if not running.run_id:
         remedy = "have that user, or root there, end the run: orch stop --all"
-        return fail(node, f"the lock is held by {running.owner}", remedy)
-    what = f"run {running.run_id} ({running.workload}) of {running.owner} has held the lock for {age(seconds)}"
+        return fail(node, f"taken by {running.owner}; a host takes one run at a time", remedy)
+    about = f"run {running.run_id} ({running.workload}) of {running.owner}"
+    what = f"busy with {about}, which started {age(seconds)} ago; a host takes one run at a time"
     remedy = f"wait for the run, watch it (orch attach {running.run_id}) or end it: orch stop {running.run_id}"
     return fail(node, what, remedy)
 

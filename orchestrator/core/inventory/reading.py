@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.core.inventory.destination import is_hop
 from orchestrator.core.launch.variables import reserved
+from orchestrator.core.text.nearest import did_you_mean
 from orchestrator.core.text.secret import HIDDEN, is_secret, masked
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
@@ -250,9 +251,9 @@ class Reader:
 
 
 def nearest(word: str, known: tuple[str, ...] | list[str]) -> str:
-    """Return ``did you mean 'x'?`` for the closest known word; empty if none is close."""
+    """Return ``did you mean x?`` for the closest known word; empty if none is close."""
     found = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {found[0]!r}?" if found else ""
+    return did_you_mean(found[0]) if found else ""
 
 
 def listed(names: tuple[str, ...] | list[str]) -> str:

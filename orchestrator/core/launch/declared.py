@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -48,10 +49,22 @@ def script_options(text: str, taken: Collection[str] | None = None) -> ScriptOpt
             whole = False
         elif isinstance(node, ast.Import):
             imports.update(dict.fromkeys(alias.name for alias in node.names))
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            imports[node.module] = None
-            imports.update(dict.fromkeys(f"{node.module}.{alias.name}" for alias in node.names))
+        elif isinstance(node, ast.ImportFrom):
+            if node.module:
+                imports[node.module] = None
+            within = f"{node.module}." if node.module else ""
+            imports.update(dict.fromkeys(f"{within}{alias.name}" for alias in node.names))
     return ScriptOptions(frozenset(options), tuple(imports), whole)
+
+
+def names(text: str, option: str, *, as_option: bool) -> bool:
+    """Return whether a script's text has the option's name, with dashes or underscores between its words.
+
+    ``as_option``: only with two dashes before it.
+    """
+    words = "[-_]".join(re.escape(word) for word in re.split("[-_]", option.lstrip("-")))
+    before = "--" if as_option else r"(?<!\w)"
+    return re.search(rf"{before}{words}(?![\w-])", text) is not None
 
 
 def _reached(tree: ast.Module, taken: Collection[str]) -> ast.Module:

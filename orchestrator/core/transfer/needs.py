@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.core.text.nearest import did_you_mean
 from orchestrator.errors import UsageError
 
 CONSTANT = "NEEDS_DATA"
@@ -107,7 +108,7 @@ def _need(value: Any, where: str) -> Need:
         if key not in KEYS:
             near = difflib.get_close_matches(str(key), KEYS, n=1)
             raise UsageError(
-                f"{where}.{key}: unknown key", remedy=f"did you mean {near[0]!r}?" if near else ", ".join(KEYS)
+                f"{where}.{key}: unknown key", remedy=did_you_mean(near[0]) if near else ", ".join(KEYS)
             )
     for key in ("data", "file", "folder"):
         if key in value and not (isinstance(value[key], str) and value[key]):

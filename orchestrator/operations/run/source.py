@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.core.launch.declared import ScriptOptions, script_options
+from orchestrator.core.launch.declared import ScriptOptions, names, script_options
 from orchestrator.core.launch.plan import Workload
+from orchestrator.core.text.nearest import did_you_mean, nearest
 from orchestrator.errors import UsageError
 
 PROJECT_MARKS = (".git", "pyproject.toml", ".orchignore")
+# Most files that are searched for an option.
+MOST_FILES = 200
 # Beside the package orchestrator, in a checkout and when installed. An import might find another folder.
 BUNDLED = Path(__file__).resolve().parents[3] / "workloads"
 
@@ -47,13 +49,7 @@ def declared_options(source: Source) -> ScriptOptions:
 
     The files are parsed, not run.
     """
-    workload = source.workload
-    folder = source.root / workload.cwd
-    if workload.kind == "module":
-        path = folder.joinpath(*workload.target.split("."))
-        file = path / "__main__.py" if path.is_dir() else path.with_name(f"{path.name}.py")
-    else:
-        file = folder / workload.target
+    file = _file(source)
     found = script_options(_text(file))
     others = []
     for name in found.imports:
@@ -63,6 +59,39 @@ def declared_options(source: Source) -> ScriptOptions:
             others.append(script_options(_text(beside), None if "*" in taken else taken or None))
     options = found.options.union(*(each.options for each in others))
     return ScriptOptions(options, found.imports, all(each.whole for each in (found, *others)))
+
+
+def text_names(source: Source, option: str, *, as_option: bool) -> bool:
+    """Return whether the workload's file, or a file of the project that it imports, names an option.
+
+    ``as_option``: only with its leading dashes; otherwise also as a word, such as a field's name.
+    """
+    first = _file(source)
+    seen, waiting = {first}, [first]
+    for _ in range(MOST_FILES):
+        if not waiting:
+            break
+        file = waiting.pop()
+        text = _text(file)
+        if names(text, option, as_option=as_option):
+            return True
+        for name in script_options(text).imports:
+            for folder in (file.parent, source.root):
+                path = folder.joinpath(*name.split("."))
+                found = {path.with_name(f"{path.name}.py"), path / "__init__.py"} - seen
+                waiting += sorted(each for each in found if each.is_file())
+                seen |= found
+    return False
+
+
+def _file(source: Source) -> Path:
+    """Return the file that the workload begins in."""
+    workload = source.workload
+    folder = source.root / workload.cwd
+    if workload.kind != "module":
+        return folder / workload.target
+    path = folder.joinpath(*workload.target.split("."))
+    return path / "__main__.py" if path.is_dir() else path.with_name(f"{path.name}.py")
 
 
 def _text(file: Path) -> str:
@@ -113,8 +142,17 @@ def _files_named(node: ast.AST) -> list[str]:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {near[0]!r}?" if near else f"bundled workloads: {', '.join(known)}"
+    near = nearest(name, known)
+    return did_you_mean(near) if near else f"bundled workloads: {', '.join(bundled())}"
+
+
+def _scripts(name: str) -> list[str]:
+    """Return the scripts in the folder that ``name`` names, as the user would name them."""
+    folder, slash, _ = name.rpartition("/")
+    try:
+        return [f"{folder}{slash}{file.name}" for file in sorted(Path(folder + slash).glob("*.py"))]
+    except OSError:
+        return []
 
 
 def resolve(name: str, *, is_module: bool = False, project: Path | None = None) -> Source:
@@ -133,7 +171,7 @@ def resolve(name: str, *, is_module: bool = False, project: Path | None = None) 
         return Source(Workload(name, "script", file.name, ".", "orch-workloads"), file.parent)
     script = (here / name).resolve()
     if not script.is_file():
-        raise UsageError(f"no workload or script {name!r}", remedy=_nearest(name, known))
+        raise UsageError(f"no workload or script {name!r}", remedy=_nearest(name, [*known, *_scripts(name)]))
     root = _checked(project) if project else project_of(script.parent)
     if not script.is_relative_to(root):
         raise UsageError(f"{name} is not in the project folder {root}", remedy="pass another --project")

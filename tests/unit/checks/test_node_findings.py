@@ -291,10 +291,13 @@ def test_runs_that_hold_a_node_or_left_processes_on_it() -> None:
     )
     busy = "wait for the run, watch it (orch attach {0}) or end it: orch stop {0}"
     lines = [
-        "fail a: run r1 (t.py) of u@h has held the lock for 60 s → " + busy.format("r1"),
-        "fail b: run r1 (t.py) of u@h has held the lock for 60 s → " + busy.format("r1"),
-        "fail c: run r2 (t.py) of u@h has held the lock for 3 min → " + busy.format("r2"),
-        "fail d: the lock is held by u@h → have that user, or root there, end the run: orch stop --all",
+        "fail a: busy with run r1 (t.py) of u@h, which started 60 s ago; a host takes one run at a time → "
+        + busy.format("r1"),
+        "fail b: busy with run r1 (t.py) of u@h, which started 60 s ago; a host takes one run at a time → "
+        + busy.format("r1"),
+        "fail c: busy with run r2 (t.py) of u@h, which started 3 min ago; a host takes one run at a time → "
+        + busy.format("r2"),
+        "fail d: taken by u@h; a host takes one run at a time → have that user, or root there, end the run: orch stop --all",
         "fail d: processes of run r3 are left over without a supervisor → end them: orch stop r3",
         "fail d: processes of run r4 are left over without a supervisor → end them: orch stop r4",
     ]

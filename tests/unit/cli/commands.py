@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import click
 
-from orchestrator.cli.launching import asked
+from orchestrator.cli.launching import SORTED, asked, naming_as_typed
 from orchestrator.cli.running import run
 from orchestrator.core.checks.facts import Facts
 from orchestrator.core.inventory.choosing import chosen
@@ -30,6 +30,7 @@ class Parsed:
     target: Target
     options: RunOptions
     notes: list[str]
+    typed: Mapping[str, str]
 
     @property
     def inventory(self) -> Inventory:
@@ -38,6 +39,10 @@ class Parsed:
     @property
     def plan(self) -> LaunchPlan:
         """The plan for hosts that have the GPUs of their inventory and 16 cores each."""
+        with naming_as_typed(self.typed):
+            return self._plan()
+
+    def _plan(self) -> LaunchPlan:
         hosts = [replace(h, fabric_address=h.address) for h in chosen(self.inventory, self.target)]
         facts = {host.name: known(host) for host in hosts}
         return plan(hosts, self.inventory.rendezvous, self.options.spec, facts, "RUN")
@@ -52,7 +57,9 @@ def parsed(words: Sequence[str], command: click.Command = run) -> Parsed:
     """Parse the words after ``orch run``. Raises UsageError."""
     with command.make_context(command.name, list(words)) as context:
         options: dict[str, Any] = dict(context.params)
-        return Parsed(*asked(options))
+        typed = context.meta[SORTED].typed
+        with naming_as_typed(typed):
+            return Parsed(*asked(options), typed)
 
 
 def summary(found: Parsed) -> str:

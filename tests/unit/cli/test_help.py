@@ -12,7 +12,7 @@ import pytest
 from orchestrator import __version__, errors
 from orchestrator.cli.foreign import foreign
 from orchestrator.cli.help.examples import EXAMPLES
-from orchestrator.cli.help.front import GROUPS, STEPS, first_steps, grouped
+from orchestrator.cli.help.front import GROUPS, NO_HOSTS, STEPS, first_steps, grouped
 from orchestrator.cli.help.sections import by_section
 from orchestrator.cli.help.topics import TEXTS, topic, topics
 from orchestrator.cli.program import cli
@@ -37,12 +37,14 @@ def test_every_verb_is_in_one_group() -> None:
 def test_orch_alone_shows_the_steps_and_the_verbs() -> None:
     shown = printed()
     assert shown == printed("--help") == printed("-h")
-    assert [step.verb for step in STEPS] == ["init", "keys", "doctor", "run", "logs"]
+    assert [step.verb for step in STEPS] == ["init", "keys", "doctor", "run", "run"]
     for number, step in enumerate(first_steps(cli.commands), start=1):
         assert f"  {number}. {step.command}" in shown
-    for verb in cli.commands:
-        assert re.search(rf"^  {verb}  +[A-Z]", shown, re.MULTILINE), verb
-    places = [shown.index(f"\n{heading}:\n") for heading in ("First steps", *GROUPS, "More")]
+    assert "orch run train.py --lr 0.1" in shown and NO_HOSTS in shown
+    parse(NO_HOSTS.partition(": ")[2])
+    for group, names in GROUPS.items():
+        assert f"  {group.lower():<5}  {', '.join(names)}\n" in shown
+    places = [shown.index(f"\n{heading}:\n") for heading in ("First steps", "Verbs", "More")]
     assert places == sorted(places)
 
 
@@ -52,9 +54,9 @@ def test_pages_fit_the_terminal(path: str, columns: int) -> None:
     shown = printed(*path.split(), "--help", columns=columns)
     assert max(map(len, shown.splitlines())) < columns
     assert shown.count("\n\n\n") == 0
-    # The front page has one line for each verb.
+    # The front page fits a terminal of 24 lines.
     if not path:
-        assert len(shown.splitlines()) < 50
+        assert len(shown.splitlines()) <= 24
 
 
 @pytest.mark.parametrize("path", VERBS)
@@ -100,7 +102,15 @@ def test_there_are_topics_on_what_verbs_share() -> None:
     assert {"hosts", "env", "sync", "outputs", "exit-codes"} <= set(topics())
     shown = printed("help")
     for name, about in topics().items():
-        assert re.search(rf"^{name} +{re.escape(about)}$", shown, re.MULTILINE)
+        assert re.search(rf"^  {name} +{re.escape(about)}$", shown, re.MULTILINE)
+    assert max(map(len, shown.splitlines())) < 80
+
+
+def test_help_alone_names_every_verb() -> None:
+    shown, _, rest = printed("help").partition("\nTopics ")
+    assert rest and shown.startswith("Verbs (orch help VERB shows one):\n")
+    for name, verb in cli.commands.items():
+        assert re.search(rf"^  {name} +{re.escape(verb.get_short_help_str(200))}$", shown, re.MULTILINE), name
 
 
 @pytest.mark.parametrize("name", topics())
@@ -142,10 +152,10 @@ def test_the_exit_codes_are_those_of_the_errors() -> None:
 def test_a_word_that_is_no_topic_names_the_nearest() -> None:
     with pytest.raises(UsageError, match="exit_code: neither a topic nor a verb") as raised:
         printed("help", "exit_code")
-    assert raised.value.remedy == "did you mean 'exit-codes'?"
+    assert raised.value.remedy == "did you mean orch help exit-codes?"
     with pytest.raises(UsageError) as raised:
         printed("help", "xyzzy")
-    assert raised.value.remedy == "orch help lists the topics, orch --help the verbs"
+    assert raised.value.remedy == "orch help lists the topics and the verbs"
     with pytest.raises(UsageError, match="orch help sandbox upp"):
         printed("help", "sandbox", "upp")
 

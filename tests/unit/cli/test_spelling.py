@@ -77,7 +77,7 @@ REFUSED = [
     ("--nodse 2", "orch has no option --nodse → did you mean --nodes?"),
     (
         "--workers 2 train.py",
-        "orch has no option --workers → use --nproc; if it is the workload's: orch run train.py --workers 2",
+        "orch has no option --workers → did you mean --nproc?; if it is the workload's: orch run train.py -- --workers 2",
     ),
     ("train.py --nproc", "--nproc: a value is missing → --nproc VALUE"),
     ("train.py --nproc -- 2", "--nproc: a value is missing → --nproc VALUE"),
@@ -92,13 +92,13 @@ REFUSED = [
     ),
     (
         "--num_processes 7 train.py",
-        "--num-processes 7: 3 hosts cannot share so many equally → "
+        "--num_processes 7: 3 hosts cannot share so many equally → "
         "--nproc N starts N on each host; --nodes chooses hosts",
     ),
-    ("--num_processes 3 --nproc 1 train.py", "--num-processes and --nproc exclude each other → give one of them"),
+    ("--num_processes 3 --nproc 1 train.py", "--num_processes and --nproc exclude each other → give one of them"),
     ("train.py --nproc -1", "--nproc -1: expected auto, gpu, cpu or a number from 1 on"),
-    ("train.py --rdzv_conf x", "--rdzv-conf x: expected KEY=VALUE,..., such as join_timeout=600"),
-    ("train.py --rdzv_conf rank=1", "--rdzv-conf rank=1: orch sets rank for each node → leave it out"),
+    ("train.py --rdzv_conf x", "--rdzv_conf x: expected KEY=VALUE,..., such as join_timeout=600"),
+    ("train.py --rdzv_conf rank=1", "--rdzv_conf rank=1: orch sets rank for each node → leave it out"),
     (
         "--launcher accelerate --rdzv_conf a=b train.py",
         "accelerate works with the static rendezvous only, not with c10d → "
@@ -115,11 +115,11 @@ REFUSED = [
     ),
     ("hello --epoch_s 3", "hello has no option --epoch_s → did you mean --epochs?"),
     ("hello --nodse 3", "hello has no option --nodse → did you mean --nodes?"),
-    ("hello --workers 3", "hello has no option --workers → use --nproc"),
+    ("hello --workers 3", "hello has no option --workers → did you mean --nproc?"),
     ("hello --num_machines 3", "hello has no option --num_machines → orch's spelling is --nodes VALUE"),
     (
         "--standalone --nodes 2 train.py",
-        "--single-node and --nodes exclude each other → name one host with --nodes",
+        "--standalone (orch's --single-node) and --nodes exclude each other → name one host with --nodes",
     ),
 ]
 
@@ -173,13 +173,15 @@ CLASHES = [
     ("train.py -- --port 80", []),
     ("train.py --num-workers 3", []),
     ("train.py --epochs 3 --zzzz --no-deepspeed", []),
-    ("train.py --nodse 3", ["--nodse goes to train.py, which does not seem to have it; did you mean --nodes?"]),
     ("train.py --batch-siz 3", []),
     (
         "train.py --batchsize 3",
         ["--batchsize goes to train.py, which does not seem to have it; did you mean --batch-size?"],
     ),
-    ("train.py --machines 3", ["--machines goes to train.py, which does not seem to have it; use --nodes"]),
+    (
+        "train.py --machines 3",
+        ["--machines goes to train.py, which does not seem to have it; did you mean --nodes?"],
+    ),
     (
         "train.py --num_gpus 3",
         ["--num_gpus goes to train.py, which does not seem to have it; orch's spelling is --nproc VALUE"],
@@ -208,7 +210,7 @@ def test_options_are_found_in_modules_beside_a_script(folder: Path) -> None:
     (folder / "broken.py").write_text("def (")
     assert len(parsed(["main.py", "--port", "1", "--grace", "3"]).notes) == 2
     assert len(parsed(["-m", "pkg", "--master", "worker-2", "--port", "1"]).notes) == 1
-    assert parsed(["broken.py", "--port", "1", "--nodse", "1"]).notes == []
+    assert parsed(["broken.py", "--port", "1", "--zzzzz", "1"]).notes == []
 
 
 # What a script may do besides naming each option, so that orch cannot tell which it lacks.
@@ -224,8 +226,119 @@ def test_options_are_found_in_modules_beside_a_script(folder: Path) -> None:
 def test_a_script_that_takes_more_than_it_names_is_not_judged(folder: Path, line: str) -> None:
     text = (folder / "train.py").read_text()
     (folder / "train.py").write_text(text + line)
-    assert parsed(["train.py", "--nodse", "2"]).notes == []
+    assert parsed(["train.py", "--batchsize", "2"]).notes == []
     assert len(parsed(["train.py", "--port", "2"]).notes) == 1
+
+
+# Options that misspell orch's after the workload's name, and what orch has.
+MISSPELT = [
+    ("--ndoes 2", "--nodes"),
+    ("--nodse=2", "--nodes"),
+    ("-nodes 2", "--nodes"),
+    ("--nporc 2", "--nproc"),
+    ("--nproc_per_nodes 2", "--nproc-per-node"),
+    ("--master_adr a", "--master-addr"),
+    ("--backnd gloo", "--backend"),
+    ("--max-restart 3", "--max-restarts"),
+    ("--no_synch", "--no-sync"),
+    ("--detatch", "--detach"),
+]
+
+
+@pytest.mark.parametrize(("words", "meant"), MISSPELT, ids=[words for words, _ in MISSPELT])
+@pytest.mark.parametrize("line", ["", "args, rest = parser.parse_known_args()"], ids=["whole", "open"])
+def test_a_misspelt_option_of_orch_does_not_reach_the_script(
+    folder: Path, words: str, meant: str, line: str
+) -> None:
+    (folder / "train.py").write_text((folder / "train.py").read_text() + line)
+    typed = words.partition(" ")[0].partition("=")[0]
+    assert refusal(["train.py", "--epochs", "3", *words.split()]) == (
+        f"neither orch nor train.py has an option {typed} → did you mean {meant}? "
+        "(to pass it to train.py, put -- before it)"
+    )
+    # The way out that it names.
+    assert list(parsed(["train.py", "--", *words.split()]).options.spec.args) == words.split()
+
+
+def test_an_option_that_the_script_names_is_its_own(folder: Path) -> None:
+    (folder / "mine").mkdir()
+    (folder / "mine" / "__init__.py").write_text("from . import deep\n")
+    (folder / "mine" / "deep.py").write_text("class Arguments:\n    n_odes: int = 1\n    ports: str = ''\n")
+    (folder / "open.py").write_text("import mine\nHfArgumentParser(mine.deep.Arguments)\n")
+    words = ["--n-odes", "2", "--ports", "80"]
+    assert list(parsed(["open.py", *words]).options.spec.args) == words
+    # What is part of another word does not name it, nor what a script says that lists its options.
+    assert refusal(["open.py", "--ode", "2"]).startswith("not refused")
+    assert refusal(["open.py", "--port_s", "2"]).startswith("neither orch nor open.py has an option --port_s")
+    (folder / "train.py").write_text((folder / "train.py").read_text() + "# one node\nnode = 1\n")
+    assert refusal(["train.py", "--node", "2"]).startswith("neither orch nor train.py has an option --node ")
+    # argparse takes the beginning of an option.
+    assert parsed(["train.py", "--num_work", "2"]).notes == []
+
+
+LAUNCHED = [
+    ("torchrun --nproc_per_node 2 train.py --lr 1", "torchrun", "--nproc_per_node 2 train.py --lr 1"),
+    ("/opt/venv/bin/torchrun train.py", "torchrun", "train.py"),
+    ("python train.py --lr 1", "python", "train.py --lr 1"),
+    ("python3.11 -u train.py", "python3.11", "train.py"),
+    ("python -m pkg.train --lr 1", "python", "-m pkg.train --lr 1"),
+    ("-m torch.distributed.run --nproc_per_node 2 train.py", "-m torch.distributed.run", "--nproc_per_node 2 train.py"),
+    ("--module=torch.distributed.launch train.py", "-m torch.distributed.launch", "train.py"),
+    ("python -m torch.distributed.run train.py", "python -m torch.distributed.run", "train.py"),
+    ("accelerate launch --cpu train.py", "accelerate launch", "--launcher accelerate --cpu train.py"),
+    ("python -m accelerate.commands.launch train.py", "python -m accelerate.commands.launch", "--launcher accelerate train.py"),
+    ("python -m accelerate.commands.accelerate_cli launch train.py", "python -m accelerate.commands.accelerate_cli", "--launcher accelerate train.py"),
+    ("deepspeed --num_gpus 2 train.py", "deepspeed", "--num_gpus 2 train.py"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "launcher", "right"), LAUNCHED, ids=[words for words, _, _ in LAUNCHED])
+def test_a_launcher_before_the_script_is_left_out(words: str, launcher: str, right: str) -> None:
+    kept, dropped = parsed(["--nodes", "2", *words.split()]), parsed(["--nodes", "2", *right.split()])
+    assert (kept.options.spec, kept.target) == (dropped.options.spec, dropped.target)
+    assert kept.notes == [
+        f"{launcher} is not needed: orch starts every rank itself; this is read as: orch run --nodes=2 {right}",
+        *dropped.notes,
+    ]
+    # After --, words are not read; the refusal has the whole command.
+    if not words.startswith("-"):
+        assert refusal(["--nodes", "2", "--", *words.split()]).endswith(f" → orch run --nodes=2 {right}")
+
+
+@pytest.mark.parametrize("starter", ["mpirun", "srun", "horovodrun"])
+def test_a_starter_of_processes_is_refused(starter: str) -> None:
+    said = refusal([starter, "-np", "4", "python", "train.py", "--lr", "1"])
+    assert said == f"{starter}: orch starts every rank itself → orch run train.py --lr 1"
+
+
+def test_a_script_may_have_a_launchers_name(folder: Path) -> None:
+    (folder / "torchrun").write_text("")
+    found = parsed(["./torchrun", "--lr", "1"])
+    assert (found.options.spec.workload.name, found.notes) == ("torchrun", [])
+    # The words of a script are its own.
+    assert parsed(["train.py", "torchrun", "python"]).options.spec.args == ("torchrun", "python")
+
+
+AS_TYPED = [
+    ("--master_addr 127.0.0.1 train.py", "--master_addr (orch's --master) 127.0.0.1: every host means itself by "
+     "this address → leave it out: orch finds an address of the first host that all others reach"),
+    ("--main_process_ip worker-9 train.py", "--main_process_ip (orch's --master) worker-9: no host has this name or "
+     "address → did you mean worker-3?"),
+    ("--nproc_per_node x train.py", "--nproc_per_node (orch's --nproc) x: expected auto, gpu, cpu or a number from 1 on"),
+    ("--num_machines 9 train.py", "--num_machines (orch's --nodes) 9: hosts.yaml has 3 hosts that are not spares"),
+    ("--master worker-9 train.py", "--master worker-9: no host has this name or address → did you mean worker-3?"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "said"), AS_TYPED, ids=[words for words, _ in AS_TYPED])
+def test_a_refusal_names_the_option_as_typed(words: str, said: str) -> None:
+    assert refusal(words.split()) == said
+
+
+def test_clicks_refusals_name_the_option_as_typed() -> None:
+    with pytest.raises(click.BadParameter) as raised:
+        parsed(["--master_port", "99999", "train.py"])
+    assert raised.value.format_message().startswith("Invalid value for '--master_port (orch's --port)': 99999")
 
 
 @pytest.mark.parametrize("command", [run, plan], ids=["run", "plan"])

@@ -76,7 +76,7 @@ def test_a_copy_replaces_nothing_that_differs(folder: Path) -> None:
 def test_a_copy_that_is_not_possible_is_one_line(folder: Path) -> None:
     with pytest.raises(UsageError, match="no bundled workload 'trian'") as raised:
         printed("workloads", "copy", "trian")
-    assert raised.value.remedy == "did you mean 'train'?"
+    assert raised.value.remedy == "did you mean train?"
     (folder / "train.py").mkdir()
     with pytest.raises(UsageError, match=r"cannot write .*train\.py"):
         printed("workloads", "copy", "train", "--force")

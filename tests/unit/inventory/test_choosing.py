@@ -79,7 +79,7 @@ def test_a_host_with_few_gpus_runs_a_process_for_each() -> None:
         ),
         ({"include": "a", "nodes": "1"}, "--include and --nodes exclude each other → leave one of them out"),
         ({"include": "a", "exclude": "b"}, "--include and --exclude exclude each other → leave one of them out"),
-        ({"include": "aa"}, "--include 'aa': no host has this name → did you mean 'a'?"),
+        ({"include": "aa"}, "--include 'aa': no host has this name → did you mean a?"),
         ({"exclude": "zz"}, "--exclude 'zz': no host has this name → known: a, b, c, d"),
         ({"include": "a:4"}, "--include a:4: a has 4 GPUs, counted from 0"),
         ({"exclude": "b:2"}, "--exclude b:2: b has 2 GPUs, counted from 0"),

@@ -161,7 +161,7 @@ PORT = "a port from 1 to 65535"
             "num_machines: 2\nmachine_rank: 0\nmain_process_ip: h\nmain_process_port: high\n",
             f"a.yaml:4: 'high': expected {PORT}",
         ),
-        ("hosts.yaml", "hosts:\n  a: {prot: 1}\n", "hosts.yaml: hosts.a.prot: unknown key; did you mean 'port'?"),
+        ("hosts.yaml", "hosts:\n  a: {prot: 1}\n", "hosts.yaml: hosts.a.prot: unknown key; did you mean port?"),
         ("hosts.yaml", "", "hosts.yaml: the file is empty: expected at least 'hosts:' with one host"),
         ("hosts.yaml", "hosts: [a\n", "hosts.yaml: line 2, column 1: expected ',' or ']', but got '<stream end>'"),
     ],
@@ -204,7 +204,7 @@ def test_a_missing_file_names_the_ways_on() -> None:
         read_inventory(Path("hosts.yaml"))
     assert str(caught.value) == (
         "cannot read the hosts file hosts.yaml: No such file or directory → write one with orch init, name the "
-        "hosts (--hosts node1,node2; one: node1,), or try orch on this machine: --hosts sandbox"
+        "hosts: --hosts node1,node2 (a single name ends with a comma), or try orch on this machine: --hosts sandbox"
     )
 
 

@@ -35,8 +35,8 @@ BROKEN = [
     ("hosts: {a: {}, a: {}}", "the key 'a' is given twice"),
     ("hosts: {'a[1-2]': {}, a1: {}}", "hosts.a1: the host a1 is given twice"),
     ("hosts: {a: {port: 1, port: 2}}", "the key 'port' is given twice"),
-    ("hosts: {a: {prot: 22}}", "hosts.a.prot: unknown key; did you mean 'port'?"),
-    ("host: {a: {}}", "host: unknown key; did you mean 'hosts'?"),
+    ("hosts: {a: {prot: 22}}", "hosts.a.prot: unknown key; did you mean port?"),
+    ("host: {a: {}}", "host: unknown key; did you mean hosts?"),
     ("hosts: {a: {port: 99999}}", "hosts.a.port: 99999: expected a whole number from 1 to 65535"),
     ("hosts: {a: {port: '22'}}", "hosts.a.port: '22': expected a whole number"),
     ("hosts: {a: {port: true}}", "hosts.a.port: True: expected a whole number"),
@@ -53,7 +53,7 @@ BROKEN = [
     ("{hosts: {a: {}}, master: b}", "master: 'b': expected the name of a host"),
     (
         "{hosts: {node1: {}}, spares: [node2]}",
-        "spares: 'node2': expected the name of a host; did you mean 'node1'?",
+        "spares: 'node2': expected the name of a host; did you mean node1?",
     ),
     ("{hosts: {a: {}}, spares: [a]}", "every host is a spare"),
     ("{hosts: {a: {}, b: {}}, master: b, spares: [b]}", "master: 'b': expected a host that is not a spare"),
@@ -133,7 +133,7 @@ def test_select() -> None:
     assert chosen("gpu[04,06-07],gpu-node1") == ["gpu-node1", "gpu04", "gpu06", "gpu07"]
     assert chosen("gpu0[7-8]") == ["gpu07", "gpu08"]
     assert chosen("*node*") == ["gpu-node1", "gpu-node2"]
-    with pytest.raises(UsageError, match="did you mean 'gpu-node1'"):
+    with pytest.raises(UsageError, match="did you mean gpu-node1"):
         select(inventory, "gpu-nod1")
     with pytest.raises(UsageError, match="has 7 hosts"):
         select(inventory, "9")

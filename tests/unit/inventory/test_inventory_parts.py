@@ -70,7 +70,7 @@ def test_nodes_are_chosen_in_the_files_order(expression: str | None, names: list
         ("99999", "--nodes 99999: lab.yaml has 2 hosts besides spares"),
         ("000001", "--nodes '000001' matches no host → known: node1, node2, spare"),
         ("node[1", "--nodes 'node[1': its brackets do not match"),
-        ("node[2-3]", "--nodes 'node3' matches no host → did you mean 'node2'?"),
+        ("node[2-3]", "--nodes 'node3' matches no host → did you mean node2?"),
         ("zzz", "--nodes 'zzz' matches no host → known: node1, node2, spare"),
         ("node1,", "--nodes '' matches no host → known: node1, node2, spare"),
     ],

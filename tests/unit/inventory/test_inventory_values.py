@@ -220,7 +220,7 @@ def test_the_first_host_that_is_no_spare_is_the_master() -> None:
         (
             "prt: 1, zzz: 2",
             [
-                "prt: unknown key; did you mean 'port'?",
+                "prt: unknown key; did you mean port?",
                 "zzz: unknown key; known: address, host_key, fabric_address, user, port, identity_file, jump,"
                 " interface, gpus, nproc, workdir, python, ...",
             ],
@@ -284,16 +284,16 @@ def test_a_mistake_in_a_key_of_a_host_is_told_in_these_words(keys: str, said: li
         ),
         ("{hosts: [a], spares: b}", ["spares: 'b': expected a list of host names"]),
         ("{hosts: [a], spares: [3]}", ["spares: 3: expected the name of a host"]),
-        ("{hosts: [a, b], spares: ['b[']}", ["spares: 'b[': expected the name of a host; did you mean 'b'?"]),
+        ("{hosts: [a, b], spares: ['b[']}", ["spares: 'b[': expected the name of a host; did you mean b?"]),
         ("{hosts: [a], master: [a]}", ["master: ['a']: expected the name of a host"]),
         (
             "{hosts: [node1, b], master: node}",
-            ["master: 'node': expected the name of a host; did you mean 'node1'?"],
+            ["master: 'node': expected the name of a host; did you mean node1?"],
         ),
         (
             "{hosts: [a], data: [x, {pth: y}]}",
             [
-                "data[1].pth: unknown key; did you mean 'path'?",
+                "data[1].pth: unknown key; did you mean path?",
                 "data[1].path: None: expected a path on this machine",
             ],
         ),
@@ -369,5 +369,5 @@ def test_known_words_are_listed_a_dozen_at_most() -> None:
     dozen = [f"key{number}" for number in range(12)]
     assert listed(dozen) == "known: " + ", ".join(dozen)
     assert listed([*dozen, "more"]) == "known: " + ", ".join(dozen) + ", ..."
-    assert nearest("prot", ("host", "port")) == "did you mean 'port'?"
+    assert nearest("prot", ("host", "port")) == "did you mean port?"
     assert nearest("zzz", ("host", "port")) == ""

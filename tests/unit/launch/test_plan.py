@@ -202,7 +202,7 @@ def test_findings() -> None:
     found = {str(finding) for finding in check(Examined(HOSTS, known, own_run="r7"), quick=True)}
     beginnings = (
         "a: interpreter '/x' cannot be used: no such program → set python:",
-        "a: run r9 (t) of ann@pc has held the lock for 2 h 0 min",
+        "a: busy with run r9 (t) of ann@pc, which started 2 h 0 min ago; a host takes one run",
         "a: processes of run r8 are left over without a supervisor → end them: orch stop r8",
         "b: /usr/bin/python3 (Python 3.11.2) has no torch",
     )

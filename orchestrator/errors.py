@@ -41,6 +41,7 @@ EXIT_CODES = {
     6: "this machine has no room to record the run; the run goes on",
     70: "a bug in orch",
     130: "interrupted",
+    141: "nobody reads the output any more, as after | head; a run goes on",
 }
 
 # The exit code when nobody reads the output any more, as after ``orch ps | head -1``: shells report the same for

@@ -146,6 +146,9 @@ def _exit_code(words: list[str]) -> int:
         return _report(refusal(error))
     except KeyboardInterrupt:
         return _report(Interrupted("interrupted"))
+    except SystemExit:
+        # Where it is not the one that ends the program, click exits only because a pipe is closed.
+        return CLOSED_PIPE
     except BrokenPipeError:
         raise
     except OrchError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -37,6 +37,23 @@ def fitted(line: str, width: int) -> str:
     if arrow:
         lines += wrap(f"→ {remedy}", initial_indent="  ", subsequent_indent="    ")
     return "\n".join(lines)
+
+
+def continued(words: Sequence[str], width: int, indent: str) -> str:
+    """Return a shell's command as it fits ``width`` columns: broken between words, to be copied as a whole.
+
+    A word longer than that has a line of its own, unbroken.
+    """
+    lines = [""]
+    for word in words:
+        begun = f"{lines[-1]} {word}" if lines[-1] else word
+        deeper = indent if len(lines) == 1 else indent * 2
+        # Room for the blank and the backslash at the end.
+        if lines[-1] and len(deeper) + len(begun) + 2 > width:
+            lines.append(word)
+        else:
+            lines[-1] = begun
+    return indent + f" \\\n{indent * 2}".join(lines)
 
 
 class AsIs(str):

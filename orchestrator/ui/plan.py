@@ -13,6 +13,7 @@ from orchestrator.core.launch.plan import LaunchPlan
 from orchestrator.core.launch.script.formats import TEXTS
 from orchestrator.core.launch.torchrun import commands
 from orchestrator.core.text.secret import masked_words, redacted
+from orchestrator.ui.console import continued
 from orchestrator.ui.display import Display
 
 
@@ -22,7 +23,11 @@ def show_settings(display: Display, plan: LaunchPlan, environments: Sequence[str
     display.table(plan_table(plan), display.err)
     for note in plan.notes:
         display.note(f"note: {note}")
-    display.err.print(Text("on each node (orch plan shows the full command): " + short_command(plan), style="dim"))
+    head, words = "on each node (orch plan shows the full command):", short_command(plan)
+    if display.err.is_terminal:
+        display.err.print(Text(f"{head}\n{continued(words, display.err.width, '  ')}", style="dim"))
+    else:
+        display.err.print(Text(" ".join([head, *words]), style="dim"))
 
 
 def show_plan(display: Display, plan: LaunchPlan, form: str) -> None:
@@ -110,12 +115,15 @@ def _rendezvous(plan: LaunchPlan) -> str:
     return f"{plan.rdzv_backend}, endpoint {plan.rdzv_endpoint}, id {plan.rdzv_id}"
 
 
-def short_command(plan: LaunchPlan) -> str:
-    """Return a node's command without node-specific values and without the log options that orch adds."""
+def short_command(plan: LaunchPlan) -> list[str]:
+    """Return the words of a node's command, quoted for a shell.
+
+    Node-specific values and the log options that orch adds are left out.
+    """
     shown = []
     for word in masked_words(commands(plan)[0].argv):
         if word.startswith("--node_rank="):
             word = "--node_rank=<node_rank>"
         if not word.startswith(("--log_dir", "--redirects")):
             shown.append(word if word.startswith("--node_rank") else shlex.quote(word))
-    return " ".join(shown)
+    return shown

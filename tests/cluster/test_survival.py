@@ -82,6 +82,38 @@ def test_attach_goes_on_where_the_killed_process_stopped(orch: Orch, ticks: str,
     assert marked() == []
 
 
+def test_a_reader_that_goes_leaves_the_run_going(orch: Orch, ticks: str, marked: Any) -> None:
+    process = subprocess.Popen(
+        orch.argv("run", "--env", "TICKS=6000", ticks),
+        cwd=orch.folder,
+        env=orch.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    # As "| head -1" does.
+    assert process.stdout.readline().endswith("] up\n")
+    process.stdout.close()
+    said = process.stderr.read()
+    assert process.wait(30) == 141
+    run_id = orch.run_folder().name
+    assert said.endswith(
+        f"error: nobody reads the output any more (as after | head); run {run_id} goes on → "
+        f"orch attach {run_id} takes it over, orch stop {run_id} ends it\n"
+    )
+    assert "Traceback" not in said and len(marked()) == 6
+    # The same where nobody reads stderr, either, and for a verb without a run.
+    pipes = {"cwd": orch.folder, "env": orch.env, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    for words in (["attach"], ["logs", "-f"], ["ps"]):
+        with subprocess.Popen(orch.argv(*words), text=True, **pipes) as other:  # type: ignore[call-overload]
+            other.stdout.close()
+            assert other.wait(30) == 141, words
+    assert len(marked()) == 6
+    assert orch("stop", run_id).stdout == f"stopped {run_id} on node1, node2, node3\n"
+    assert marked() == []
+
+
 def test_a_detached_run_is_listed_read_and_stopped(orch: Orch, ticks: str, marked: Any) -> None:
     started = orch("run", "--detach", "--env", "TICKS=6000", ticks)
     assert started.returncode == 0, started.stderr

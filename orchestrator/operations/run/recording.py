@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from orchestrator.core.run.output import NodeSample, Output
 from orchestrator.errors import HostErrors, OrchError
@@ -20,7 +20,10 @@ def ignore(heard: Event | Output) -> None:
 
 
 class Recording:
-    """The record of one run, and the view of its current attempt. ``heard`` gets every event and output, too."""
+    """The record of one run, and the view of its current attempt. ``heard`` gets every event and output, too.
+
+    When the reader of the output has gone, ``unread`` becomes true, and ``left`` is called to leave the run.
+    """
 
     def __init__(self, folder: RunFolder, workload: str, display: Display, heard: Hearer = ignore) -> None:
         self.folder = folder
@@ -28,7 +31,19 @@ class Recording:
         self.display = display
         self.shown = RunDisplay(display)
         self.heard = heard
+        self.unread = False
+        self.left: Callable[[], None] = lambda: None
         self._view = ExitStack()
+
+    @contextmanager
+    def _showing(self) -> Iterator[None]:
+        """Note, instead of raising BrokenPipeError, that nobody reads what the body shows any more."""
+        try:
+            yield
+        except BrokenPipeError:
+            if not self.unread:
+                self.unread = True
+                self.left()
 
     def begun(self, attempt: int, nodes: tuple[str, ...]) -> None:
         """Show an attempt from now on."""
@@ -38,28 +53,33 @@ class Recording:
     def event(self, event: Event) -> None:
         """Record and show an event. Raises CannotRecord."""
         self.folder.record(event)
-        if isinstance(event, Planned):
-            self.begun(event.attempt, event.nodes)
-        self.shown.event(event)
+        with self._showing():
+            if isinstance(event, Planned):
+                self.begun(event.attempt, event.nodes)
+            self.shown.event(event)
         self.heard(event)
 
     def output(self, output: Output) -> None:
         """Record and show a piece of output. Raises CannotRecord."""
         self.folder.log(output)
-        self.shown.output(output)
+        with self._showing():
+            self.shown.output(output)
         self.heard(output)
 
     def sample(self, sample: NodeSample) -> None:
         """Show a node's load."""
-        self.shown.sample(sample)
+        with self._showing():
+            self.shown.sample(sample)
 
     def ended(self) -> None:
         """End the view of the attempt."""
-        self._view.close()
+        with self._showing():
+            self._view.close()
 
     def refused(self, errors: tuple[OrchError, ...]) -> None:
         """Show why an attempt could not start."""
-        self.display.error(HostErrors(list(errors), len(errors)))
+        with self._showing():
+            self.display.error(HostErrors(list(errors), len(errors)))
 
 
 class Printing:

@@ -12,7 +12,7 @@ from orchestrator.core.run.machine import following, starting
 from orchestrator.core.run.policy import Grace, Policy, grace_of
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.signals import obeying_signals
-from orchestrator.errors import HostErrors
+from orchestrator.errors import CLOSED_PIPE, HostErrors, OrchError
 from orchestrator.local.run_folder import RunFolder
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.operations.delivery.run_data import deliver_data
@@ -36,10 +36,11 @@ LAST_LINES = 20
 
 @dataclass(frozen=True)
 class Live:
-    """A run with its engine, not yet running, and its open folder. ``nodes`` is the number of its nodes."""
+    """A run with its engine, not yet running, and its record. ``nodes`` is the number of its nodes."""
 
     run_id: str
     engine: Engine
+    recording: Recording
     folder: RunFolder
     grace: Grace
     nodes: int
@@ -72,7 +73,8 @@ def launch_run(opened: OpenCluster, options: RunOptions, display: Display, heard
     first = starting(policy, [node.node for node in made.nodes], time.time(), min_nodes=made.min_nodes)
     recording = Recording(folder, made.spec.workload.name, display, heard)
     engine = Engine(first, errands.clients(), errands, recording)
-    return Live(made.run_id, engine, folder, grace, len(made.nodes))
+    recording.left = engine.leave
+    return Live(made.run_id, engine, recording, folder, grace, len(made.nodes))
 
 
 def attach_run(
@@ -111,7 +113,8 @@ def attach_run(
     recording.shown.recall(folder.events)
     policy = Policy(node_timeout=node_timeout, grace=grace, records=folder.writing)
     engine = Engine(following(policy, clients, first.attempt, folder.result()), clients, errands, recording)
-    return Live(first.run_id, engine, folder, grace, len(members))
+    recording.left = engine.leave
+    return Live(first.run_id, engine, recording, folder, grace, len(members))
 
 
 def see_through(live: Live, display: Display) -> int:
@@ -125,12 +128,23 @@ def see_through(live: Live, display: Display) -> int:
     if last.exit_code is None:
         if last.refusals:
             raise HostErrors(list(last.refusals), live.nodes)
+        if live.recording.unread:
+            display.error(unread(live.run_id))
+            return CLOSED_PIPE
         shown.detached(live.run_id)
         return 0
     found = last.found
     lines = live.folder.last_lines(found.node, found.rank, LAST_LINES) if found and found.show_log else []
     shown.summary(live.folder.result(), live.folder.path, found, lines)
     return last.exit_code
+
+
+def unread(run_id: str) -> OrchError:
+    """Return the error of a command whose output nobody reads any more, while its run goes on."""
+    return OrchError(
+        f"nobody reads the output any more (as after | head); run {run_id} goes on",
+        remedy=f"orch attach {run_id} takes it over, orch stop {run_id} ends it",
+    )
 
 
 def environments(facts: Mapping[str, Facts]) -> list[str]:

@@ -325,7 +325,7 @@ AS_TYPED = [
     ("--main_process_ip worker-9 train.py", "--main_process_ip (orch's --master) worker-9: no host has this name or "
      "address → did you mean worker-3?"),
     ("--nproc_per_node x train.py", "--nproc_per_node (orch's --nproc) x: expected auto, gpu, cpu or a number from 1 on"),
-    ("--num_machines 9 train.py", "--num_machines (orch's --nodes) 9: hosts.yaml has 3 hosts that are not spares"),
+    ("--num_machines 9 train.py", "--num_machines (orch's --nodes) 9: hosts.yaml has 3 hosts besides spares"),
     ("--master worker-9 train.py", "--master worker-9: no host has this name or address → did you mean worker-3?"),
 ]  # fmt: skip
 

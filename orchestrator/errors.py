@@ -12,6 +12,7 @@
     │   ├── NameNotResolved
     │   ├── ConnectTimeout
     │   ├── ConnectRefused
+    │   │   └── ConnectDropped          the server accepted the connection, and closed it without a word
     │   ├── HostKeyUnknown
     │   ├── HostKeyChanged
     │   ├── AuthenticationFailed
@@ -41,7 +42,7 @@ EXIT_CODES = {
     6: "this machine has no room to record the run; the run goes on",
     70: "a bug in orch",
     130: "interrupted",
-    141: "nobody reads the output any more, as after | head; a run goes on",
+    141: "the reader of the output has gone, such as head; a run goes on",
 }
 
 # The exit code when nobody reads the output any more, as after ``orch ps | head -1``: shells report the same for
@@ -125,6 +126,10 @@ class ConnectTimeout(NodeUnreachable):
 
 class ConnectRefused(NodeUnreachable):
     """Nothing listens on the port, or the network reports no route to the address."""
+
+
+class ConnectDropped(ConnectRefused):
+    """The server closed the connection before its SSH banner."""
 
 
 class HostKeyUnknown(NodeUnreachable):

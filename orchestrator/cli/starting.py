@@ -44,6 +44,7 @@ login_options = stack(
     metavar="FILE",
     help="The file to write.",
 )
+@click.option("--add", is_flag=True, help="Add HOSTS to the file if it exists, and change nothing else in it.")
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @login_options
 @click.option("--python", metavar="PATH", help="The interpreter for training; by default one that has torch.")
@@ -62,6 +63,10 @@ login_options = stack(
     type=click.Choice(["keep", "drop", "stop"]),
     help="What to do with hosts that cannot be used; by default orch asks, and stops where it cannot ask.",
 )
+@click.option(
+    "--keys", "install_keys", is_flag=True, help="Install your SSH key, as orch keys, where only a password works."
+)
+@click.option("--password-stdin", is_flag=True, help="With --keys: read the password from stdin, one line.")
 @click.option("--no-check", is_flag=True, help="Connect to no host.")
 @click.option("--no-schema", is_flag=True, help="Write no hosts.schema.json, which lets editors check the file.")
 @click.option("--yes", is_flag=True, help="Ask nothing, and take every default.")
@@ -78,20 +83,38 @@ def init(
     no_check: bool,
     no_schema: bool,
     install_torch: bool,
+    add: bool,
+    install_keys: bool,
+    password_stdin: bool,
     yes: bool,
     **options: Any,
 ) -> int:
     """Make a hosts file: name HOSTS, or answer questions.
 
-    Each host is tried at once. HOSTS are names, user@host:port, aliases of ~/.ssh/config, and ranges such as
+    Checks the hosts in parallel. HOSTS are names, user@host:port, aliases of ~/.ssh/config, and ranges such as
     gpu[01-04].
     """
     from orchestrator.commands.init import init as command
     from orchestrator.core.inventory.target import Settings
+    from orchestrator.operations.keys.options import Asking
     from orchestrator.operations.setup.gathering import InitOptions
     from orchestrator.ui.display import Display
     from orchestrator.ui.inventory.questions import Questions
 
+    if add and force:
+        raise UsageError("--add and --force: a file is added to or replaced", remedy="leave one of them out")
+    if password_stdin and not install_keys:
+        raise UsageError("--password-stdin goes with --keys", remedy="add --keys")
+    display = Display()
+    terminal = sys.stdin.isatty()
+    questions = Questions(terminal and not yes)
+    if password_stdin and questions.able:
+        raise UsageError("--password-stdin needs --yes: stdin cannot answer questions as well")
+    asking = Asking(
+        agree=lambda question: questions.confirm(question, True),
+        accept=_accept(options["accept_new_host_keys"], questions.able, display),
+        password=_passwords(password_stdin, terminal, display),
+    )
     names = ("user", "port", "identity_file", "python", "env", "workdir")
     asked = InitOptions(
         words,
@@ -110,8 +133,11 @@ def init(
         install_torch=install_torch,
         settings=Settings(options["connect_timeout"], options["accept_new_host_keys"]),
         fanout=options["fanout"],
+        add=add,
+        install_keys=install_keys,
+        asking=asking,
     )
-    return command(asked, Questions(sys.stdin.isatty() and not yes), Display())
+    return command(asked, questions, display)
 
 
 @click.command()

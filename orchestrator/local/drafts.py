@@ -29,11 +29,21 @@ def read_hosts(where: str) -> Imported:
     """
     if find_hosts(where).kind != OWN:
         return read_foreign(where)
-    inventory, document = read_with_document(Path(where))
-    if inventory.sandbox:
-        raise UsageError(f"{where} describes the embedded cluster, whose hosts need no trial")
-    draft = Draft.of(document)
+    _, draft = own_hosts(Path(where))
     return Imported("hosts file", draft.hosts, draft.defaults, draft.top)
+
+
+def own_hosts(path: Path) -> tuple[str, Draft]:
+    """Return the text of a hosts file, and what it says. Raises UsageError and InventoryError."""
+    found = find_hosts(str(path))
+    if found.kind != OWN:
+        raise UsageError(
+            f"{path} is a list of another tool ({found.kind})", remedy=f"orch init --from {path} -o lab.yaml"
+        )
+    inventory, document = read_with_document(path)
+    if inventory.sandbox:
+        raise UsageError(f"{path} describes the embedded cluster, whose hosts need no trial")
+    return next(iter(found.texts.values())), Draft.of(document)
 
 
 def packages_beside(hosts_file: Path, file: str) -> str:
@@ -51,7 +61,10 @@ def packages_beside(hosts_file: Path, file: str) -> str:
 def refuse_existing(path: Path) -> None:
     """Raise UsageError if there is a file at ``path``, or no folder for it."""
     if os.path.lexists(path):
-        raise UsageError(f"{path} exists", remedy="pass --force to replace it, or --output FILE to write another")
+        raise UsageError(
+            f"{path} exists",
+            remedy="pass --add to add hosts to it, --force to replace it, or --output FILE to write another",
+        )
     if not path.parent.is_dir():
         raise UsageError(f"{path} cannot be written: there is no folder {path.parent}")
 

@@ -86,7 +86,7 @@ def test_without_a_terminal(newcomer: Orch, equipped: Cluster) -> None:
     assert re.search(rf"address +third +{re.escape(addresses[2])} +~/.ssh/config\n", shown), shown
     assert re.search(r"host_key +third +ssh-ed25519 SHA256:\S+ +known_hosts\n", shown), shown
     again = newcomer("init", "third")
-    assert again.returncode == 2 and "hosts.yaml exists → pass --force" in again.stderr
+    assert again.returncode == 2 and "hosts.yaml exists → pass --add" in again.stderr
 
 
 def test_in_a_terminal(newcomer: Orch, equipped: Cluster) -> None:
@@ -110,11 +110,11 @@ def test_in_a_terminal(newcomer: Orch, equipped: Cluster) -> None:
         answer("the fingerprint) [no]: ", fingerprint(equipped, "node1"))
         terminal.expect_exact("node1: Debian")
         terminal.expect_exact("mistyped.invalid: the name 'mistyped.invalid' cannot be resolved")
-        answer("mistyped.invalid: what now? (keep, again, change, drop) [change]: ", "")
+        answer("mistyped.invalid: what now? (again, change, keep, drop) [change]: ", "")
         answer("instead of mistyped.invalid: ", addresses[1])
         answer("the fingerprint) [no]: ", fingerprint(equipped, "node1"))
         terminal.expect_exact(f"{addresses[1]}: host key of")
-        answer("(keep, again, change, drop) [drop]: ", "again")
+        answer("(again, change, keep, drop) [again]: ", "again")
         answer("the fingerprint) [no]: ", "yes")
         terminal.expect_exact("node2: Debian")
         answer("hosts (an empty line ends): ", "third")

@@ -42,9 +42,11 @@ class Answering(Questions):
         super().__init__(able=True)
         self.answers = list(answers)
         self.asked: list[str] = []
+        self.defaults: list[str] = []
 
-    def text(self, question: str, default: str = "") -> str:
+    def text(self, question: str, default: str = "", hint: Any = ()) -> str:
         self.asked.append(question)
+        self.defaults.append(default)
         return (self.answers.pop(0) if self.answers else "") or default
 
     def choose(self, question: str, choices: Any, default: str) -> str:
@@ -273,7 +275,7 @@ def test_a_hosts_file_is_tried_again_and_completed(tmp_path: Path, monkeypatch: 
     Path("hosts.yaml").write_text(text)
     before = read_inventory(Path("hosts.yaml"))
     words = ["init", "--no-check", "--from", "hosts.yaml", "--workdir", "~/w"]
-    with pytest.raises(UsageError, match="exists → pass --force"):
+    with pytest.raises(UsageError, match="exists → pass --add to add hosts to it, --force"):
         cli.main(words, standalone_mode=False)
     assert cli.main([*words, "--force"], standalone_mode=False) == 0
     after = read_inventory(Path("hosts.yaml"))

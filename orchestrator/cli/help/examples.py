@@ -11,6 +11,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     "init": (
         ("orch init", "ask for the hosts, check each, and write hosts.yaml"),
         ("orch init --from hosts.txt", "read the hosts from a file that another tool uses"),
+        ("orch init --add gpu4", "add a host to hosts.yaml"),
     ),
     "keys": (
         ("orch keys", "make a key if there is none, and install it on every host"),

@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.core.inventory.draft.compose import Draft, hoisted
 from orchestrator.core.inventory.draft.proposal import interfaces, interpreters, machine, own_interpreters
 from orchestrator.core.inventory.draft.typed import free_name
+from orchestrator.core.inventory.hostrange import folded
 from orchestrator.errors import AuthenticationFailed, InventoryError, UsageError
 from orchestrator.local.drafts import packages_beside, parsed_draft
 from orchestrator.operations.setup.gathering import Gathered, InitOptions
@@ -168,6 +169,18 @@ def _names_torch(file: Path) -> bool:
         )
     except OSError:
         return False
+
+
+def reservations(found: Gathered) -> list[str]:
+    """Return a line for the hosts that are written unchecked, and one for those that are left out."""
+    total = len(found.hosts) + len(found.dropped)
+    groups = [("written unchecked", list(found.errors)), ("left out", found.dropped)]
+    return [
+        f"{len(names)} of {total} host{'' if total == 1 else 's'} {'is' if len(names) == 1 else 'are'} {what}: "
+        f"{folded(names)}"
+        for what, names in groups
+        if names
+    ]
 
 
 def next_steps(found: Gathered, output: Path) -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,20 @@ from orchestrator.errors import (
     HostErrors,
     HostKeyUnknown,
     InventoryError,
-    NameNotResolved,
     OrchError,
     UsageError,
 )
 from orchestrator.local.drafts import packages_beside, parsed_draft, read_hosts
-from orchestrator.operations.setup.trial import Trial, try_hosts
+from orchestrator.operations.keys.options import Asking
+from orchestrator.operations.setup.failing import Failures
+from orchestrator.operations.setup.keying import install_keys
+from orchestrator.operations.setup.trial import Trial, told_apart, try_hosts, usual_user
 from orchestrator.ui.display import Display
 from orchestrator.ui.inventory.questions import Questions
-from orchestrator.ui.inventory.trials import show_failed, show_keys, show_well
+from orchestrator.ui.inventory.trials import show_keyless, show_keys, show_well
 
 Hosts = dict[str, dict[str, Any]]
+HOST_FORMS = "A host is a name, user@host:port, an alias of ~/.ssh/config, or gpu[01-04]."
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,9 @@ class InitOptions:
     ``keys``: keys and values for every host. ``failing``: what becomes of hosts that fail their trial: ``keep``,
     ``drop`` or ``stop``. ``fingerprints``: host keys to record without asking. ``check``: try the hosts.
     ``schema``: write the JSON Schema beside the hosts file. ``install_torch``: have orch install torch on the
-    hosts, from a requirements file that is written.
+    hosts, from a requirements file that is written. ``add``: keep the hosts of the file at ``output``, and add to
+    it. ``install_keys``: install the user's key on hosts that take only a password, without asking whether to;
+    ``asking`` answers the questions that this brings up, None if it is never done.
     """
 
     words: tuple[str, ...]
@@ -59,13 +64,16 @@ class InitOptions:
     install_torch: bool = False
     settings: Settings = field(default_factory=Settings)
     fanout: int = 64
+    add: bool = False
+    install_keys: bool = False
+    asking: Asking | None = None
 
 
 @dataclass
 class Gathered:
     """The hosts so far: their keys by name, the rest of the file, and facts and errors of the hosts tried.
 
-    ``packages``: the file with packages that is to be written, with its text.
+    ``packages``: the file with packages that is to be written, with its text. ``dropped``: the hosts left out.
     """
 
     hosts: Hosts = field(default_factory=dict)
@@ -74,6 +82,7 @@ class Gathered:
     facts: dict[str, Facts] = field(default_factory=dict)
     errors: dict[str, OrchError] = field(default_factory=dict)
     packages: tuple[Path, str] | None = None
+    dropped: list[str] = field(default_factory=list)
 
     def draft(self, more: Hosts | None = None) -> Draft:
         """Return the file as it stands, with ``more`` hosts."""
@@ -82,9 +91,11 @@ class Gathered:
 
 
 class Gathering:
-    """Asks for hosts, or takes them from the options, and tries them."""
+    """Asks for hosts, or takes them from the options, and tries them. ``known``: the file to add them to."""
 
-    def __init__(self, options: InitOptions, questions: Questions, display: Display) -> None:
+    def __init__(
+        self, options: InitOptions, questions: Questions, display: Display, known: Draft | None = None
+    ) -> None:
         self.options = options
         self.questions = questions
         self.display = display
@@ -96,6 +107,15 @@ class Gathering:
         self._order: list[str] = []
         # The hosts that another tool's file counts and does not name.
         self._lacking: str | None = None
+        # The hosts that are in the file already, which are not tried.
+        self.known = frozenset(known.hosts) if known is not None else frozenset()
+        # The hosts whose user was asked whether to install a key.
+        self._offered: set[str] = set()
+        self._failures = Failures(options.failing or ("ask" if questions.able else "stop"), questions, display)
+        if known is not None:
+            self.found = Gathered({name: dict(keys) for name, keys in known.hosts.items()}, dict(known.defaults))
+            self.found.top = dict(known.top)
+            self._order = list(known.hosts)
 
     def gather(self) -> Gathered:
         """Return the hosts. Raises UsageError if there are none, HostErrors if hosts fail and nobody is asked."""
@@ -103,17 +123,35 @@ class Gathering:
             self._add(self._imported(self.options.source))
         if self.options.words:
             self._add(typed_hosts(" ".join(self.options.words), self.found.hosts), named=True)
-        elif self.questions.able and (self._lacking or not self.found.hosts):
+        elif self.questions.able and (self._lacking or not self.new):
             self._ask()
         elif self._lacking:
             raise UsageError(
                 f"{self.options.source}: {self._lacking}", remedy="name the hosts as well: orch init HOST..."
             )
-        if not self.found.hosts:
-            raise UsageError("no hosts given", remedy="orch init HOST..., or orch init --from FILE")
+        if not self.new and self.found.dropped and self.questions.able:
+            self.display.note("no host is left")
+            self._ask()
+        if not self.new:
+            raise self._nothing()
         self.found.hosts = {name: self.found.hosts[name] for name in self._order if name in self.found.hosts}
         self.found.top = _fitting(self.found.top, self.found.hosts)
         return self.found
+
+    @property
+    def new(self) -> Hosts:
+        """The hosts gathered so far that are not in the hosts file already."""
+        return {name: keys for name, keys in self.found.hosts.items() if name not in self.known}
+
+    def _nothing(self) -> UsageError:
+        if self.found.dropped:
+            return UsageError(
+                f"no host is left: {', '.join(self.found.dropped)} failed and were dropped; nothing is written",
+                remedy="--failing keep writes hosts unchecked",
+            )
+        if self.known:
+            return UsageError(f"no host to add to {self.options.output}", remedy="orch init --add HOST...")
+        return UsageError("no hosts given", remedy="orch init HOST..., or orch init --from FILE")
 
     def _imported(self, source: str) -> Hosts:
         read = read_hosts(source)
@@ -132,28 +170,48 @@ class Gathering:
         return {name: keys for name, keys in hosts.items() if name in chosen}
 
     def _ask(self) -> None:
-        self.display.note("Type the hosts, one or several on a line; each is tried at once. A host may be")
-        self.display.note("a name, user@host:port, an alias of ~/.ssh/config, or a range such as gpu[01-04].")
+        user = self.found.defaults.get("user") or usual_user()
+        for line in (
+            "Type your hosts, separated by spaces or commas; an empty line ends the list.",
+            HOST_FORMS,
+            f"Without user@: as {user}. Where only a password works, keys are set up next.",
+        ):
+            self.display.note(line)
+        hint = (
+            HOST_FORMS,
+            "Several: gpu1 gpu2, ubuntu@10.0.0.5:2222. Ctrl-C leaves, and writes nothing.",
+        )
         while True:
-            line = self.questions.text("hosts (an empty line ends)" if self.found.hosts else "hosts")
-            if not line and self.found.hosts:
+            line = self.questions.text("hosts (an empty line ends)" if self.new else "hosts", hint=hint)
+            if not line and (self.new or self.known):
                 return
-            self._add(self._read(line), named=True)
+            if not line:
+                self.questions.say("No host yet.", *hint)
+            self._add(self._read(line) or {}, named=True)
+            if line and not self.new and self.found.dropped:
+                self.display.note("no host is left: type hosts again")
 
-    def _read(self, line: str) -> Hosts:
-        """Return the new hosts of a line; none, after saying why, if the line is wrong."""
+    def _read(self, line: str) -> Hosts | None:
+        """Return the new hosts of a line; None, after saying why, if the line is wrong."""
         try:
             found = typed_hosts(line, self.found.hosts)
             if found:
                 parsed_draft(self.found.draft(found), "hosts")
+            elif line:
+                self.display.note(f"{line}: in the list already")
         except (UsageError, InventoryError) as error:
             self.display.error(error)
-            return {}
+            return None
         return found
 
     def _add(self, hosts: Hosts, *, named: bool = False) -> None:
         """Try hosts, and add those that work or are to be kept. ``named``: the names come from typed addresses."""
+        if self.known:
+            # What the options give for every host holds for the new ones only.
+            own = {key: given for key, given in self.given.items() if self.found.defaults.get(key) != given}
+            hosts = {name: {**own, **keys} for name, keys in hosts.items()}
         self._order += [name for name in hosts if name not in self._order]
+        self.found.dropped = [name for name in self.found.dropped if name not in hosts]
         if not self.options.check:
             self.found.hosts.update(hosts)
         while hosts and self.options.check:
@@ -182,8 +240,9 @@ class Gathering:
                 trials |= self._once([host for host in new if host.name in accepted], accepted)
 
     def _once(self, hosts: list[Host], accepted: Mapping[str, str]) -> dict[str, Trial]:
-        with self.display.stage(f"trying {counted(len(hosts), 'host')}"):
-            return try_hosts(hosts, accepted, self.options.settings, self.options.fanout)
+        what = counted(len(hosts), "host") + (" in parallel" if len(hosts) > 1 else "")
+        with self.display.stage(f"trying {what}"):
+            return told_apart(try_hosts(hosts, accepted, self.options.settings, self.options.fanout))
 
     def _accepted(self, unknown: Mapping[str, HostKeyUnknown]) -> dict[str, str]:
         """Return the fingerprints of keys to record, by host: those given beforehand, and those agreed to now."""
@@ -224,11 +283,47 @@ class Gathering:
             self.found.hosts[best] = keys if best == name else {"address": address, **keys}
             self.found.facts[best] = facts
             show_well(self.display, best, summary(facts))
-        failing = self.options.failing or ("ask" if self.questions.able else "stop")
-        if failed and failing == "stop":
-            self.display.note("nothing is written; --failing keep or --failing drop goes on without these hosts")
+        again = self._with_keys(hosts, failed)
+        if failed and self._failures.failing == "stop":
+            self.display.note(_ways_on(failed.values()))
             raise HostErrors(list(failed.values()), len(trials))
-        return self._decided(hosts, failed, failing)
+        return again | self._decided(hosts, failed)
+
+    def _with_keys(self, hosts: Hosts, failed: dict[str, OrchError]) -> Hosts:
+        """Install the user's key where only a password is taken, if the user wants that.
+
+        Return the hosts to try again, and take them out of ``failed``; the error of a host where no key could be
+        installed replaces the one that it had. No host is asked about twice.
+        """
+        keyless = [
+            name
+            for name, error in failed.items()
+            if isinstance(error, AuthenticationFailed) and error.takes_passwords and name not in self._offered
+        ]
+        asking, wanted = self.options.asking, self.options.install_keys
+        if not keyless or asking is None or not (wanted or self.questions.able):
+            return {}
+        self._offered |= set(keyless)
+        show_keyless(self.display, keyless)
+        count = "1 host takes" if len(keyless) == 1 else f"{len(keyless)} hosts take"
+        if not wanted and not self.questions.confirm(f"{count} only a password: set up keys now?", True):
+            return {}
+        inventory = parsed_draft(self.found.draft(hosts), self.options.output.name)
+        those = [host for host in inventory.hosts if host.name in keyless]
+        try:
+            errors = install_keys(
+                inventory, those, asking, self.options.settings, self.options.fanout, self.display
+            )
+        except UsageError as error:
+            if not self.questions.able:
+                raise
+            self.display.error(error)
+            return {}
+        failed |= errors
+        again = {name: hosts[name] for name in keyless if name not in errors}
+        for name in again:
+            del failed[name]
+        return again
 
     def _renamed(self, name: str, best: str) -> None:
         """Put a host's better name wherever its first one stands."""
@@ -239,38 +334,42 @@ class Gathering:
         if "spares" in top:
             top["spares"] = [best if each == name else each for each in top["spares"]]
 
-    def _decided(self, hosts: Hosts, failed: Mapping[str, OrchError], failing: str) -> Hosts:
-        """Keep or drop hosts that failed; return what to try again. Several hosts are one question."""
-        show_failed(self.display, failed)
-        refused = [isinstance(error, AuthenticationFailed) for error in failed.values()]
-        if failing == "ask" and any(refused):
-            self.display.note("where a password is all there is: keep the hosts, and run orch keys afterwards")
-        if failing == "ask" and len(failed) > 1:
-            question = f"what now with these {len(failed)} hosts?"
-            usual = "keep" if all(refused) else "each"
-            failing = self.questions.choose(question, ("keep", "again", "drop", "each"), usual)
+    def _decided(self, hosts: Hosts, failed: Mapping[str, OrchError]) -> Hosts:
+        """Keep or drop hosts that failed; return what to try again."""
         again: Hosts = {}
-        for name, error in failed.items():
-            match self._asked(name, error) if failing in ("ask", "each") else failing:
-                case "keep":
-                    self.found.hosts[name], self.found.errors[name] = hosts[name], error
-                case "again":
-                    again[name] = hosts[name]
-                case "change":
-                    again |= self._changed(name)
+        for name, decision in (self._failures.decided(failed) if failed else {}).items():
+            changed = self._changed(name) if decision == "change" else {}
+            if changed is None or decision == "keep":
+                self.found.hosts[name], self.found.errors[name] = hosts[name], failed[name]
+            elif decision == "again":
+                again[name] = hosts[name]
+            elif decision == "drop":
+                self.found.dropped.append(name)
+            again |= changed or {}
         return again
 
-    def _asked(self, name: str, error: OrchError) -> str:
-        kinds = {AuthenticationFailed: "keep", NameNotResolved: "change"}
-        usual = next((what for kind, what in kinds.items() if isinstance(error, kind)), "drop")
-        return self.questions.choose(f"{name}: what now?", ("keep", "again", "change", "drop"), usual)
-
-    def _changed(self, name: str) -> Hosts:
-        """Return what the user types in place of a host; it takes the host's place in the order."""
-        typed = self._read(self.questions.text(f"instead of {name}"))
+    def _changed(self, name: str) -> Hosts | None:
+        """Return what the user types in place of a host, which takes its place in the order; None to keep it."""
+        hint = (HOST_FORMS, f"An empty line keeps {name} as it is, unchecked.")
+        typed: Hosts | None = None
+        while typed is None:
+            line = self.questions.text(f"instead of {name}", hint=hint)
+            if not line:
+                self.display.note(f"nothing typed: {name} is kept as it is, unchecked")
+                return None
+            typed = self._read(line)
+        if not typed:
+            self.found.dropped.append(name)
         place = self._order.index(name)
         self._order[place : place + 1] = [each for each in typed if each not in self._order]
         return typed
+
+
+def _ways_on(errors: Iterable[OrchError]) -> str:
+    """Return how to go on where hosts failed and nobody can be asked."""
+    keyless = any(isinstance(error, AuthenticationFailed) and error.takes_passwords for error in errors)
+    keys = "--keys --password-stdin installs your key; " if keyless else ""
+    return f"nothing is written; {keys}--failing keep or --failing drop goes on without these hosts"
 
 
 def _fitting(top: Mapping[str, Any], hosts: Mapping[str, Any]) -> dict[str, Any]:

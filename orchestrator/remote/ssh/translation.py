@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from orchestrator.remote.ssh.authentication import Refusal
     from orchestrator.remote.ssh.connection import Connection
 
+# The remedy for a machine that does not answer as an SSH server, the likeliest cause first.
+NO_ANSWER = "check the address and the SSH port, that the machine is on, and any VPN or firewall on the way"
+
 
 @contextlib.contextmanager
 def translated(host: str, *, connecting: Connection | None = None) -> Iterator[None]:
@@ -112,7 +115,7 @@ def _network_error(error: Exception, host: str, connecting: Connection) -> error
     if isinstance(error, TimeoutError):
         return errors.ConnectTimeout(
             f"{where} did not answer within {connecting.settings.connect_timeout:g} s",
-            remedy="check that the machine is on, the address right, and the SSH port open in its firewall",
+            remedy=NO_ANSWER,
             host=host,
         )
     causes = (
@@ -125,11 +128,10 @@ def _network_error(error: Exception, host: str, connecting: Connection) -> error
             f"{where} refused the connection: nothing listens there", remedy=remedy, host=host
         )
     if number in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES, errno.EPERM):
-        remedy = "check the address, and that this machine is on a network that reaches it"
-        return errors.ConnectRefused(f"there is no route to {where}", remedy=remedy, host=host)
+        return errors.ConnectRefused(f"there is no route to {where}", remedy=NO_ANSWER, host=host)
     if isinstance(error, EOFError) or "banner" in str(error) or number in (errno.ECONNRESET, errno.EPIPE):
-        remedy = "check that this is an SSH server; if it is busy, raise MaxStartups there or lower --fanout"
-        return errors.ConnectRefused(
+        remedy = f"{NO_ANSWER}; if its SSH server is busy, raise MaxStartups there or lower --fanout"
+        return errors.ConnectDropped(
             f"{where} closed the connection before its SSH banner", remedy=remedy, host=host
         )
     return None

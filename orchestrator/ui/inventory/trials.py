@@ -28,6 +28,13 @@ def show_failed(display: Display, failed: Mapping[str, OrchError]) -> None:
         display.err.print(Text(f"→ {masked(shared)}"))
 
 
+def show_keyless(display: Display, names: Sequence[str]) -> None:
+    """Show which hosts answer, and log nobody in without a password."""
+    for name in names:
+        said = ": answers, and takes a password but no key of yours"
+        display.err.print(Text.assemble(("? no key  ", "yellow"), (name, "bold"), said))
+
+
 def show_keys(display: Display, keys: Mapping[str, str]) -> None:
     """Show what hosts without a recorded key presented."""
     for name, said in keys.items():

@@ -19,7 +19,7 @@ from orchestrator.cli.program import cli
 from orchestrator.cli.spelling import dashed
 from orchestrator.core.launch import torchrun
 from orchestrator.core.launch.variables import TRAVELLING
-from orchestrator.errors import EXIT_CODES, OrchError, UsageError
+from orchestrator.errors import CLOSED_PIPE, EXIT_CODES, OrchError, UsageError
 from tests.conftest import ROOT
 from tests.unit.cli.program import parse, printed, verbs
 
@@ -142,7 +142,7 @@ def test_no_text_is_left_out_of_the_topics() -> None:
 
 def test_the_exit_codes_are_those_of_the_errors() -> None:
     classes = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, OrchError)]
-    assert {each.exit_code for each in classes} | {0} == set(EXIT_CODES)
+    assert {each.exit_code for each in classes} | {0, CLOSED_PIPE} == set(EXIT_CODES)
     table = re.findall(r"^\| (\d+) \| (.*) \|$", README, re.MULTILINE)
     assert {int(code): meaning for code, meaning in table} == EXIT_CODES
     for code, meaning in EXIT_CODES.items():

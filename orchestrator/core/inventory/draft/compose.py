@@ -103,13 +103,17 @@ def compose(draft: Draft, schema: str | None = None) -> str:
     above = ""
     for name, keys in draft.hosts.items():
         comment = _one_line(draft.comments.get(name, ""))
-        if comment and comment != above:
-            lines.append(f"  # {comment}")
+        lines += host_lines(name, keys, comment if comment != above else "", "  ")
         above = comment
-        lines += _entry(name, dict(keys), "  ")
     for key, value in tail.items():
         lines += ["", *_commented(key, value, TOP_KEYS, "")]
     return "\n".join(lines) + "\n"
+
+
+def host_lines(name: str, keys: Mapping[str, Any], comment: str, indent: str) -> list[str]:
+    """Return the lines of one host under ``hosts:``, below its comment if it has one."""
+    said = _one_line(comment)
+    return [*([f"{indent}# {said}"] if said else []), *_entry(name, dict(keys), indent)]
 
 
 def _commented(key: str, value: Any, known: Mapping[str, Mapping[str, Any]], indent: str) -> list[str]:

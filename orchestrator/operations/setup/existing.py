@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from orchestrator.core.inventory.draft.compose import Draft, compose
 from orchestrator.core.inventory.draft.insert import with_hosts
@@ -28,10 +29,13 @@ def settled(options: InitOptions, questions: Questions, display: Display) -> Ini
     Raises UsageError where nobody can be asked, Interrupted if the file is to stay.
     """
     output = options.output
-    if options.force or not os.path.lexists(output):
-        if not options.force:
-            refuse_existing(output)
+    if not os.path.lexists(output):
+        refuse_existing(output)
         return replace(options, add=False)
+    if options.force:
+        if options.source is not None and Path(options.source) == output:
+            display.note(f"{output} will be written anew: comments of your own in it will be lost")
+        return options
     if options.add:
         return _fit_to_add(options)
     if not questions.able:

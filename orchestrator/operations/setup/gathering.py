@@ -150,7 +150,8 @@ class Gathering:
                 remedy="--failing keep writes hosts unchecked",
             )
         if self.known:
-            return UsageError(f"no host to add to {self.options.output}", remedy="orch init --add HOST...")
+            what = "every host named is in it already" if self.options.words else "no host is named"
+            return UsageError(f"nothing to add to {self.options.output}: {what}", remedy="orch init --add HOST...")
         return UsageError("no hosts given", remedy="orch init HOST..., or orch init --from FILE")
 
     def _imported(self, source: str) -> Hosts:
@@ -368,7 +369,7 @@ class Gathering:
 def _ways_on(errors: Iterable[OrchError]) -> str:
     """Return how to go on where hosts failed and nobody can be asked."""
     keyless = any(isinstance(error, AuthenticationFailed) and error.takes_passwords for error in errors)
-    keys = "--keys --password-stdin installs your key; " if keyless else ""
+    keys = "--keys --password-stdin installs your key on them, " if keyless else ""
     return f"nothing is written; {keys}--failing keep or --failing drop goes on without these hosts"
 
 

@@ -45,14 +45,16 @@ class Questions:
         if not self.able:
             return default
         lines = [f"type one of: {', '.join(choices)}; Enter takes {default}"]
+        asked = question
         if isinstance(choices, Mapping):
             width = max(map(len, choices))
             lines = [f"  {choice:<{width}}  {does}" for choice, does in choices.items()]
             if not self._explained.issuperset(choices):
-                self.say(*lines)
+                self.say(question, *lines)
+                asked = "your choice"
                 self._explained.update(choices)
         while True:
-            answer = self._answer(f"{question} ({', '.join(choices)})", default, lines).lower()
+            answer = self._answer(f"{asked} ({', '.join(choices)})", default, lines).lower()
             if answer in choices:
                 return answer
             self.say(f"{answer!r} is no answer here: type one of: {', '.join(choices)}")

@@ -18,7 +18,9 @@ from tests.conftest import ROOT
 from tests.unit.launch.plans import planned
 
 
-@pytest.mark.parametrize("words", [["--help"], ["help"], ["--version"], ["hosts"], ["rnu"], ["run", "--hots", "x"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["help"], ["--version"], ["hosts"], ["rnu"], ["run", "--hots", "x"]]
+)
 @pytest.mark.parametrize("closed", ["stdout", "both"])
 def test_a_verb_ends_as_with_other_tools(words: list[str], closed: str, tmp_path: Path) -> None:
     (tmp_path / "hosts.yaml").write_text("hosts: {a: {}}")

@@ -18,8 +18,9 @@ from orchestrator.errors import UsageError
 def typed_hosts(text: str, known: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, dict[str, Any]]:
     """Return the hosts in ``text`` by name, each with the keys that a hosts file would have for it.
 
-    A host that is among ``known``, or that is typed twice, is left out; another host with a known name gets a name
-    of its own. Raises UsageError for the first word that is no host; then nothing of the text counts.
+    A host that is among ``known``, by name or by address and port, or that is typed twice, is left out; another
+    host with a known name gets a name of its own. Raises UsageError for the first word that is no host; then
+    nothing of the text counts.
     """
     found: dict[str, dict[str, Any]] = {}
     before = {name: dict(keys) for name, keys in (known or {}).items()}
@@ -29,6 +30,8 @@ def typed_hosts(text: str, known: Mapping[str, Mapping[str, Any]] | None = None)
             hop = parse_hop(each)
             if hop is None or not is_address(hop.host):
                 raise UsageError(f"{each!r} is no host", remedy="type a name, user@host or user@host:port")
+            if hop.host in before and hop.user is None and hop.port is None:
+                continue
             name = free_name(hop.host, [*before, *found])
             given = {"address": hop.host if hop.host != name else None, "user": hop.user, "port": hop.port}
             keys = {key: value for key, value in given.items() if value is not None}

@@ -106,7 +106,7 @@ def test_in_a_terminal(newcomer: Orch, equipped: Cluster) -> None:
         answer("hosts: ", f"no;host {addresses[0]}")
         terminal.expect_exact("'no;host' is no host")
         answer("hosts: ", f"mistyped.invalid {addresses[0]}")
-        terminal.expect_exact(f"(ssh-ed25519 {fingerprint(equipped, 'node1')})")
+        terminal.expect_exact(f"{fingerprint(equipped, 'node1')})")
         answer("the fingerprint) [no]: ", fingerprint(equipped, "node1"))
         terminal.expect_exact("node1: Debian")
         terminal.expect_exact("mistyped.invalid: the name 'mistyped.invalid' cannot be resolved")

@@ -243,14 +243,14 @@ def test_leftovers_are_listed_refused_and_ended(orch: Orch, cluster: Cluster, ti
     case.process.wait()
     until(lambda: len(marked()) == 1, 10)
     listed = orch("ps").stdout
-    assert run_id in listed and "left over (1 processes)" in listed
+    assert run_id in listed and "left over (1 process)" in listed
     refused = orch("run", "--nodes", "node2", ticks)
     assert refused.returncode == 3
     assert f"node2: processes of run {run_id} are left over" in refused.stderr
     assert f"orch stop {run_id}" in refused.stderr
     stopped = orch("stop", run_id)
     assert stopped.stdout == f"stopped {run_id} on node2\n"
-    assert "ended 1 processes that no supervisor watched" in stopped.stderr
+    assert "ended 1 process that no supervisor watched" in stopped.stderr
     assert marked() == []
 
 

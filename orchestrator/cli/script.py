@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from orchestrator.cli.foreign import FOREIGN, foreign
 from orchestrator.cli.meaning import suggestion
 from orchestrator.cli.spelling import Spelled, dashed
-from orchestrator.core.launch.script import ScriptOptions
+from orchestrator.core.launch.declared import ScriptOptions
 from orchestrator.core.text.nearest import did_you_mean, nearest
 from orchestrator.errors import UsageError
 from orchestrator.operations.run.source import Source, bundled, declared_options, text_names

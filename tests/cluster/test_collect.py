@@ -93,7 +93,7 @@ def test_nothing_that_a_node_sends_lands_outside(node: Node, cluster: Cluster, t
 @pytest.mark.parametrize(
     ("messages", "problem"),
     [
-        ([{"path": "f", "size": 8_000_000, "mode": 420}], "8000000 bytes of 'f', which it offered with 10"),
+        ([{"path": "f", "size": 8_000_000, "mode": 420}], "8,000,000 bytes of 'f', which it offered with 10"),
         ([{"path": "f", "size": 10, "mode": 420}, wire.data_frame(b"x" * 20)], "more of 'f' than it offered"),
         ([{"path": "g", "size": 10, "mode": 420}], "it sends 'g' instead of 'f'"),
         ([wire.data_frame(b"x" * 10)], "data that was not asked for"),

@@ -242,6 +242,6 @@ class _Sorter:
         if near:
             # After --, because orch would ask the same again.
             right = self.command(name, *after, *([] if "--" in after else ["--"]), word, *before)
-            return UsageError(said, remedy=f"{near}; if it is the workload's: {right}")
+            return UsageError(said, remedy=f"{near} (if it is the workload's: {right})")
         right = self.command(name, word, *before, *after)
         return UsageError(f"{said}; an option of the workload follows its name", remedy=right)

@@ -77,7 +77,7 @@ REFUSED = [
     ("--nodse 2", "orch has no option --nodse → did you mean --nodes?"),
     (
         "--workers 2 train.py",
-        "orch has no option --workers → did you mean --nproc?; if it is the workload's: orch run train.py -- --workers 2",
+        "orch has no option --workers → did you mean --nproc? (if it is the workload's: orch run train.py -- --workers 2)",
     ),
     ("train.py --nproc", "--nproc: a value is missing → --nproc VALUE"),
     ("train.py --nproc -- 2", "--nproc: a value is missing → --nproc VALUE"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,9 @@ from orchestrator.core.launch.plan import (
 from orchestrator.core.launch.script.json import as_dict, as_json
 from orchestrator.core.launch.torchrun import NodeCommand, command, commands
 from orchestrator.protocol.facts import Interpreter
+from orchestrator.ui.console import Screen, continued
+from orchestrator.ui.display import Display
+from orchestrator.ui.plan import show_settings
 from tests.unit.launch.plans import A, B, facts, planned
 
 RUNS_MODULE = {"workload": Workload("pkg.train", "module", "pkg.train", cwd="src"), "args": ("--lr", "0.1")}
@@ -201,3 +205,28 @@ def test_a_plan_as_json() -> None:
     assert as_dict(elastic)["nnodes"] == "1:2" and as_dict(elastic)["notes"] == list(elastic.notes)
     assert json.loads(as_json(made)) == as_dict(made)
     assert as_json(made).startswith('{\n  "run_id": "run1",\n') and as_json(made).endswith("\n}\n")
+
+
+@pytest.mark.parametrize("width", [50, 80, 200])
+def test_the_command_before_a_run_fits_the_terminal_and_can_be_copied(
+    width: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, display = planned(args=("--text", "two words", "$(x)", "y" * 60)), Display()
+    show_settings(display, made, [])
+    head = "on each node (orch plan shows the full command):"
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith(head))
+    display.err = Screen(stderr=True, force_terminal=True, width=width, color_system=None)
+    show_settings(display, made, [])
+    shown = capsys.readouterr().err.partition(f"{head}\n")[2]
+    lines = shown.splitlines()
+    assert max(len(each) for each in lines if "yyy" not in each) <= width
+    assert all(each.endswith(" \\") for each in lines[:-1]) and lines[0].startswith("  /usr/bin/python3 -m ")
+    # A shell reads the same words, whether from one line or from several.
+    assert shlex.split(shown.replace("\\\n", "")) == shlex.split(line.removeprefix(head))
+    assert "'two words' '$(x)'" in line and "y" * 60 in shown
+
+
+def test_a_command_is_broken_where_the_line_is_full() -> None:
+    assert continued(["ab", "cd", "ef"], 80, "  ") == "  ab cd ef"
+    assert continued(["ab", "cd", "ef"], 9, "  ") == "  ab cd \\\n    ef"
+    assert continued(["abcdefgh", "c"], 5, "  ") == "  abcdefgh \\\n    c"

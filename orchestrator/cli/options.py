@@ -250,7 +250,7 @@ runs_dir_option = click.option(
 format_option = click.option(
     "--format",
     "form",
-    type=click.Choice(["table", "sh", "ps1", "json"]),
+    type=click.Choice(["table", "sh", "ps1", "sbatch", "json"]),
     default="table",
     show_default=True,
     help="The format of the plan; sh and ps1: a script for each node, which needs nothing of orch there.",

@@ -7,6 +7,7 @@ from orchestrator.core.run.listing import whole_runs
 from orchestrator.errors import HostErrors
 from orchestrator.operations.cluster import open_cluster
 from orchestrator.operations.run.members import ask_runs
+from orchestrator.operations.slurm.listing import listed_jobs
 from orchestrator.ui.display import Display
 from orchestrator.ui.runs import show_runs
 
@@ -17,6 +18,9 @@ def ps(target: Target, everything: bool, display: Display) -> int:
     Raises HostErrors, after the list is shown, if hosts gave no answer.
     """
     with open_cluster(target, spares_too=True) as opened:
+        if opened.inventory.scheduler is not None:
+            show_runs(display, listed_jobs(opened, ended=everything), everything)
+            return 0
         found, errors = ask_runs(opened, None, ended=everything)
     show_runs(display, whole_runs(run for _, runs in found for run in runs), everything)
     if errors:

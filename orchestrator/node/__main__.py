@@ -1,4 +1,7 @@
-"""Entry point of the node program: ``python3 node-<hash>.pyz VERB``, request on stdin, answers on stdout."""
+"""Entry point of the node program: ``python3 node-<hash>.pyz VERB``, request on stdin, answers on stdout.
+
+The exception is ``task FOLDER``, with which a batch job starts its part on a node.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import sys
 from ..protocol import frames
 from ..protocol.refusal import Refusal, Refused
 from ..protocol.shapes import Misshapen
-from .host import processes
+from .host import paths, processes
 
 # For each verb: its module, the function that answers it, and the module and class of its request. A module is
 # imported only when its verb is called, which keeps the start fast.
@@ -29,6 +32,9 @@ VERBS = {
     "runs": ("run.runs", "answer", "run", "ListRuns"),
     "keys": ("keys.arrange", "answer", "keys", "ArrangeKeys"),
     "collect": ("run.collect", "answer", "transfer", "Collect"),
+    "submit": ("slurm.jobs", "answer_submit", "slurm", "Submit"),
+    "jobs": ("slurm.jobs", "answer_jobs", "slurm", "ListJobs"),
+    "cancel": ("slurm.jobs", "answer_cancel", "slurm", "CancelJob"),
 }
 
 
@@ -36,6 +42,10 @@ def main() -> int:
     """Read the request and answer it; send a ``Refusal`` if that fails. Return the exit code, 0."""
     # orch's own files are private to this user; ranks and the user's data get the user's own umask.
     processes.login_umask = os.umask(0o077)
+    if sys.argv[1:2] == ["task"]:
+        from .slurm import task
+
+        return task.main(sys.argv[2])
     # Only frames go to the real stdout; anything printed by accident goes to stderr.
     out = os.dup(1)
     os.dup2(2, 1)
@@ -69,6 +79,13 @@ def obey(verb: str, request: dict[str, object], out: int) -> None:
     kind = getattr(importlib.import_module("..protocol." + messages, __package__), name)
     answer = getattr(importlib.import_module("." + module, __package__), function)
     asked = kind.from_wire(request, verb)
+    if "place" in request:
+        # The verb is about a node of a batch job, whose state is on a disk that this machine shares.
+        from ..protocol.slurm import Place
+
+        place = Place.from_wire(request["place"], "place")
+        os.environ[paths.SHARED_STATE] = os.path.expanduser(place.state)
+        os.environ["ORCH_HOSTNAME"] = place.hostname
     if verb == "facts":
         # Nodes that dial this one recognise it by the nonce of this call.
         answer(asked, out, str(request["nonce"]))

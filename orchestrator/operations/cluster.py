@@ -16,6 +16,7 @@ from orchestrator.errors import HostErrors, OrchError
 from orchestrator.local.hosts_file import environments_of, in_their_environments, read_inventory
 from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
+from orchestrator.remote.slurm.login import login_connections
 from orchestrator.remote.ssh.connection import Connection, connections
 from orchestrator.sandbox.cluster import Sandbox, sandbox_folder
 
@@ -26,7 +27,7 @@ class OpenCluster:
 
     ``spares`` are hosts that may replace lost ones, with connections that are not open yet. ``environments`` holds
     the environments that orch builds, by host; ``python`` of such a host is the environment's interpreter.
-    ``beside``: the folder of the inventory, which paths in it are relative to.
+    ``beside``: the folder of the inventory, which paths in it are relative to. ``wanted``: the value of --nodes.
     """
 
     inventory: Inventory
@@ -36,6 +37,7 @@ class OpenCluster:
     spares: tuple[tuple[Host, Connection], ...] = ()
     environments: Mapping[str, Environment] = field(default_factory=dict)
     beside: Path = Path()
+    wanted: str | None = None
 
     @property
     def all_hosts(self) -> tuple[Host, ...]:
@@ -76,7 +78,8 @@ def open_cluster(target: Target, *, spares_too: bool = False, interpreters: bool
     for note in inventory.notes:
         target.note(note)
     everyone = spares_too and target.nodes is None
-    hosts = inventory.hosts if everyone else chosen(inventory, target)
+    # With a scheduler, --nodes tells how many nodes a job gets, and the only host is the login node.
+    hosts = inventory.hosts if everyone or inventory.scheduler else chosen(inventory, target)
     taken = {host.name for host in hosts}
     spares = tuple(h for h in inventory.hosts if h.name in inventory.spares and h.name not in taken)
     sandbox = None
@@ -87,11 +90,12 @@ def open_cluster(target: Target, *, spares_too: bool = False, interpreters: bool
             hosts, spares = _sandboxed(hosts, sandbox), _sandboxed(spares, sandbox)
         environments = environments_of([*hosts, *spares], target.hosts_file.parent) if interpreters else {}
         hosts, spares = (in_their_environments(each, environments) for each in (hosts, spares))
-        links = connections([*hosts, *spares], target.settings)
+        connect = connections if inventory.scheduler is None else login_connections
+        links = connect([*hosts, *spares], target.settings)
         mine, theirs = links[: len(hosts)], links[len(hosts) :]
         pairs = tuple(zip(spares, theirs, strict=True))
         folder = target.hosts_file.parent
-        yield OpenCluster(inventory, hosts, tuple(mine), target.fanout, pairs, environments, folder)
+        yield OpenCluster(inventory, hosts, tuple(mine), target.fanout, pairs, environments, folder, target.nodes)
     finally:
         on_all(links, Connection.close)
         if sandbox is not None:

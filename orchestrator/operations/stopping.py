@@ -49,6 +49,10 @@ def stop_on_all(opened: OpenCluster, run_id: str | None, grace: float) -> list[H
 
     A failure on one host does not keep the others from finishing. The results are in the order of the hosts.
     """
+    if opened.inventory.scheduler is not None:
+        from orchestrator.operations.slurm.stopping import stop_jobs
+
+        return stop_jobs(opened, run_id, grace)
 
     def stop_on(link: Connection) -> HostStopped:
         link.open()

@@ -19,6 +19,7 @@ from orchestrator.protocol import frames
 from orchestrator.protocol.refusal import Refusal
 from orchestrator.protocol.run import Stop, Stopped
 from orchestrator.protocol.shapes import MOST_BYTES, MOST_VALUES, Misshapen, decoded
+from orchestrator.protocol.slurm import Place
 from orchestrator.remote.ssh.channel import Channel
 from orchestrator.remote.ssh.connection import Connection
 
@@ -100,6 +101,7 @@ REFUSALS: Mapping[str, type[errors.OrchError]] = {
     "broken": errors.SyncError,
     "path": errors.SyncError,
     "tree": errors.SyncError,
+    "slurm": errors.PreflightError,
 }
 
 
@@ -257,11 +259,15 @@ class Call:
 
 
 class Node:
-    """A node with a connection, over which verbs are called."""
+    """A node with a connection, over which verbs are called.
 
-    def __init__(self, connection: Connection) -> None:
+    ``place``: of a node of a batch job, whose state the connection's host shares; then ``name`` is the node's.
+    """
+
+    def __init__(self, connection: Connection, name: str | None = None, place: Place | None = None) -> None:
         self.connection = connection
-        self.name = connection.host.name
+        self.name = name or connection.host.name
+        self.place = place
 
     def call(self, request: Request) -> Call:
         """Start a verb, shipping the node program first if the node does not have it yet."""
@@ -328,12 +334,9 @@ class Node:
 
     def _try(self, request: Request) -> Call:
         nonce = secrets.token_hex(8)
-        return Call(
-            self._start_command(
-                call_command(request.VERB), frames.json_frame({**request.to_wire(), "nonce": nonce})
-            ),
-            nonce,
-        )
+        about: dict[str, object] = {} if self.place is None else {"place": self.place.to_wire()}
+        frame = frames.json_frame({**request.to_wire(), **about, "nonce": nonce})
+        return Call(self._start_command(call_command(request.VERB), frame), nonce)
 
     def _start_command(self, line: str, data: bytes, *, more: bool = True) -> Channel:
         """Start a command line and write to it; its exit code tells more than a failed write, which is ignored."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.core.inventory import strictyaml
 from orchestrator.core.inventory.destination import is_endpoint, is_machine, is_user
 from orchestrator.core.inventory.hostrange import RangeError, expand
 from orchestrator.core.inventory.reading import NAME, Reader, listed, nearest
+from orchestrator.core.inventory.scheduler import Slurm, read_scheduler
 from orchestrator.core.launch.variables import passed
 from orchestrator.core.text.counted import counted
 from orchestrator.errors import InventoryError, UsageError
@@ -96,6 +97,7 @@ class Inventory:
 
     ``grace``: seconds that ranks have to end when they are stopped; None stands for the defaults. ``foreign``: the
     hosts come from another tool's list; ``notes`` name what was left out of it, and ``places`` where hosts stand.
+    ``scheduler``: gives a run its nodes; then the only host is the one where jobs are submitted.
     """
 
     cluster: str
@@ -110,6 +112,7 @@ class Inventory:
     foreign: bool = False
     notes: tuple[str, ...] = ()
     places: Mapping[str, str] = field(default_factory=dict)
+    scheduler: Slurm | None = None
 
     @property
     def master(self) -> Host:
@@ -190,6 +193,7 @@ class _InventoryReader(Reader):
             "sandbox",
             "grace",
             "pass_env",
+            "scheduler",
         )
         top = self.mapping(document, "", known)
         cluster = self.take(top, "cluster", "", self.name, "cluster")
@@ -199,7 +203,11 @@ class _InventoryReader(Reader):
             *self.take(top, "pass_env", "", self.passed, ()),
             *defaults.get("pass_env", ()),
         )
-        hosts = self.hosts(top.get("hosts"), defaults, sandbox, "hosts" in top)
+        scheduler = read_scheduler(self, top["scheduler"]) if "scheduler" in top else None
+        if "scheduler" in top:
+            hosts = self.login_host(top, scheduler, defaults)
+        else:
+            hosts = self.hosts(top.get("hosts"), defaults, sandbox, "hosts" in top)
         names = [host.name for host in hosts]
         spares = tuple(self.host_names(top.get("spares"), "spares", names))
         if hosts and set(names) == set(spares):
@@ -215,7 +223,25 @@ class _InventoryReader(Reader):
             source=source,
             data=tuple(self.data(top.get("data"))),
             grace=self.take(top, "grace", "", self.seconds, None),
+            scheduler=scheduler,
         )
+
+    def login_host(
+        self, top: Mapping[str, Any], scheduler: Slurm | None, defaults: Mapping[str, Any]
+    ) -> list[Host]:
+        """Return the host where jobs are submitted, which has the keys of ``defaults``."""
+        for key in ("hosts", "spares", "master", "sandbox"):
+            if key in top:
+                self.say(f"{key}: a scheduler chooses the nodes: expected this key or scheduler:, not both")
+        if scheduler is None:
+            return []
+        where = scheduler.login
+        name = where.host if where is not None and NAME.match(where.host) else "login"
+        own: dict[str, Any] = {"address": "localhost" if where is None else where.host}
+        own |= {} if where is None or where.user is None else {"user": where.user}
+        own |= {} if where is None or where.port is None else {"port": where.port}
+        host = self.host(name, {}, "scheduler.slurm.login", {**defaults, "workdir": scheduler.workdir})
+        return [replace(host, **own)]
 
     def host_keys(self, value: Any, path: str, *, defaults: bool = False) -> dict[str, Any]:
         """Read the keys of one host or of ``defaults``; absent and invalid keys are left out of the result."""

@@ -109,6 +109,29 @@ OUTPUTS_KEYS: Mapping[str, dict[str, Any]] = {
         _SIZE, "The most disk space for each rank's stdout and stderr on a host.", default="1 GiB"
     ),
 }
+SLURM_KEYS: Mapping[str, dict[str, Any]] = {
+    "login": _described(
+        _TEXT, "Where orch submits jobs: user@login[:port], or local for jobs that this machine submits."
+    ),
+    "partition": _described(_WORD, "The partition. By default Slurm's."),
+    "account": _described(_WORD, "The account that pays for jobs. By default Slurm's."),
+    "time": _described(
+        {"type": "string", "pattern": "^[0-9:-]+$"}, "The time limit, in quotes: MINUTES, H:MM:SS or DAYS-HOURS."
+    ),
+    "nodes": _described(
+        {"type": "integer", "minimum": 1, "maximum": 10000}, "The number of nodes of a run.", default=1
+    ),
+    "gpus_per_node": _described(
+        {"type": "integer", "minimum": 0, "maximum": 1024}, "The number of GPUs, and of processes, on each node."
+    ),
+    "options": _described(
+        {"type": "array", "items": {"type": "string", "pattern": "^-"}},
+        "Further options of sbatch, such as --exclusive, each one word.",
+    ),
+    "workdir": _described(
+        _TEXT, "A folder on a disk that the login node and all nodes share.", default="~/orch-work"
+    ),
+}
 DATA_KEYS: Mapping[str, dict[str, Any]] = {
     "path": _described(_TEXT, "A file or folder on this machine."),
     "to": _described(_TEXT, "The path on the hosts. By default <workdir>/data/<name>."),
@@ -152,6 +175,12 @@ TOP_KEYS: Mapping[str, dict[str, Any]] = {
     "pass_env": _described(
         _PASSED, "Names of variables of the control machine that all ranks get, or prefixes such as WANDB_*."
     ),
+    "scheduler": _mapping(
+        {"slurm": _mapping(SLURM_KEYS, "Submit each run as a job of Slurm.", type="object", required=["login"])},
+        "In place of hosts: the batch system that gives a run its nodes.",
+        type="object",
+        required=["slurm"],
+    ),
     "grace": _described(
         {"type": "number", "minimum": 0, "maximum": 604800},
         "How many seconds ranks have to end when they are stopped. By default 30, and 3 after a failure.",
@@ -166,7 +195,7 @@ def hosts_schema() -> dict[str, Any]:
         "$id": SCHEMA_ID,
         "title": "orch hosts file",
         "type": "object",
-        "required": ["hosts"],
+        "oneOf": [{"required": ["hosts"]}, {"required": ["scheduler"]}],
         "properties": dict(TOP_KEYS),
         "additionalProperties": False,
     }

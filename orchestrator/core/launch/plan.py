@@ -88,7 +88,7 @@ class LaunchPlan:
     """One attempt of a run before it starts. ``nodes`` is in node_rank order.
 
     ``tee``: ranks write to the launcher's terminal as well as to files. ``trees``: the ids of the synced trees
-    that make up each node's working folder, the code first.
+    that make up each node's working folder, the code first. ``batch``: the options of sbatch, if the run is a job.
     """
 
     run_id: str
@@ -104,6 +104,7 @@ class LaunchPlan:
     notes: tuple[str, ...] = ()
     tee: bool = False
     trees: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    batch: tuple[str, ...] = ()
 
     @property
     def world_size(self) -> int:

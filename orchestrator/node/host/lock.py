@@ -19,7 +19,7 @@ import time
 from ...protocol.refusal import Refused
 from ...protocol.run import AskStatus, Holder, Question
 from ...protocol.shapes import decoded
-from .paths import hostname
+from .paths import SHARED_STATE, hostname
 
 # How long ``ask`` waits for an answer by default, in seconds.
 ANSWER_TIMEOUT = 10.0
@@ -32,8 +32,12 @@ BACKLOG = 128
 
 
 def address() -> str:
-    """Return the lock's abstract address, which holds the host name because hosts of a sandbox share a kernel."""
-    return "\0orch-host-lock:" + hostname()
+    """Return the lock's abstract address, which holds the host name because hosts of a sandbox share a kernel.
+
+    The scheduler decides which jobs share a machine, so each job has a lock of its own.
+    """
+    job = os.environ.get(SHARED_STATE)
+    return "\0orch-host-lock:" + hostname() + ("@" + os.path.basename(job) if job else "")
 
 
 def acquire() -> socket.socket:

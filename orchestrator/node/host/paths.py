@@ -1,6 +1,7 @@
 """Paths of orch's files on a node.
 
-State is kept in ``~/.orch/<hostname>/``, not in ``~/.orch/``, because several nodes may share a home folder.
+State is kept in ``~/.orch/<hostname>/``, not in ``~/.orch/``, because several nodes may share a home folder. The
+state of a batch job is kept in the job's folder on a shared disk instead, where other machines read it.
 """
 
 from __future__ import annotations
@@ -22,16 +23,28 @@ LOGS = ".logs"
 TREE_ID = re.compile(r"[0-9a-f]{32}\Z")
 # File in an environment's folder that marks it as complete.
 ENVIRONMENT_READY = ".orch-ready"
+# The variable that holds the folder of a batch job.
+SHARED_STATE = "ORCH_STATE"
 
 
 def hostname() -> str:
-    """Return this host's name; ``ORCH_HOSTNAME`` sets it for the hosts of a sandbox, which share one machine."""
+    """Return this host's name.
+
+    ``ORCH_HOSTNAME`` sets it for the hosts of a sandbox, which share one machine, and for the nodes of a batch
+    job: ``node<node_rank>``, so that a job that starts again on other machines finds its working folders.
+    """
     return os.environ.get("ORCH_HOSTNAME") or os.uname().nodename
 
 
 def state_dir() -> str:
     """Return the folder of this host's state."""
-    return os.path.join(os.path.expanduser("~"), ".orch", hostname())
+    base = os.environ.get(SHARED_STATE) or os.path.join(os.path.expanduser("~"), ".orch")
+    return os.path.join(base, hostname())
+
+
+def is_shared() -> bool:
+    """Return whether the state is that of a batch job, whose supervisor may be on another machine."""
+    return bool(os.environ.get(SHARED_STATE))
 
 
 def run_dir(run_id: str) -> str:
@@ -65,7 +78,9 @@ def kept(run_id: str, attempt: int) -> Kept | None:
 
 
 def rebooted(run_id: str, attempt: int) -> bool:
-    """Return whether this host has been rebooted since an attempt began."""
+    """Return whether this host has been rebooted since an attempt began; False for another machine's attempt."""
+    if is_shared():
+        return False
     known = kept(run_id, attempt)
     return known is not None and known.boot_id is not None and known.boot_id != boot_id()
 

@@ -39,6 +39,7 @@ class DeadManSwitch:
         self.on_disconnect = on_disconnect
         self.cut_off = cut_off
         self.heard = time.monotonic()
+        self.noted = 0.0
         self.prober: threading.Thread | None = None
         self.probed_at = 0.0
         self.failed_looks = 0
@@ -47,8 +48,10 @@ class DeadManSwitch:
         """Return the reason why the run must end, or None if it may go on."""
         if self.on_disconnect is None and self.cut_off is None:
             return None
-        # A note that cannot be read at the moment must not set the time back.
-        self.heard = max(self.heard, contact(self.path))
+        # The note of a batch job is by another machine's clock, so only that it changes counts.
+        noted = contact(self.path)
+        if noted and noted != self.noted:
+            self.noted, self.heard = noted, time.monotonic()
         silence = time.monotonic() - self.heard
         if self.on_disconnect is not None and silence > self.on_disconnect:
             return "no contact with the control machine for %d s" % self.on_disconnect
@@ -73,7 +76,7 @@ class DeadManSwitch:
 
 
 def touch(folder: str) -> None:
-    """Note that the control machine has been heard, by the monotonic clock, which all processes of a host share.
+    """Note that the control machine has been heard, by this machine's monotonic clock.
 
     One write replaces the old note by one of the same length, so a reader sees either, and it needs no disk space.
     Raises OSError.
@@ -86,7 +89,7 @@ def touch(folder: str) -> None:
 
 
 def contact(path: str) -> float:
-    """Return when the control machine was last heard, by the monotonic clock; 0 for never."""
+    """Return the newest note of a contact with the control machine; 0 for none."""
     try:
         with open(path) as file:
             return float(file.read())

@@ -16,7 +16,7 @@ from ...protocol.events import Finished, WorkerFound
 from ...protocol.refusal import Refused
 from ...protocol.run import Beat, End, Follow, Following, Journaled, Stream, SupervisorGone
 from ..host import lock, paths
-from . import dead_man_switch, journal, logcut, sample, stop
+from . import dead_man_switch, journal, logcut, presence, sample, stop
 
 # Shortest and longest pause between two reads, in seconds.
 POLL_SHORTEST, POLL_LONGEST = 0.02, 0.2
@@ -26,7 +26,9 @@ BEAT = 2.0
 
 def answer(request: Follow, out: int) -> None:
     """Follow the requested attempt, or the newest on this node; raises Refused if the node does not have it."""
-    follow(request, request.attempt or (paths.attempts(request.run_id) or [1])[-1], out)
+    # A fresh listing of the folder: NFS may remember for a minute that an attempt is not there.
+    known = paths.attempts(request.run_id)
+    follow(request, request.attempt or (known or [1])[-1], out)
 
 
 def follow(request: Follow, attempt: int, out: int) -> None:
@@ -156,6 +158,8 @@ class Follower:
 
     def supervised(self) -> bool:
         """Return whether the attempt's supervisor is alive."""
+        if paths.is_shared():
+            return presence.alive(self.folder)
         held = lock.holder()
         return held is not None and (
             held.error is not None or (held.run_id, held.attempt) == (self.run_id, self.attempt)

@@ -11,7 +11,7 @@ from ...protocol import VERSION, frames
 from ...protocol.refusal import Refused
 from ...protocol.run import Follow, Kept, Start, Started
 from ..host import atomic, lock, paths
-from . import collect, follow, stop
+from . import collect, follow, presence, stop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,12 +31,7 @@ def answer(request: Start, out: int) -> None:
     stop.end(request.run_id, 0.0)
     listener = lock.acquire()
     try:
-        os.makedirs(folder, mode=0o700)
-        work = make_work_dir(request)
-        make_logs_dir(request, folder)
-        write_files(request.files)
-        with open(os.path.join(folder, paths.KEPT), "w") as file:
-            json.dump(kept(request, work).to_wire(), file)
+        work = make_folders(request, folder)
         if control_is_gone():
             raise Refused("the control machine disconnected before the start", "gone")
         leave_supervisor(request, folder, work, listener)
@@ -45,6 +40,22 @@ def answer(request: Start, out: int) -> None:
         listener.close()
     frames.send(out, Started())
     follow.follow(Follow(run_id=request.run_id), request.attempt, out)
+
+
+def make_folders(request: Start, folder: str) -> str:
+    """Make the attempt's ``folder`` with its record, and the working folder, and return the latter's path.
+
+    Raises Refused if a tree is missing.
+    """
+    os.makedirs(folder, mode=0o700)
+    if paths.is_shared():
+        presence.begin(folder)
+    work = make_work_dir(request)
+    make_logs_dir(request, folder)
+    write_files(request.files)
+    with open(os.path.join(folder, paths.KEPT), "w") as file:
+        json.dump(kept(request, work).to_wire(), file)
+    return work
 
 
 def kept(request: Start, work: str) -> Kept:

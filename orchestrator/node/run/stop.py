@@ -11,8 +11,10 @@ import signal
 import time
 
 from ...protocol import frames
+from ...protocol.events import Finished
 from ...protocol.run import AskStop, Holder, Stop, Stopped
-from ..host import lock, processes
+from ..host import lock, paths, processes
+from . import journal, presence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ LEFTOVER_GRACE = 2.0
 POLL = 0.05
 # A process that is left so many seconds after SIGKILL cannot be ended.
 UNENDED_AFTER = 3.0
+# How much longer than its grace the stop of a batch job's part may take, and the interval of looks, in seconds.
+ELSEWHERE_MARGIN, ELSEWHERE_POLL = 10.0, 0.2
 
 
 def answer(request: Stop, out: int) -> None:
@@ -44,6 +48,8 @@ def end(run_id: str | None, grace: float) -> Stopped:
 
     ``grace``: how long the processes have to end, in seconds.
     """
+    if paths.is_shared():
+        return end_elsewhere(run_id, grace)
     said = stop_supervised(run_id, grace) or Holder()
     refused = said if said.foreign or said.error is not None else None
     ended = {said.run_id} if said.gone and said.run_id is not None else set()
@@ -63,6 +69,30 @@ def end(run_id: str | None, grace: float) -> Stopped:
         number, deadline = signal.SIGKILL, time.monotonic() + 1.0
     alive = (*said.alive, *processes.described(left))
     return Stopped(ended=tuple(sorted(ended)), refused=refused, killed=killed, alive=alive)
+
+
+def end_elsewhere(run_id: str | None, grace: float) -> Stopped:
+    """End this node's part of a batch job, whose supervisor is on another machine; wait until it has ended."""
+    ended: list[str] = []
+    for each in paths.run_ids() if run_id is None else [run_id]:
+        attempts = paths.attempts(each)
+        folder = paths.attempt_dir(each, attempts[-1]) if attempts else ""
+        if not attempts or is_over(folder):
+            continue
+        presence.ask_to_stop(folder, grace)
+        deadline = time.monotonic() + grace + ELSEWHERE_MARGIN
+        while not is_over(folder):
+            if time.monotonic() > deadline:
+                refused = Holder(run_id=each, error="the supervisor does not answer")
+                return Stopped(ended=tuple(ended), refused=refused, killed=0, alive=())
+            time.sleep(ELSEWHERE_POLL)
+        ended.append(each)
+    return Stopped(ended=tuple(ended), refused=None, killed=0, alive=())
+
+
+def is_over(folder: str) -> bool:
+    """Return whether an attempt of a batch job has ended, or its supervisor is gone."""
+    return any(isinstance(event, Finished) for event in journal.read(folder)) or not presence.alive(folder)
 
 
 def stop_supervised(run_id: str | None, grace: float, even_others: bool = False) -> Holder | None:

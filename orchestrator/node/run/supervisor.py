@@ -20,11 +20,12 @@ import traceback
 from ...protocol import VERSION
 from ...protocol.events import FailedToStart, Finished, Stopping, TorchrunStarted
 from ...protocol.run import AskStop, Holder
-from ..host import bounded, door, processes
+from ..host import bounded, door, paths, processes
 from ..probe import machine
 from ..store import prune
 from .dead_man_switch import DeadManSwitch
 from .journal import Journal
+from .presence import Presence
 from .sample import Sampler
 from .workers import Workers
 
@@ -73,6 +74,8 @@ class Supervisor:
         self.workers = Workers(request, folder, work, self.journal.record)
         self.sampler = Sampler(folder)
         self.dead_man_switch = DeadManSwitch(folder, request.on_disconnect, request.cut_off)
+        # The lock's door cannot be reached from the machine that asks about a batch job.
+        self.presence = Presence(folder) if paths.is_shared() else None
         self.sizes: dict[str, int] = {}
         self.log_limit = request.log_limit
         self.started_at = time.time()
@@ -112,7 +115,12 @@ class Supervisor:
         self.finish(-signal.SIGKILL if code is None else code, killed, alive)
 
     def leave_session_scope(self) -> None:
-        """Leave the session's scope where systemd would end its processes at logout."""
+        """Leave the session's scope where systemd would end its processes at logout.
+
+        A batch job stays where its scheduler finds all of its processes.
+        """
+        if self.presence is not None:
+            return
         known = machine.logout()
         if known.kills and known.moves:
             try:
@@ -122,7 +130,13 @@ class Supervisor:
                 sys.stderr.flush()
 
     def look(self, torchrun: subprocess.Popen[bytes]) -> None:
-        """Look for new workers and failures, sample the load, and stop the run if the dead man's switch fires."""
+        """Look for new workers and failures, sample the load, and stop the run if it is asked for by file, or the
+        dead man's switch fires."""
+        if self.presence is not None:
+            self.presence.beat()
+            grace = self.presence.asked_to_stop()
+            if grace is not None:
+                self.stop("stop", grace)
         if self.request.min_nodes or not self.workers.complete:
             self.workers.find(torchrun.pid)
         if self.stopped_by is None or self.term_at is not None:

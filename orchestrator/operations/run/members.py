@@ -56,6 +56,10 @@ def find_members(opened: OpenCluster, run_id: str | None, display: Display) -> l
 
     All nodes must answer, of an elastic run at least MIN. Raises UsageError, HostErrors.
     """
+    if opened.inventory.scheduler is not None:
+        from orchestrator.operations.slurm.listing import job_members
+
+        return job_members(opened, run_id, display)
     with display.stage(f"looking for the run on {counted(len(opened.hosts), 'host')}"):
         found, errors = ask_runs(opened, run_id, ended=run_id is not None)
     everywhere: dict[str, list[Member]] = {}

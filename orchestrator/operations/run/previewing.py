@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.core.inventory.choosing import chosen
-from orchestrator.core.inventory.hosts import Host
+from orchestrator.core.inventory.hosts import Host, Inventory
+from orchestrator.core.inventory.scheduler import Slurm
 from orchestrator.core.inventory.target import Target
+from orchestrator.core.launch.job import job_plan, node_count
 from orchestrator.core.launch.plan import LaunchPlan, assumed_facts, plan
 from orchestrator.core.transfer.local_tree import hash_tree
 from orchestrator.errors import UsageError
@@ -43,6 +45,8 @@ def preview(target: Target, options: RunOptions, display: Display, *, offline: b
         inventory = read_inventory(target.hosts_file)
         for note in inventory.notes:
             target.note(note)
+        if inventory.scheduler is not None:
+            return _job_preview(inventory, inventory.scheduler, target, options)
         named = chosen(inventory, target)
         ready = in_their_environments(named, environments_of(named, target.hosts_file.parent))
         # Without facts, the address that SSH dials is the best guess at the master's.
@@ -58,4 +62,27 @@ def preview(target: Target, options: RunOptions, display: Display, *, offline: b
     from orchestrator.operations.run.launching import prepare
 
     with open_cluster(target, interpreters=True) as opened:
+        if opened.inventory.scheduler is not None:
+            from orchestrator.operations.slurm.preparing import prepare_job
+
+            slurm = opened.inventory.scheduler
+            return prepare_job(opened, slurm, replace(options, data=False), display).plan
         return prepare(opened, replace(options, data=False), display).plan
+
+
+def _job_preview(inventory: Inventory, slurm: Slurm, target: Target, options: RunOptions) -> LaunchPlan:
+    """Return the plan of a job, without asking the login node."""
+    (host,) = in_their_environments(inventory.hosts, environments_of(inventory.hosts, target.hosts_file.parent))
+    made = job_plan(
+        host,
+        slurm,
+        inventory.rendezvous,
+        options.spec,
+        assumed_facts(host),
+        new_run_id(),
+        node_count(slurm, target.nodes),
+        options.max_restarts,
+        [hash_tree(options.source.root).tree_id],
+    )
+    note = "the login node was not asked: its home folder and the interpreter are assumed"
+    return replace(made, notes=(*made.notes, note))

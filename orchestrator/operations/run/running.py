@@ -51,7 +51,14 @@ class Live:
 
 
 def launch_run(opened: OpenCluster, options: RunOptions, display: Display, heard: Hearer = ignore) -> Live:
-    """Prepare a run and create its folder. The engine of the result starts the run. Raises OrchError."""
+    """Prepare a run and create its folder. The engine of the result starts the run. Raises OrchError.
+
+    With a scheduler, submit a job and wait for its nodes; then the engine follows the run that Slurm starts.
+    """
+    if opened.inventory.scheduler is not None:
+        from orchestrator.operations.slurm.running import launch_job
+
+        return launch_job(opened, opened.inventory.scheduler, options, display, heard)
     prepared = prepare(opened, options, display)
     made = prepared.plan
     show_settings(display, made, environments(prepared.facts))
@@ -92,6 +99,10 @@ def attach_run(
     Logs that are not recorded here yet begin with their last ``TAIL`` bytes, unless ``from_start``.
     Raises OrchError.
     """
+    if opened.inventory.scheduler is not None:
+        from orchestrator.operations.slurm.running import attach_job
+
+        return attach_job(opened, run_id, runs_dir, node_timeout, display, from_start, heard)
     members = find_members(opened, run_id, display)
     first = members[0].run
     folder = RunFolder.open(runs_dir, first.run_id)

@@ -283,7 +283,9 @@ class Connection:
             connection = connection.gateway
 
 
-def connections(hosts: Sequence[Host], settings: Settings) -> list[Connection]:
+def connections(
+    hosts: Sequence[Host], settings: Settings, kind: type[Connection] = Connection
+) -> list[Connection]:
     """Return one connection, not yet open, for each host. SSH's config files and known_hosts are read once.
 
     Raises UsageError if a config file cannot be read.
@@ -291,7 +293,7 @@ def connections(hosts: Sequence[Host], settings: Settings) -> list[Connection]:
     home = Path.home()
     keyring = Keyring(home)
     ssh_config = read_config(config_files(home))
-    return [Connection(host, settings, keyring, ssh_config) for host in hosts]
+    return [kind(host, settings, keyring, ssh_config) for host in hosts]
 
 
 def _where(connection: Any) -> str:

@@ -65,6 +65,7 @@ def test_what_a_file_leaves_out_has_these_values() -> None:
         "foreign": False,
         "notes": (),
         "places": {},
+        "scheduler": None,
     }
 
 
@@ -323,7 +324,7 @@ def test_a_mistake_in_a_key_of_a_host_is_told_in_these_words(keys: str, said: li
             "{hosts: [a], zzz: 1}",
             [
                 "zzz: unknown key; known: cluster, defaults, hosts, spares, master, rendezvous, outputs, data,"
-                " sandbox, grace, pass_env"
+                " sandbox, grace, pass_env, scheduler"
             ],
         ),
     ],

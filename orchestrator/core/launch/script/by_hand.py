@@ -9,6 +9,7 @@ from itertools import count
 from orchestrator.core.launch.plan import LaunchPlan, NodePlan
 from orchestrator.core.launch.torchrun import NodeCommand, command
 from orchestrator.core.text.secret import masked_words
+from orchestrator.errors import UsageError
 
 STEM = "run_distributed_node"
 
@@ -33,7 +34,12 @@ def by_hand(plan: LaunchPlan) -> LaunchPlan:
 
 
 def node_commands(plan: LaunchPlan) -> list[tuple[NodePlan, NodeCommand]]:
-    """Return the nodes of the plan with the commands to start by hand, in node_rank order."""
+    """Return the nodes of the plan with the commands to start by hand, in node_rank order.
+
+    Raises UsageError for a job, whose nodes are not known.
+    """
+    if plan.batch:
+        raise UsageError("Slurm chooses the nodes when the job runs", remedy="--format sbatch writes one script")
     shown = by_hand(plan)
     return [(node, command(shown, node)) for node in shown.nodes]
 

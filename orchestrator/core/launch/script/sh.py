@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 
@@ -47,6 +48,8 @@ if [ ! -d "$work" ]; then
 fi
 mkdir -p {folders}
 """
+# A gap in a word: the name of a shell variable whose value takes its place, between characters that no font has.
+_GAP = re.compile("\ue000([A-Z_]+)\ue001")
 _ACTIVATE = """\
 activate={activate}
 if [ -f "$activate" ]; then
@@ -69,12 +72,13 @@ def sh_scripts(plan: LaunchPlan) -> dict[str, str]:
 
 
 def _script(plan: LaunchPlan, node: NodePlan, launch: NodeCommand) -> str:
+    return _HEAD.format(heading=heading(plan, node)) + "\n" + body(plan, node, launch)
+
+
+def body(plan: LaunchPlan, node: NodePlan, launch: NodeCommand) -> str:
+    """Return the lines of a script that make a node's folders and start its launcher."""
     argv = words(launch.argv)
-    parts = [
-        _HEAD.format(heading=heading(plan, node)),
-        _required(secrets(launch, argv)),
-        _folders(plan, node, launch),
-    ]
+    parts = [_required(secrets(launch, argv)), _folders(plan, node, launch)]
     for path, text in launch.files.items():
         parts.append(f"mkdir -p {sh_word(_parent(path))}\nprintf %s {shlex.quote(text)} > {sh_word(path)}\n")
     if "/" in node.python:
@@ -112,8 +116,18 @@ def _start(launch: NodeCommand, argv: list[Word]) -> str:
     return "\n".join(lines) + "\n  " + " ".join(taken) + "\n"
 
 
+def gap(variable: str) -> str:
+    """Return what stands in a word for the value of a shell variable."""
+    return f"\ue000{variable}\ue001"
+
+
 def sh_word(word: str) -> str:
-    """Quote a word; a leading ``~/``, as in a plan made without asking the nodes, is left to the shell."""
+    """Quote a word; gaps, and a leading ``~/`` as in a plan made without asking the nodes, are left to the shell."""
+    if _GAP.search(word):
+        parts = _GAP.split(word)
+        quoted = [sh_word(part) if part else "" for part in parts[::2]]
+        names = [f'"${{{name}}}"' for name in parts[1::2]]
+        return "".join(text for pair in zip(quoted, [*names, ""], strict=True) for text in pair)
     head, tilde, rest = word.partition("~/")
     if tilde and (head == "" or head.endswith("=")):
         return f'{shlex.quote(head) if head else ""}"$HOME"/{shlex.quote(rest)}'

@@ -1,0 +1,1 @@
+"""Batch jobs of Slurm, over the connection to the login node."""

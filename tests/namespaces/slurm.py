@@ -160,6 +160,10 @@ class SlurmCluster:
         """Return what squeue prints."""
         return self.login.run("squeue", "-h", env=self.env).stdout.strip()
 
+    def state(self, job: str) -> str:
+        """Return Slurm's state of a job."""
+        return self.login.run("squeue", "-h", "-t", "all", "-o", "%T", "-j", job, env=self.env).stdout.strip()
+
     def _daemon(self, host: NodeHost, name: str, *argv: str) -> None:
         program = shutil.which(name, path=PATH) or name
         with (self.cluster.folder / f"{host.name}-{name}.log").open("ab") as log:

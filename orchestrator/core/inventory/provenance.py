@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from orchestrator.core.inventory.hostrange import RangeError, expand
 from orchestrator.core.inventory.hosts import CONNECTION_KEYS, Host, Inventory
-from orchestrator.core.inventory.schema import OUTPUTS_KEYS, OWN_KEYS, RENDEZVOUS_KEYS, SHARED_KEYS
+from orchestrator.core.inventory.schema import OUTPUTS_KEYS, OWN_KEYS, RENDEZVOUS_KEYS, SHARED_KEYS, SLURM_KEYS
 from orchestrator.core.text.secret import masked, redacted
 
 Value: TypeAlias = "str | int | float | tuple[str, ...] | None"
@@ -29,6 +29,9 @@ UNSET = {
     "rendezvous.id": "the run's id",
     "rendezvous.endpoint": "the master",
     "grace": "30 s, and 3 s after a failure",
+    "scheduler.slurm.partition": "Slurm's default",
+    "scheduler.slurm.account": "Slurm's default",
+    "scheduler.slurm.time": "the partition's limit",
 }
 BY_SANDBOX = {
     **dict.fromkeys(CONNECTION_KEYS, "given when the sandbox starts"),
@@ -78,7 +81,7 @@ def of_hosts(
         where, body = own.get(host.name, ("", {}))
         given = dict.fromkeys(defaults, f"{source}: defaults")
         place = inventory.places.get(host.name)
-        given |= dict.fromkeys(body, place or f"{source}: {where}")
+        given |= dict.fromkeys(body, place or f"{source}: {where}") | _of_login(inventory)
         passing = [(source, document), (f"{source}: defaults", defaults), (f"{source}: {where}", body)]
         if names := [place for place, keys in passing if keys.get("pass_env")]:
             # The lists add up.
@@ -93,18 +96,32 @@ def of_hosts(
     return found
 
 
+def _of_login(inventory: Inventory) -> dict[str, str]:
+    """Return where the keys of the login node come from that ``scheduler:`` gives; none for other hosts."""
+    if inventory.scheduler is None:
+        return {}
+    hop, where = inventory.scheduler.login, f"{inventory.source}: scheduler.slurm"
+    named = [] if hop is None else [key for key in ("user", "port") if getattr(hop, key) is not None]
+    return {**dict.fromkeys(("address", *named), f"{where}.login"), "workdir": where}
+
+
 def of_cluster(inventory: Inventory, document: Mapping[str, Any]) -> list[Origin]:
     """Return the origins of the keys that concern the cluster as a whole."""
     values: dict[str, Any] = {"cluster": inventory.cluster, "sandbox": inventory.sandbox}
     values |= {"master": inventory.master.name, "spares": inventory.spares, "grace": inventory.grace}
     values["data"] = tuple(each.path for each in inventory.data)
     values |= {f"rendezvous.{key}": getattr(inventory.rendezvous, key) for key in RENDEZVOUS_KEYS}
+    if inventory.scheduler is not None:
+        own = (key for key in SLURM_KEYS if key not in ("login", "workdir"))
+        values |= {f"scheduler.slurm.{key}": getattr(inventory.scheduler, key) for key in own}
     sizes = {"max_size": "max_bytes"}
     values |= {f"outputs.{key}": getattr(inventory.outputs, sizes.get(key, key)) for key in OUTPUTS_KEYS}
     found = []
     for key, value in values.items():
-        above, _, below = key.rpartition(".")
-        body = document.get(above) if above else document
+        *above, below = key.split(".")
+        body: Any = document
+        for name in above:
+            body = body.get(name) if isinstance(body, Mapping) else None
         given = isinstance(body, Mapping) and below in body
         found.append(Origin(key, _hidden(value), inventory.source if given else DEFAULT))
     return found

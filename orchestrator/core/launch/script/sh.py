@@ -122,7 +122,7 @@ def gap(variable: str) -> str:
 
 
 def sh_word(word: str) -> str:
-    """Quote a word; gaps, and a leading ``~/`` as in a plan made without asking the nodes, are left to the shell."""
+    """Quote a word; a gap, and the leading ``~/`` of a plan made without asking nodes, are left to the shell."""
     if _GAP.search(word):
         parts = _GAP.split(word)
         quoted = [sh_word(part) if part else "" for part in parts[::2]]

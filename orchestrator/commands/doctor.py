@@ -14,6 +14,7 @@ from orchestrator.errors import NodeUnreachable, OrchError, PreflightError, Usag
 from orchestrator.operations.cluster import open_cluster
 from orchestrator.operations.mending import mend
 from orchestrator.operations.run.rehearsal import rehearse
+from orchestrator.operations.slurm.checking import check_scheduler
 from orchestrator.operations.survey import DoctorOptions, survey
 from orchestrator.ui.display import Display
 from orchestrator.ui.doctor import show_examination
@@ -29,6 +30,8 @@ def doctor(target: Target, options: DoctorOptions, display: Display) -> int:
     with open_cluster(target, spares_too=True, interpreters=True) as opened:
         examined, errors = survey(opened, options, display)
         findings = check(examined) if examined.hosts else ()
+        if opened.inventory.scheduler is not None and not errors:
+            findings = (*findings, *check_scheduler(opened, opened.inventory.scheduler, display))
         _show(examined, findings, errors, time.monotonic() - began, display)
         if options.agree is not None and (findings or errors):
             made = mend(opened, target.hosts_file, findings, errors, options.agree, display)

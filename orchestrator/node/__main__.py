@@ -32,6 +32,7 @@ VERBS = {
     "runs": ("run.runs", "answer", "run", "ListRuns"),
     "keys": ("keys.arrange", "answer", "keys", "ArrangeKeys"),
     "collect": ("run.collect", "answer", "transfer", "Collect"),
+    "check-job": ("slurm.jobs", "answer_check", "slurm", "CheckJob"),
     "submit": ("slurm.jobs", "answer_submit", "slurm", "Submit"),
     "jobs": ("slurm.jobs", "answer_jobs", "slurm", "ListJobs"),
     "cancel": ("slurm.jobs", "answer_cancel", "slurm", "CancelJob"),

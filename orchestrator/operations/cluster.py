@@ -10,12 +10,13 @@ from pathlib import Path
 
 from orchestrator.core.inventory.choosing import chosen
 from orchestrator.core.inventory.hosts import Host, Inventory
-from orchestrator.core.inventory.target import Target
+from orchestrator.core.inventory.target import Settings, Target
 from orchestrator.core.launch.environment import Environment
 from orchestrator.errors import HostErrors, OrchError
 from orchestrator.local.hosts_file import environments_of, in_their_environments, read_inventory
 from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
+from orchestrator.remote.slurm.local import LocalConnection
 from orchestrator.remote.slurm.login import login_connections
 from orchestrator.remote.ssh.connection import Connection, connections
 from orchestrator.sandbox.cluster import Sandbox, sandbox_folder
@@ -51,14 +52,14 @@ class OpenCluster:
 
     def connect(self) -> tuple[Node, ...]:
         """Open every connection, and return the nodes. Raises HostErrors for the hosts that cannot be reached."""
-        outcomes = on_all(self.links, Connection.open, limit=self.fanout)
+        outcomes = on_all(self.links, lambda link: link.open(), limit=self.fanout)
         if errors := failures(outcomes):
             raise HostErrors(errors, len(self.links))
         return tuple(Node(link) for link in self.links)
 
     def connect_some(self) -> tuple[tuple[Node, ...], list[OrchError]]:
         """Open every connection. Return the nodes that can be reached, and an error for each other host."""
-        outcomes = on_all(self.links, Connection.open, limit=self.fanout)
+        outcomes = on_all(self.links, lambda link: link.open(), limit=self.fanout)
         nodes = [
             Node(link)
             for link, outcome in zip(self.links, outcomes, strict=True)
@@ -90,16 +91,24 @@ def open_cluster(target: Target, *, spares_too: bool = False, interpreters: bool
             hosts, spares = _sandboxed(hosts, sandbox), _sandboxed(spares, sandbox)
         environments = environments_of([*hosts, *spares], target.hosts_file.parent) if interpreters else {}
         hosts, spares = (in_their_environments(each, environments) for each in (hosts, spares))
-        connect = connections if inventory.scheduler is None else login_connections
-        links = connect([*hosts, *spares], target.settings)
+        links = _links([*hosts, *spares], inventory, target.settings)
         mine, theirs = links[: len(hosts)], links[len(hosts) :]
         pairs = tuple(zip(spares, theirs, strict=True))
         folder = target.hosts_file.parent
         yield OpenCluster(inventory, hosts, tuple(mine), target.fanout, pairs, environments, folder, target.nodes)
     finally:
-        on_all(links, Connection.close)
+        on_all(links, lambda link: link.close())
         if sandbox is not None:
             sandbox.release()
+
+
+def _links(hosts: Sequence[Host], inventory: Inventory, settings: Settings) -> Sequence[Connection]:
+    """Return a connection to each host, not yet open."""
+    if inventory.scheduler is None:
+        return connections(hosts, settings)
+    if inventory.scheduler.login is None:
+        return [LocalConnection(host, settings) for host in hosts]
+    return login_connections(hosts, settings)
 
 
 def sandbox_of(hosts_file: Path, inventory: Inventory) -> Sandbox:

@@ -56,6 +56,23 @@ class Starts(Message):
     attempt: str = of(text(64))
 
 
+class CheckJob(Message):
+    """Sent to the login node: ask Slurm whether it would take a job; answered by ``JobChecked``.
+
+    ``options``: of sbatch.
+    """
+
+    VERB: ClassVar[str] = "check-job"
+
+    options: tuple[str, ...] = of(many(text(), 256))
+
+
+class JobChecked(Message):
+    """The answer to ``CheckJob``: Slurm would take the job. ``version``: Slurm's, as it names it."""
+
+    version: str = of(text())
+
+
 class Submit(Message):
     """Sent to the login node: make a job's folder and submit the job; answered by ``Submitted``.
 

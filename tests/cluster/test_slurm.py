@@ -111,11 +111,15 @@ def test_train_runs_to_its_end_and_a_printed_script_trains_to_the_same_result(
     assert f"[default0]:{same}{expected}\n" in text
 
 
-def test_attach_goes_on_where_a_killed_process_stopped(orch: Orch, slurm: SlurmCluster) -> None:
-    process = orch.popen("run", "ticks.py")
-    before = heard(process, "tick 5")
+def test_no_line_is_lost_when_the_connection_breaks_and_the_process_is_killed(
+    orch: Orch, slurm: SlurmCluster
+) -> None:
+    process = orch.popen("run", "ticks.py", "--env", "API_KEY=SECRET")
+    heard(process, "tick 5")
+    slurm.login.kill_sshd_sessions()
+    heard(process, "connected again")
     process.kill()
-    before += rest(process)
+    rest(process)
     run_id = orch.run_folder().name
     listed = json.loads(orch("ps", "--json").stdout)
     assert (listed["run_id"], listed["state"], listed["nodes"]) == (run_id, "running", ["c1", "c2", "c3"])
@@ -124,6 +128,7 @@ def test_attach_goes_on_where_a_killed_process_stopped(orch: Orch, slurm: SlurmC
     for rank in range(3):
         record = (orch.run_folder() / "logs" / f"c{rank + 1}" / f"rank{rank}.stdout.log").read_text()
         assert record == "up\n" + "".join(f"tick {number}\n" for number in range(60))
+    assert "SECRET" not in slurm.login.run("sh", "-c", "cat work/.orch/slurm/*/*.json").stdout
     logs = orch("logs", run_id, "--rank", "1")
     assert logs.stdout.count("[c2:1] tick") == 60 and "[c1:0]" not in logs.stdout
 
@@ -191,8 +196,34 @@ def test_a_job_that_slurm_refuses_is_one_line(orch: Orch, slurm: SlurmCluster) -
     asking(orch, slurm, partition="none-such")
     refused = orch("run", "ticks.py")
     assert refused.returncode == 3
-    last = refused.stderr.splitlines()[-1]
-    assert last.startswith(
-        f"error: {slurm.login.address}: sbatch: exit code 1: sbatch: error: Batch job submission"
+    assert refused.stderr.splitlines()[-1] == (
+        f"error: {slurm.login.address}: sbatch fails: Batch job submission failed: Invalid partition name specified "
+        "→ correct scheduler.slurm.partition; on the login node, sinfo -s shows what there is"
     )
+    examined = orch("doctor")
+    assert examined.returncode == 3
+    assert "fail: " in examined.stdout and "Invalid partition name specified → correct" in examined.stdout
     assert not (slurm.login.home / "work" / ".orch" / "slurm" / orch.run_folder().name).exists()
+
+
+def test_the_login_node_itself_submits_without_ssh_and_pruning_spares_what_a_job_uses(
+    orch: Orch, slurm: SlurmCluster
+) -> None:
+    asking(orch, slurm, login="local", nodes=2)
+    folder = slurm.login.home / "here"
+    folder.mkdir()
+    for name in ("hosts.yaml", "ticks.py"):
+        (folder / name).write_text((orch.folder / name).read_text())
+
+    def there(*words: str) -> str:
+        command = ["env", "--chdir=here", f"PYTHONPATH={ROOT}", sys.executable, "-m", "orchestrator", *words]
+        done = slurm.login.run(*command, env=slurm.env, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run_id = there("run", "--detach", "ticks.py", "--env", "TICKS=30").strip()
+    (folder / "more.py").write_text("")
+    there("sync", "--prune", "--keep", "1", "--runs")
+    assert "[c2:1] tick 29\n" in there("attach", run_id)
+    assert json.loads(there("ps", "--all", "--json").splitlines()[-1])["state"] == "ok"
+    assert not slurm.queue() and not marked(slurm)

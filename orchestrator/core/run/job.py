@@ -81,3 +81,19 @@ def end_of_job(job_id: str, run_id: str, state: str, node: str, *, signalled: bo
         remedy=remedy.format(run=run_id, job=job_id),
         show_log=False,
     )
+
+
+def remedy_for(said: str) -> str:
+    """Return what to do about a refusal of Slurm."""
+    words = said.lower()
+    if "cannot start" in words:
+        return "put sbatch on the PATH of logins without a terminal there, for example in ~/.bashrc"
+    for word, key, command in (
+        ("partition", "partition", "sinfo -s"),
+        ("account", "account", "sacctmgr show assoc user=$USER"),
+        ("time", "time", "sinfo -o '%P %l'"),
+        ("node", "nodes", "sinfo -s"),
+    ):
+        if word in words:
+            return f"correct scheduler.slurm.{key}; on the login node, {command} shows what there is"
+    return "correct scheduler.slurm in the hosts file"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -14,7 +16,7 @@ from ...protocol.events import Stopping
 from ...protocol.refusal import Refused
 from ...protocol.run import Holder
 from ...protocol.shapes import Misshapen, decoded
-from ...protocol.slurm import Cancelled, JobHere, JobRecord, JobsHere, Submitted
+from ...protocol.slurm import Cancelled, JobChecked, JobHere, JobRecord, JobsHere, Submitted
 from ..host import atomic, bounded, paths
 from ..run import presence, runs
 from ..run.journal import read
@@ -22,7 +24,7 @@ from ..run.journal import read
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...protocol.run import RunHere
-    from ...protocol.slurm import CancelJob, ListJobs, Submit
+    from ...protocol.slurm import CancelJob, CheckJob, ListJobs, Submit
 
 RECORD, STARTS, PROGRAM = "job.json", "starts.json", "node.pyz"
 # Files that tell the batch script what to do at the end of an attempt: end, or start again.
@@ -63,6 +65,8 @@ srun --nodes=%(nodes)d --ntasks=%(nodes)d --ntasks-per-node=1 --kill-on-bad-exit
 code=$?
 if [ -e "$folder/failed.$attempt" ] && [ ! -e "$folder/stopped" ] && [ "$attempt" -lt %(attempts)d ]; then
     scontrol requeue "$SLURM_JOB_ID"
+else
+    rm -f "$folder/starts.json"
 fi
 exit $code
 """
@@ -88,14 +92,24 @@ def answer_submit(request: Submit, out: int) -> None:
     try:
         # The home folder, where the running copy is, need not be on a disk that compute nodes share.
         shutil.copyfile(sys.argv[0], os.path.join(folder, PROGRAM))
-        with atomic.written(os.path.join(folder, STARTS)) as file:
-            json.dump(request.starts.to_wire(), file)
+        with atomic.written_bytes(os.path.join(folder, STARTS)) as file:
+            file.write(json.dumps(request.starts.to_wire()).encode("ascii"))
         job_id = submitted(request, folder)
         keep(folder, request.record.replace(job_id=job_id))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     frames.send(out, Submitted(job_id=job_id, folder=folder))
+
+
+def answer_check(request: CheckJob, out: int) -> None:
+    """Ask Slurm whether it would take a job with these options. Raises Refused with Slurm's reason."""
+    try:
+        version = bounded.run(["sbatch", "--version"], ASK_LIMIT)
+        bounded.run(["sbatch", "--test-only", *request.options, "--wrap=true"], SUBMIT_LIMIT)
+    except bounded.NoAnswer as error:
+        raise refused("sbatch", error) from None
+    frames.send(out, JobChecked(version=version.strip()))
 
 
 def submitted(request: Submit, folder: str) -> str:
@@ -108,9 +122,19 @@ def submitted(request: Submit, folder: str) -> str:
     try:
         said = bounded.run(argv, SUBMIT_LIMIT)
     except bounded.NoAnswer as error:
-        raise Refused("sbatch: %s" % error, "slurm") from None
+        raise refused("sbatch", error) from None
     # With several clusters, the id is followed by ";" and the cluster's name.
     return said.strip().splitlines()[-1].partition(";")[0]
+
+
+def refused(program: str, error: bounded.NoAnswer) -> Refused:
+    """Return the refusal for a program of Slurm that failed, with the last line that it printed."""
+    text = str(error)
+    if text.startswith("cannot be started"):
+        return Refused("cannot start %s%s" % (program, text[len("cannot be started") :]), "slurm")
+    # sbatch: error: Batch job submission failed: Invalid account
+    said = re.sub(r"^exit code \d+: |\b%s: |\berror: |\ballocation failure: " % program, "", text)
+    return Refused("%s fails: %s" % (program, said), "slurm")
 
 
 def keep(folder: str, record: JobRecord) -> None:
@@ -144,6 +168,10 @@ def answer_jobs(request: ListJobs, out: int) -> None:
     found = []
     for folder, record in records.items():
         state, reason = queue.get(record.job_id or "", ("", ""))
+        if state not in ACTIVE:
+            # Slurm may have ended the script before it could remove the file, which holds variables.
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(folder, STARTS))
         if request.ended or state in ACTIVE:
             found.append(described(folder, record, state, reason))
     frames.send(out, JobsHere(jobs=tuple(found), time=time.time()))
@@ -160,7 +188,7 @@ def states(job_ids: list[str]) -> dict[str, tuple[str, str]]:
     except bounded.NoAnswer as error:
         if "Invalid job id" in str(error):
             return {}
-        raise Refused("squeue: %s" % error, "slurm") from None
+        raise refused("squeue", error) from None
     rows = [line.split("|", 2) for line in said.splitlines()]
     return {row[0].strip(): (row[1].strip(), row[2].strip()) for row in rows if len(row) == 3}
 
@@ -213,5 +241,5 @@ def answer_cancel(request: CancelJob, out: int) -> None:
             told = True
         except bounded.NoAnswer as error:
             if "Invalid job id" not in str(error):
-                raise Refused("scancel: %s" % error, "slurm") from None
+                raise refused("scancel", error) from None
     frames.send(out, Cancelled(told=told))

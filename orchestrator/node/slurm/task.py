@@ -9,26 +9,24 @@ import sys
 import time
 import traceback
 
-from ...protocol.events import FailedToStart, Finished
+from ...protocol.events import FailedToStart, Finished, RankFailed, Stopping
 from ...protocol.refusal import Refused
-from ...protocol.shapes import MOST_BYTES, MOST_VALUES, decoded
-from ...protocol.slurm import Starts
 from ..host import lock, paths
 from ..probe import facts
 from ..run import journal, presence, start
 from ..run.supervisor import Supervisor
-from . import jobs
+from . import jobs, tidying
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ...protocol.events import Event
     from ...protocol.run import Start
+    from ...protocol.slurm import Starts
 
 # How long the other nodes' ranks have to end after a failure, in seconds, as with a control process.
 FAILURE_GRACE = 3.0
-# Size limit of the file of requests, as a multiple of a message's.
-SCALE = 64
 
 
 def main(folder: str) -> int:
@@ -36,21 +34,32 @@ def main(folder: str) -> int:
     rank, attempt = int(os.environ["SLURM_NODEID"]), int(os.environ.get("SLURM_RESTART_COUNT") or 0) + 1
     names = os.environ["ORCH_JOB_NODES"].split()
     os.environ.update({paths.SHARED_STATE: folder, "ORCH_HOSTNAME": "node%d" % rank})
-    with open(os.path.join(folder, jobs.STARTS), "rb") as file:
-        known = Starts.from_wire(decoded(file.read(), SCALE * MOST_BYTES, SCALE * MOST_VALUES), jobs.STARTS)
-    request = filled(known, rank, attempt, names)
+    request = filled(tidying.requests(folder), rank, attempt, names)
     state = paths.attempt_dir(request.run_id, attempt)
     try:
         supervise(request, state)
     except (Refused, OSError) as error:
         record_failure(state, str(error))
         traceback.print_exc()
-    ended = next((event for event in reversed(journal.read(state)) if isinstance(event, Finished)), None)
-    if ended is not None and ended.exit_code == 0:
+    events = journal.read(state)
+    if any(isinstance(event, Finished) and event.exit_code == 0 for event in events):
         return 0
-    if ended is None or not ended.stopped:
+    if failed_by_itself(events):
         tell_others(folder, request, rank)
     return 1
+
+
+def failed_by_itself(events: Sequence[Event]) -> bool:
+    """Return whether a part that did not succeed had failed before anybody stopped it.
+
+    The control process stops all nodes after a failure, also the failed one, whose launcher may still run then.
+    """
+    for event in events:
+        if isinstance(event, (RankFailed, FailedToStart)):
+            return True
+        if isinstance(event, Stopping):
+            return False
+    return True
 
 
 def supervise(request: Start, folder: str) -> None:

@@ -39,6 +39,11 @@ def answer(request: Prune, out: int) -> None:
         used, living = in_use()
         # Names in use by runs of other hosts that share this disk.
         used.update(request.used)
+        # Imported here because a supervisor, which forgets old runs, is also what a job starts.
+        from ..slurm import tidying
+
+        of_jobs, ended = tidying.in_use(request.workdir)
+        used.update(of_jobs)
         for project in paths.projects(request.workdir):
             remove_abandoned(request.workdir, project)
             prune_trees(request.workdir, project, request.keep, used, removed)
@@ -46,6 +51,9 @@ def answer(request: Prune, out: int) -> None:
         prune_environments(request.workdir, request.keep, used, removed)
         if request.runs:
             prune_runs(request.workdir, request.keep, living, removed)
+            for run_id in sorted(ended, reverse=True)[request.keep :]:
+                tidying.forget(request.workdir, run_id)
+                removed["runs"] += 1
     frames.send(
         out,
         Pruned(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
-from orchestrator.errors import ConnectionLost, UsageError
+from orchestrator.core.run.job import remedy_for
+from orchestrator.errors import ConnectionLost, PreflightError, UsageError
 from orchestrator.protocol.slurm import (
     CancelJob,
     Cancelled,
@@ -27,7 +28,11 @@ SCALE = 8
 
 def submit(login: Node, request: Submit) -> Submitted:
     """Submit a job. Raises PreflightError with Slurm's reason if it refuses the job."""
-    return login.ask(request, Submitted.from_wire, ANSWER_LIMIT)
+    try:
+        return login.ask(request, Submitted.from_wire, ANSWER_LIMIT)
+    except PreflightError as error:
+        remedy = error.remedy or remedy_for(error.message)
+        raise PreflightError(error.message, remedy=remedy, host=error.host) from None
 
 
 def list_jobs(login: Node, workdir: str, run_id: str | None, *, ended: bool) -> JobsHere:

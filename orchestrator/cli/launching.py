@@ -149,11 +149,6 @@ def launch(options: dict[str, Any], local: LocalSettings) -> Any:
             remedy="add --launcher accelerate, or set the precision by an option of the script",
         )
     detach, max_restarts = options.get("detach", False), 0 if nnodes else _restarts(options["max_restarts"], 0)
-    if detach and max_restarts:
-        raise UsageError(
-            "--detach and --max-restarts exclude each other: only a control process can start a failed run again",
-            remedy="leave --detach out and start orch in tmux, or with nohup",
-        )
     return RunOptions(
         spec,
         source,

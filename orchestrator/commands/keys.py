@@ -23,6 +23,8 @@ def keys(target: Target, options: KeysOptions, display: Display) -> int:
     with open_cluster(target, spares_too=True) as opened:
         if opened.inventory.sandbox:
             raise UsageError("the embedded cluster has keys of its own; there is nothing to set up")
+        if opened.inventory.scheduler is not None and opened.inventory.scheduler.login is None:
+            raise UsageError("login: local needs no keys: jobs are submitted on this machine")
         if options.undo:
             return _report(undo(opened, options, display), len(opened.hosts), display)
         logins = install(opened, options, display)

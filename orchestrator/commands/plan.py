@@ -17,7 +17,7 @@ from orchestrator.ui.plan import show_plan, show_scripts
 def plan(
     target: Target, options: RunOptions, form: str, output: Path | None, display: Display, *, offline: bool
 ) -> int:
-    """Print the plan as ``form`` (table, sh, ps1, json), or write its scripts to ``output``, and return 0.
+    """Print the plan as ``form`` (table, sh, ps1, sbatch, json), or write its scripts to ``output``, and return 0.
 
     With ``offline``, connect to no node. Raises OrchError.
     """

@@ -12,7 +12,7 @@ from orchestrator.core.run.machine import following, starting
 from orchestrator.core.run.policy import Grace, Policy, grace_of
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.signals import obeying_signals
-from orchestrator.errors import CLOSED_PIPE, HostErrors, OrchError
+from orchestrator.errors import CLOSED_PIPE, HostErrors, OrchError, UsageError
 from orchestrator.local.run_folder import RunFolder
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.operations.delivery.run_data import deliver_data
@@ -59,6 +59,11 @@ def launch_run(opened: OpenCluster, options: RunOptions, display: Display, heard
         from orchestrator.operations.slurm.running import launch_job
 
         return launch_job(opened, opened.inventory.scheduler, options, display, heard)
+    if options.detach and options.max_restarts:
+        raise UsageError(
+            "--detach and --max-restarts exclude each other: only a control process can start a failed run again",
+            remedy="leave --detach out and start orch in tmux, or with nohup",
+        )
     prepared = prepare(opened, options, display)
     made = prepared.plan
     show_settings(display, made, environments(prepared.facts))

@@ -11,27 +11,28 @@ import runpy
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmarks.workloads import WORKLOADS
 
 
 @dataclass(frozen=True)
 class Job:
-    """A workload in a folder, as one process or as several ranks that meet on loopback."""
+    """A script in a folder: as one process, as several ranks that meet on loopback, or under torchrun."""
 
     name: str
     script: str
     args: tuple[str, ...]
     folder: str
     ranks: int = 1
+    torchrun: bool = False
 
 
 @dataclass(frozen=True)
 class Done:
-    """How a job ended: the exit code of each rank, and what all of them printed."""
+    """How a job ended: the exit code of each rank, or that of torchrun, and what the ranks printed."""
 
     job: Job
     codes: list[int]
@@ -43,8 +44,8 @@ class Done:
         return Path(self.job.folder)
 
     def well(self) -> str:
-        """Return what the job printed. Raises AssertionError if a rank did not end with 0."""
-        assert self.codes == [0] * self.job.ranks, self.output
+        """Return what the job printed. Raises AssertionError if a process did not end with 0."""
+        assert not any(self.codes), self.output + error_file(self.job).read_text()
         return self.output
 
 
@@ -76,27 +77,39 @@ def output_file(job: Job) -> Path:
     return Path(job.folder) / f"{job.name}.out"
 
 
-def start(job: Job, rank: int, port: int) -> int:
-    """Fork a rank and return its process id."""
+def error_file(job: Job) -> Path:
+    """Return the file that a job's processes print their errors to: torchrun's own lines are kept apart."""
+    return Path(job.folder) / f"{job.name}.err" if job.torchrun else output_file(job)
+
+
+def started(job: Job) -> list[int]:
+    """Fork the processes of a job and return their process ids."""
+    if job.torchrun or job.ranks == 1:
+        return [forked(job, {})]
+    group = {"WORLD_SIZE": job.ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    return [forked(job, {**group, "RANK": rank, "LOCAL_RANK": rank}) for rank in range(job.ranks)]
+
+
+def forked(job: Job, variables: Mapping[str, object]) -> int:
+    """Fork a process that runs the job's script, or torchrun, with these variables; return its process id."""
     pid = os.fork()
     if pid:
         return pid
     code = 70
     try:
         os.chdir(job.folder)
-        descriptor = os.open(output_file(job), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(descriptor, 1)
-        os.dup2(descriptor, 2)
-        if job.ranks > 1:
-            group: dict[str, Any] = {
-                "RANK": rank,
-                "LOCAL_RANK": rank,
-                "WORLD_SIZE": job.ranks,
-                "MASTER_PORT": port,
-            }
-            os.environ.update({name: str(value) for name, value in group.items()}, MASTER_ADDR="127.0.0.1")
-        sys.argv = [job.script, *job.args]
-        runpy.run_path(job.script, run_name="__main__")
+        for descriptor, path in ((1, output_file(job)), (2, error_file(job))):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+        os.environ.update({name: str(value) for name, value in variables.items()})
+        if job.torchrun:
+            from torch.distributed.run import main as torchrun
+
+            # torchrun itself, told to fork its ranks.
+            words = ["--standalone", f"--nproc-per-node={job.ranks}", "--run-path", "--start-method=fork"]
+            torchrun([*words, job.script, *job.args])
+        else:
+            sys.argv = [job.script, *job.args]
+            runpy.run_path(job.script, run_name="__main__")
         code = 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
@@ -115,6 +128,23 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def import_transformers() -> None:
+    """Import what ``finetune`` takes from transformers, which imports a class when the class is first used."""
+    import accelerate
+    from transformers import (
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        BertForSequenceClassification,
+        DataCollatorWithPadding,
+        PreTrainedTokenizerFast,
+        PrinterCallback,
+        Trainer,
+    )
+
+    assert accelerate and AutoModelForSequenceClassification and AutoTokenizer and BertForSequenceClassification
+    assert DataCollatorWithPadding and PreTrainedTokenizerFast and PrinterCallback and Trainer
+
+
 def main() -> None:
     """Import the slow modules, then run the jobs."""
     import matplotlib
@@ -124,18 +154,20 @@ def main() -> None:
     import matplotlib.pyplot
     import sklearn.datasets
     import torch._dynamo
-    import torch.utils.data  # noqa: F401
+    import torch.distributed.run
+    import torch.utils.data
 
-    assert sklearn.datasets and matplotlib.pyplot
+    assert sklearn.datasets and matplotlib.pyplot and torch
 
     sys.path.insert(0, str(WORKLOADS))
     # Iterating over stdin would read ahead and leave the children a buffer of further jobs.
     while line := sys.stdin.readline():
         fields = json.loads(line)
         job = Job(**{**fields, "args": tuple(fields["args"])})
-        port = free_port()
-        pids = [start(job, rank, port) for rank in range(job.ranks)]
-        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]), flush=True)
+        if Path(job.script).stem == "finetune":
+            import_transformers()
+        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in started(job)]
+        print(json.dumps(codes), flush=True)
 
 
 if __name__ == "__main__":

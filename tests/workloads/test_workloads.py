@@ -98,6 +98,19 @@ def torchrun(folder: Path, ranks: int, *words: str | Path) -> str:
     return result.stdout
 
 
+@pytest.fixture
+def together(fork_server: ForkServer) -> Callable[..., str]:
+    """A function that runs a script under torchrun, which must succeed, and returns what the ranks print.
+
+    Its processes are forked, the ranks too: ``torchrun`` above starts each as a program of its own.
+    """
+
+    def run(folder: Path, ranks: int, script: Path, *args: str) -> str:
+        return fork_server.run(Job("together", str(script), args, str(folder), ranks, torchrun=True)).well()
+
+    return run
+
+
 def rows(folder: Path) -> list[dict[str, Any]]:
     """Return the measurements that a workload recorded."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -199,24 +212,28 @@ def test_no_thread_outlives_its_process_group(tmp_path: Path) -> None:
     assert torchrun(tmp_path, 2, script, str(ROOT / "workloads")).count("3 threads, then 0") == 2
 
 
-def test_hello_alone_and_by_two_ranks(alone: Callable[[str], Done], tmp_path: Path) -> None:
+def test_hello_alone_and_by_two_ranks(
+    alone: Callable[[str], Done], together: Callable[..., str], tmp_path: Path
+) -> None:
     case, done = CASES["hello"], alone("hello")
     folder = done.folder
     case.learnt(done.well())
     assert rows(folder)[-1]["loss"] < rows(folder)[0]["loss"] / 50
     assert is_picture(folder / "fit.png")
     summed_up(done.output, "samples", 1)
-    case.learnt(torchrun(tmp_path, 2, case.script, "--batch-size", "100"))
+    case.learnt(together(tmp_path, 2, case.script, "--batch-size", "100"))
     assert alone("nothing").output == "hello: --batch-size 0: expected at least 1\n"
 
 
-def test_hello_ddp_alone_and_by_two_ranks(alone: Callable[[str], Done], tmp_path: Path) -> None:
+def test_hello_ddp_alone_and_by_two_ranks(
+    alone: Callable[[str], Done], together: Callable[..., str], tmp_path: Path
+) -> None:
     case, done = CASES["hello-ddp"], alone("hello-ddp")
     folder = done.folder
     case.learnt(done.well())
     assert [row["epoch"] for row in rows(folder)] == list(range(21))
     assert is_picture(folder / "loss.png")
-    both = torchrun(tmp_path, 2, case.script, "--hidden_size=32", "--learning_rate", "0.05", "--no_resume")
+    both = together(tmp_path, 2, case.script, "--hidden_size=32", "--learning_rate", "0.05", "--no_resume")
     case.learnt(both)
     summed_up(both, "samples", 2)
     model = "Linear(in_features=8, out_features=32, bias=True), Tanh(), Linear(in_features=32, out_features=1, bias=True)"
@@ -225,18 +242,22 @@ def test_hello_ddp_alone_and_by_two_ranks(alone: Callable[[str], Done], tmp_path
     assert "Parameters: epochs 20, batch_size 32, lr 0.05, data_size 4096, hidden_size 32, seed 0" in both
 
 
-def test_message_passing_alone_and_by_three_ranks(alone: Callable[[str], Done], tmp_path: Path) -> None:
+def test_message_passing_alone_and_by_three_ranks(
+    alone: Callable[[str], Done], together: Callable[..., str], tmp_path: Path
+) -> None:
     case = CASES["message-passing"]
     single = alone("message-passing").well()
     assert "is alone" in single
     summed_up(single, "exercises", 1)
-    three = torchrun(tmp_path, 3, case.script)
+    three = together(tmp_path, 3, case.script)
     summed_up(three, "exercises", 3)
     assert three.count("received 42.0 from rank 0") == 2
     assert case.learnt(three).count(" ms") == 4
 
 
-def test_multinode_is_stopped_at_epoch_5_and_resumed_there_by_two_ranks(tmp_path: Path) -> None:
+def test_multinode_is_stopped_at_epoch_5_and_resumed_there_by_two_ranks(
+    together: Callable[..., str], tmp_path: Path
+) -> None:
     script = CASES["multinode"].script
     # Small batches make an epoch slow enough to stop in; a save is due only at the end.
     words = [sys.executable, str(script), "12", "100", "--batch-size", "4"]
@@ -248,7 +269,7 @@ def test_multinode_is_stopped_at_epoch_5_and_resumed_there_by_two_ranks(tmp_path
     process.send_signal(signal.SIGTERM)
     output += rest(process)
     assert process.returncode == 128 + signal.SIGTERM, output
-    both = torchrun(tmp_path, 2, script, "12", "2", "--batch-size", "32")
+    both = together(tmp_path, 2, script, "12", "2", "--batch-size", "32")
     assert any(f"Resuming training from snapshot at epoch {epoch}\n" in both for epoch in (5, 6)), both
     assert "Epoch 11 of 12" in both and "Epoch 4 of 12" not in both
     assert [row["epoch"] for row in rows(tmp_path)] == list(range(12))
@@ -256,18 +277,18 @@ def test_multinode_is_stopped_at_epoch_5_and_resumed_there_by_two_ranks(tmp_path
     assert is_picture(tmp_path / "loss.png")
 
 
-def test_gpt_alone_then_resumed_by_two_ranks(alone: Callable[[str], Done]) -> None:
+def test_gpt_alone_then_resumed_by_two_ranks(alone: Callable[[str], Done], together: Callable[..., str]) -> None:
     case, done = CASES["gpt"], alone("gpt")
     case.learnt(done.well())
     assert len(done.output.rpartition("characters/s\n")[2]) > 300
     summed_up(done.output, "characters", 1)
-    more = torchrun(done.folder, 2, case.script, *case.args, "--steps", "250")
+    more = together(done.folder, 2, case.script, *case.args, "--steps", "250")
     assert "Resuming at step 240" in more and "Step 250/250" in more
     case.learnt(more)
 
 
 def test_finetune_alone_and_by_two_ranks(
-    alone: Callable[[str], Done], fork_server: ForkServer, tmp_path: Path
+    alone: Callable[[str], Done], fork_server: ForkServer, together: Callable[..., str], tmp_path: Path
 ) -> None:
     case, done = CASES["finetune"], alone("finetune")
     folder = done.folder
@@ -277,7 +298,7 @@ def test_finetune_alone_and_by_two_ranks(
     assert all(row["samples_per_second"] > 0 for row in rows(folder))
     summed_up(done.output, "samples", 1)
     # Without options it learns the texts that come with it.
-    case.learnt(torchrun(tmp_path, 2, case.script, "--batch-size", "8", "--epochs", "4"))
+    case.learnt(together(tmp_path, 2, case.script, "--batch-size", "8", "--epochs", "4"))
     lines = {
         "no-csv": "--csv absent.csv is not here: send it with orch sync --data absent.csv, or name one",
         "no-label": "--label-column label: no-label.csv has the columns text, kind\n",
@@ -305,10 +326,12 @@ def goes_on_from_a_whole_checkpoint(fork_server: ForkServer, folder: Path) -> No
     assert "Epoch 4/4" in again.output and "Epoch 3/4" not in again.output
 
 
-def test_allreduce_bench_alone_and_by_two_ranks(alone: Callable[[str], Done], tmp_path: Path) -> None:
+def test_allreduce_bench_alone_and_by_two_ranks(
+    alone: Callable[[str], Done], together: Callable[..., str], tmp_path: Path
+) -> None:
     case = CASES["allreduce-bench"]
     case.learnt(alone("allreduce-bench").well())
-    both = torchrun(tmp_path, 2, case.script, *case.args)
+    both = together(tmp_path, 2, case.script, *case.args)
     case.learnt(both)
     summed_up(both, "exchanges", 2)
     found = rows(tmp_path)
@@ -321,11 +344,13 @@ def test_allreduce_bench_alone_and_by_two_ranks(alone: Callable[[str], Done], tm
     assert is_picture(tmp_path / "bandwidth.png")
 
 
-def test_elastic_alone_then_resumed_by_two_ranks(alone: Callable[[str], Done]) -> None:
+def test_elastic_alone_then_resumed_by_two_ranks(
+    alone: Callable[[str], Done], together: Callable[..., str]
+) -> None:
     done = alone("elastic")
     done.well()
     folder = done.folder
-    both = torchrun(folder, 2, CASES["elastic"].script, "--steps", "60", "--step-time", "0")
+    both = together(folder, 2, CASES["elastic"].script, "--steps", "60", "--step-time", "0")
     assert "Resuming at step 50" in both and "Done after 60 steps on 2 ranks" in both
     summed_up(both, "samples", 2)
     assert [row["step"] for row in rows(folder)] == [10, 20, 30, 40, 50, 60]

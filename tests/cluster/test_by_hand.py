@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import pytest
 
 from tests.conftest import Orch
 from tests.namespaces import Cluster, NodeHost
+from tests.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.torch]
 
 # Every rank trains on its own data, and writes the parameters, which are equal after each step.
 TRAIN = """
-import os
+import faulthandler, os
+faulthandler.dump_traceback_later(60)
 import torch, torch.distributed as dist
 # Before DDP: otherwise gloo's threads outlive the group, and may abort the process at its end (workloads/_ranks.py).
 import torch.distributed.nn.functional
@@ -57,10 +60,12 @@ def test_scripts_started_by_hand_train_to_the_same_result(orch: Orch, cluster: C
         assert host.run("sh", "-c", "mv .orch orch-elsewhere && rm -rf orch-work/runs").returncode == 0
     started = []
     try:
-        for number, host in enumerate(cluster.hosts, 1):
-            started.append(by_hand(host, orch.folder / "scripts" / f"run_distributed_node{number}.sh"))
-        printed = [process.communicate(timeout=60)[0] for process in started]
-        assert [process.returncode for process in started] == [0, 0, 0], "".join(printed)
+        outputs = [orch.folder / f"{host.name}.out" for host in cluster.hosts]
+        for number, (host, output) in enumerate(zip(cluster.hosts, outputs, strict=True), 1):
+            started.append(by_hand(host, orch.folder / "scripts" / f"run_distributed_node{number}.sh", output))
+        ended = until_all_ended(started)
+        printed = [output.read_text() for output in outputs]
+        assert ended == [0, 0, 0], "".join(printed)
         for rank, host in enumerate(cluster.hosts):
             line = next(line for line in printed[rank].splitlines() if "loss" in line)
             assert line.startswith(f"[default0]:rank {rank} of 3 on {host.name}: loss ")
@@ -81,14 +86,21 @@ def test_scripts_started_by_hand_train_to_the_same_result(orch: Orch, cluster: C
             host.run("sh", "-c", "rm -rf .orch orch-work/runs && mv orch-elsewhere .orch")
 
 
-def by_hand(host: NodeHost, script: Path) -> subprocess.Popen[str]:
-    """Copy a script to a host, and start it there in a plain shell."""
+def by_hand(host: NodeHost, script: Path, output: Path) -> subprocess.Popen[bytes]:
+    """Copy a script to a host, and start it there in a plain shell, which prints to a file."""
     assert host.run("tee", script.name, input=script.read_text()).returncode == 0
-    return subprocess.Popen(
-        host.enter("sh", script.name),
-        env=host.login(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    with output.open("wb") as file:
+        return subprocess.Popen(
+            host.enter("sh", script.name),
+            env=host.login(),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def until_all_ended(processes: list[subprocess.Popen[bytes]]) -> list[int | None]:
+    """Return the exit codes; None for a process that has not ended in time."""
+    with contextlib.suppress(AssertionError):
+        until(lambda: all(process.poll() is not None for process in processes), 90)
+    return [process.returncode for process in processes]

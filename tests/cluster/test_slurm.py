@@ -135,7 +135,7 @@ def test_no_line_is_lost_when_the_connection_breaks_and_the_process_is_killed(
 
 def test_a_job_that_waits_shows_why_and_a_stop_leaves_nothing(orch: Orch, slurm: SlurmCluster) -> None:
     asking(orch, slurm, options=["--exclusive"])
-    first = orch("run", "--detach", "ticks.py", "--env", "TICKS=600")
+    first = orch("run", "--detach", "ticks.py", "--env", "TICKS=3000")
     assert first.returncode == 0, first.stderr
     until(lambda: len(marked(slurm)) >= 6, 30)
     waiting = orch.popen("run", "ticks.py")

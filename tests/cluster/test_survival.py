@@ -115,6 +115,8 @@ def test_a_reader_that_goes_leaves_the_run_going(orch: Orch, ticks: str, marked:
 
 
 def test_a_detached_run_is_listed_read_and_stopped(orch: Orch, ticks: str, marked: Any) -> None:
+    refused = orch("run", "--detach", "--max-restarts", "1", ticks)
+    assert refused.returncode == 2 and "leave --detach out" in refused.stderr
     started = orch("run", "--detach", "--env", "TICKS=6000", ticks)
     assert started.returncode == 0, started.stderr
     run_id = started.stdout.strip()

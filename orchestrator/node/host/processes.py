@@ -7,6 +7,8 @@ import os
 import pwd
 import signal
 
+from .paths import SHARED_STATE
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -106,14 +108,17 @@ def marks() -> dict[int, Mark]:
     """Return the live processes that bear the mark of a run: ``{pid: (run id, attempt)}``.
 
     Only this user's processes count, because any user can start a process with such a mark, and root can read it.
-    Hosts of a sandbox share a kernel; there ORCH_HOSTNAME tells to which host a process belongs.
+    Hosts of a sandbox share a kernel; there ORCH_HOSTNAME tells to which host a process belongs, and ORCH_STATE to
+    which batch job.
     """
-    here = os.environ.get("ORCH_HOSTNAME", "").encode()
+    names = ("ORCH_HOSTNAME", SHARED_STATE)
+    here = [os.environ.get(name, "").encode() for name in names]
     found = {}
     for pid in pids():
         values = dict(entry.partition(b"=")[::2] for entry in environment(pid) if entry.startswith(b"ORCH_"))
         run_id = values.get(b"ORCH_RUN_ID")
-        if run_id and values.get(b"ORCH_HOSTNAME", b"") == here and alive(pid) and user(pid) == os.getuid():
+        there = [values.get(name.encode(), b"") for name in names]
+        if run_id and there == here and alive(pid) and user(pid) == os.getuid():
             attempt = values.get(b"ORCH_ATTEMPT", b"1")
             found[pid] = (run_id.decode("utf-8", "replace"), int(attempt) if attempt.isdigit() else 1)
     return found

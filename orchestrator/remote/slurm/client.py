@@ -9,9 +9,12 @@ from orchestrator.core.run.job import HOLDING, WAITING
 from orchestrator.protocol.run import Follow
 from orchestrator.protocol.slurm import JobHere, Place
 from orchestrator.remote.node import Node
-from orchestrator.remote.node_client import START_TIMEOUT, SshNodeClient
+from orchestrator.remote.node_client import SshNodeClient
 from orchestrator.remote.slurm.login import SharedConnection
 from orchestrator.remote.slurm.queue import FRESH, Watch
+
+# How long srun may take to begin on a node, whose prolog it awaits, in seconds.
+BEGINNING = 120.0
 
 
 def job_nodes(login: Node, job: JobHere) -> list[Node]:
@@ -40,11 +43,11 @@ class JobClient(SshNodeClient):
 
     def follow(self) -> None:
         """Follow the attempt, once the node has begun it. Raises OrchError."""
-        until = time.monotonic() + START_TIMEOUT
+        until = time.monotonic() + BEGINNING
         while not self._begun():
             if time.monotonic() > until:
                 raise errors.NodeProgramError(
-                    f"Slurm gave the job this node, and nothing began within {START_TIMEOUT:g} s",
+                    f"Slurm gave the job this node, and nothing began within {BEGINNING:g} s",
                     remedy=f"read {self.watch.job().folder}/slurm-*.out on the login node",
                     host=self.name,
                 )

@@ -21,6 +21,7 @@ VERBS = {
     "facts": ("probe.facts", "answer", "facts", "AskFacts"),
     "store": ("store.trees", "answer", "transfer", "Store"),
     "environment": ("store.environment", "answer", "transfer", "BuildEnvironment"),
+    "image": ("container.image", "answer", "container.image", "AskImage"),
     "relay": ("store.relay", "answer", "transfer", "Relay"),
     "verify": ("store.trees", "verify", "transfer", "Verify"),
     "token": ("host.shared_disk", "answer", "transfer", "SharedDiskToken"),

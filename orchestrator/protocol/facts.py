@@ -6,6 +6,7 @@ continues as ``probe.py`` describes.
 
 from __future__ import annotations
 
+from .container.process import Contained
 from .message import Message, of
 from .shapes import Misshapen, fail, flag, many, maybe, number, row, table, text, whole, word
 from .terms import ADDRESS, ADDRESSES, BYTES, INTERFACE, PATH, PORT, TIME, TREE_ID
@@ -47,6 +48,7 @@ class AskFacts(Message):
     ``names``: host names to resolve on the node.
     ``packages``: distributions whose versions are wanted, besides torch, torchvision, numpy, NCCL and cuDNN.
     ``probe``: whether the node then takes part in dialling the others.
+    ``inside``: words before the interpreter's that start it in the ``container``; empty to start it directly.
     """
 
     VERB: ClassVar[str] = "facts"
@@ -61,6 +63,8 @@ class AskFacts(Message):
     names: tuple[str, ...] = of(many(text(1024), 65536), default=())
     packages: tuple[str, ...] = of(many(text(256)), default=())
     probe: bool = of(flag, default=False)
+    inside: tuple[str, ...] = of(many(text()), default=())
+    container: Contained | None = of(maybe(Contained.from_wire), default=None)
 
 
 class Clock(Message):

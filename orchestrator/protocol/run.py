@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .container.process import Contained
 from .events import OF_NODES, Event
 from .message import Message, of, tagged
 from .shapes import flag, many, maybe, number, one_of, row, table, text, whole
@@ -62,6 +63,7 @@ class Start(Message):
     ``log_limit``: most disk that one log may use, in bytes; None for no limit.
     ``on_disconnect``: seconds without a control machine after which the attempt ends; None for never.
     ``cut_off``: when to end the attempt because the node is cut off; None for never.
+    ``container``: the container that ``argv`` starts; None if it starts the launcher itself.
     """
 
     VERB: ClassVar[str] = "start"
@@ -88,6 +90,7 @@ class Start(Message):
     log_limit: int | None = of(maybe(BYTES), default=None)
     on_disconnect: float | None = of(maybe(SECONDS), default=None)
     cut_off: CutOff | None = of(maybe(CutOff.from_wire), default=None)
+    container: Contained | None = of(maybe(Contained.from_wire), default=None)
 
 
 class Kept(Message):

@@ -75,14 +75,21 @@ for old in os.listdir(folder):
     if old != name and time.time() - os.stat(path).st_mtime > 30 * 86400:
         os.unlink(path)
 """
-# Exit code of IDLE: no run's socket exists, and no process that we may read has a run's mark.
+# Exit code of IDLE: no run's socket exists, no process that we may read has a run's mark, and no run may still have a
+# container.
 IDLE_CODE = 86
 # Longest wait for the node program's first bytes, in seconds.
 START_TIMEOUT = 15.0
 # Longest silence while the node program is installed, in seconds.
 INSTALL_LIMIT = 60.0
-IDLE_COMMAND = (
-    f"grep -qs @orch-host-lock: /proc/net/unix || grep -qs ORCH_RUN_ID= /proc/[0-9]*/environ || exit {IDLE_CODE}"
+# Not every login shell passes on a pattern that matches nothing, as sh does.
+IDLE_COMMAND = command_line(
+    (
+        "sh",
+        "-c",
+        "grep -qs @orch-host-lock: /proc/net/unix || grep -qs ORCH_RUN_ID= /proc/[0-9]*/environ"
+        f' || grep -qs . "$HOME"/.orch/*/runs/*/attempt*/container.json || exit {IDLE_CODE}',
+    )
 )
 PRESENT_CODE = 87
 # The usual name of each system that uname reports.

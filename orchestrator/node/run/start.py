@@ -10,6 +10,7 @@ import shutil
 from ...protocol import VERSION, frames
 from ...protocol.refusal import Refused
 from ...protocol.run import Follow, Kept, Start, Started
+from ..container import removal
 from ..host import atomic, lock, paths
 from . import collect, follow, presence, stop
 
@@ -55,6 +56,8 @@ def make_folders(request: Start, folder: str) -> str:
     write_files(request.files)
     with open(os.path.join(folder, paths.KEPT), "w") as file:
         json.dump(kept(request, work).to_wire(), file)
+    if request.container is not None:
+        removal.note(folder, request.container)
     return work
 
 

@@ -13,6 +13,7 @@ import time
 from ...protocol import frames
 from ...protocol.events import Finished
 from ...protocol.run import AskStop, Holder, Stop, Stopped
+from ..container import removal
 from ..host import lock, paths, processes
 from . import journal, presence
 
@@ -67,7 +68,9 @@ def end(run_id: str | None, grace: float) -> Stopped:
             time.sleep(POLL)
             left = leftovers(run_id)
         number, deadline = signal.SIGKILL, time.monotonic() + 1.0
-    alive = (*said.alive, *processes.described(left))
+    # The containers come first: what is removed with them counts as ended.
+    kept = remove_containers(run_id, ended)
+    alive = (*said.alive, *processes.described(left), *kept)
     return Stopped(ended=tuple(sorted(ended)), refused=refused, killed=killed, alive=alive)
 
 
@@ -99,6 +102,24 @@ def stop_supervised(run_id: str | None, grace: float, even_others: bool = False)
     """Ask the supervisor to end its run and wait until it has; None if there is no supervisor."""
     question = AskStop(run_id=run_id, grace=grace)
     return lock.ask(question, timeout=grace + 15.0, even_others=even_others)
+
+
+def remove_containers(run_id: str | None, ended: set[str]) -> list[str]:
+    """Remove the containers of attempts without a supervisor, of a run or of all; return what keeps the others.
+
+    ``ended``: ids of runs that ended; those whose containers were removed are added.
+    """
+    kept = []
+    held = lock.holder() or Holder()
+    for each, attempt in removal.left(run_id):
+        if held.error is not None or (each, attempt) == (held.run_id, held.attempt):
+            continue
+        reason = removal.remove(paths.attempt_dir(each, attempt))
+        if reason is None:
+            ended.add(each)
+        else:
+            kept.append(reason)
+    return kept
 
 
 def leftovers(run_id: str | None = None) -> dict[int, Mark]:

@@ -1,0 +1,1 @@
+"""Messages about containers: the engine and its images, and a process that runs in a container."""

@@ -10,6 +10,7 @@ from orchestrator.errors import SyncError
 from orchestrator.operations.cluster import open_cluster
 from orchestrator.operations.delivery.data import send_data
 from orchestrator.operations.delivery.environments import ensure
+from orchestrator.operations.delivery.images import ensure_images
 from orchestrator.operations.delivery.on_save import push_on_save
 from orchestrator.operations.delivery.pruning import prune
 from orchestrator.operations.delivery.pushing import connected_with
@@ -35,6 +36,7 @@ def sync(target: Target, options: SyncOptions, display: Display) -> int:
         data = wanted_data(opened, target.hosts_file.parent, options)
         deliver(opened, nodes, tree, display)
         ensure(opened, nodes, display, offline=options.offline)
+        ensure_images(opened, nodes, display)
         for source in data:
             send_data(opened, nodes, source, options.rate, display)
         if options.watch:

@@ -14,6 +14,7 @@ from orchestrator.core.inventory.target import Settings, Target
 from orchestrator.core.launch.environment import Environment
 from orchestrator.errors import HostErrors, OrchError
 from orchestrator.local.hosts_file import environments_of, in_their_environments, read_inventory
+from orchestrator.local.images import with_archives
 from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
 from orchestrator.remote.slurm.local import LocalConnection
@@ -91,6 +92,8 @@ def open_cluster(target: Target, *, spares_too: bool = False, interpreters: bool
             hosts, spares = _sandboxed(hosts, sandbox), _sandboxed(spares, sandbox)
         environments = environments_of([*hosts, *spares], target.hosts_file.parent) if interpreters else {}
         hosts, spares = (in_their_environments(each, environments) for each in (hosts, spares))
+        if interpreters:
+            hosts, spares = (with_archives(each, target.hosts_file.parent) for each in (hosts, spares))
         links = _links([*hosts, *spares], inventory, target.settings)
         mine, theirs = links[: len(hosts)], links[len(hosts) :]
         pairs = tuple(zip(spares, theirs, strict=True))
@@ -132,7 +135,7 @@ def _sandboxed(hosts: Sequence[Host], sandbox: Sandbox) -> tuple[Host, ...]:
             user=served[host.name].user,
             identity_file=served[host.name].identity_file,
             host_key=served[host.name].host_key,
-            python=host.python or sys.executable,
+            python=host.python or (None if host.container else sys.executable),
         )
         for host in hosts
     )

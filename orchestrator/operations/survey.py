@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,11 +13,16 @@ from orchestrator.core.checks.findings import Examined
 from orchestrator.core.checks.software import parsed
 from orchestrator.core.inventory.hosts import Host
 from orchestrator.core.launch.addresses import candidates, master_address
+from orchestrator.core.launch.container.engines import contained, in_container
+from orchestrator.core.launch.container.plan import container_plan
 from orchestrator.core.launch.plan import DEFAULT_PORT, own_address
 from orchestrator.core.text.counted import counted
 from orchestrator.errors import OrchError, PreflightError
 from orchestrator.operations.cluster import OpenCluster
+from orchestrator.operations.delivery.images import engines
 from orchestrator.operations.run.source import project_name, project_of
+from orchestrator.protocol.container.image import EngineFacts
+from orchestrator.protocol.container.process import Contained
 from orchestrator.protocol.facts import AskFacts
 from orchestrator.remote.ping import ping
 from orchestrator.remote.probing import FactsCall, Mesh, ask_facts, hang_up
@@ -59,9 +65,28 @@ class DoctorOptions:
     agree: Callable[[str], bool] | None = None
 
 
-def facts_request(host: Host, parts: Sequence[str]) -> AskFacts:
-    """Return the request for a host's facts, still without the master's port and the trees."""
-    return AskFacts(python=host.python, workdir=host.workdir, parts=tuple(parts), probe=True)
+def facts_request(host: Host, parts: Sequence[str], engine: EngineFacts | None = None) -> AskFacts:
+    """Return the request for a host's facts, still without the master's port and the trees.
+
+    ``engine``: of the host's container, in which the interpreter is; None if there is none.
+    """
+    asked = AskFacts(python=host.python, workdir=host.workdir, parts=tuple(parts), probe=True)
+    if engine is None or host.container is None:
+        return asked
+    if engine.error is not None or engine.image_id is None:
+        return asked.replace(container=Contained(name=""))
+    name = f"orch-facts-{secrets.token_hex(6)}"
+    plan = container_plan(
+        host.container,
+        engine,
+        name,
+        login=engine.login,
+        workdir=engine.workdir,
+        home=engine.home,
+        gpus=host.gpus != 0 and engine.gpu_runtime,
+    )
+    made = in_container(plan, "", (), {})
+    return asked.replace(inside=made.argv, container=contained(plan, made))
 
 
 def with_probes(
@@ -124,8 +149,9 @@ def survey(opened: OpenCluster, options: DoctorOptions, display: Display) -> tup
     fixed = options.port or opened.inventory.rendezvous.port
     project = project_of(Path.cwd())
     wanted = requirements_of(project)
+    found, unanswered = engines(opened, nodes)
     requests = {
-        host.name: facts_request(host, ALL_PARTS).replace(
+        host.name: facts_request(host, ALL_PARTS, found.get(host.name)).replace(
             names=tuple(dict.fromkeys(name for other in hosts for name in (other.name, other.address))),
             packages=tuple(each.name for each in parsed(wanted)),
             project=project_name(project),
@@ -145,7 +171,7 @@ def survey(opened: OpenCluster, options: DoctorOptions, display: Display) -> tup
         pings = pinging.result()
     examined = Examined(
         hosts=tuple(host for host in hosts if host.name in answers),
-        facts={name: answer.facts for name, answer in answers.items()},
+        facts={name: replace(answer.facts, engine=found.get(name)) for name, answer in answers.items()},
         port=fixed,
         backend=options.backend,
         pings=pings,
@@ -156,7 +182,7 @@ def survey(opened: OpenCluster, options: DoctorOptions, display: Display) -> tup
         interface, seconds = opened.inventory.rendezvous.interface, DEEP_SECONDS if options.deep else None
         mesh = options.mesh or options.backend == "mpi"
         examined = with_probes(examined, answers, interface, thorough=True, seconds=seconds, mesh=mesh)
-    return examined, [*errors, *silent]
+    return examined, [*errors, *unanswered, *silent]
 
 
 def requirements_of(project: Path) -> tuple[str, ...]:

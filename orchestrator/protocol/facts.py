@@ -48,7 +48,8 @@ class AskFacts(Message):
     ``names``: host names to resolve on the node.
     ``packages``: distributions whose versions are wanted, besides torch, torchvision, numpy, NCCL and cuDNN.
     ``probe``: whether the node then takes part in dialling the others.
-    ``inside``: words before the interpreter's that start it in the ``container``; empty to start it directly.
+    ``inside``: words before the interpreter's that start it in the ``container``; empty to start it directly or,
+    if there is a ``container``, not at all.
     """
 
     VERB: ClassVar[str] = "facts"

@@ -20,6 +20,7 @@ from orchestrator.protocol.refusal import Refusal
 from orchestrator.protocol.run import Stop, Stopped
 from orchestrator.protocol.shapes import MOST_BYTES, MOST_VALUES, Misshapen, decoded
 from orchestrator.protocol.slurm import Place
+from orchestrator.remote.login import command_line
 from orchestrator.remote.ssh.channel import Channel
 from orchestrator.remote.ssh.connection import Connection
 
@@ -75,7 +76,7 @@ for old in os.listdir(folder):
     if old != name and time.time() - os.stat(path).st_mtime > 30 * 86400:
         os.unlink(path)
 """
-# Exit code of IDLE: no run's socket exists, no process that we may read has a run's mark, and no run may still have a
+# Exit code of IDLE: no run's socket exists, no process that we may read has a run's mark, and no run may have a
 # container.
 IDLE_CODE = 86
 # Longest wait for the node program's first bytes, in seconds.

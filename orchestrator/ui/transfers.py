@@ -116,6 +116,6 @@ class BuildProgress:
             room = max(20, self._console.width - len(node) - 8)
             self._progress.update(self._bars[node], description=f"{node}: {text.strip()[:room]}")
 
-    def done(self, node: str) -> None:
-        """Print that the build on ``node`` is done."""
-        self._console.print(f"{node}: built in {time.monotonic() - self._began:.0f} s")
+    def done(self, node: str, what: str = "built") -> None:
+        """Print that the program on ``node`` is done, and ``what`` it has done."""
+        self._console.print(f"{node}: {what} in {time.monotonic() - self._began:.0f} s")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from orchestrator.core.checks import cluster as cluster
+from orchestrator.core.checks import containers as container
 from orchestrator.core.checks import gpus as gpu
 from orchestrator.core.checks import nodes as node
 from orchestrator.core.checks import pairs as pair
@@ -18,6 +19,14 @@ CHECKS: tuple[Check, ...] = (
         "output of the login shell corrupts scp, rsync and git, though not orch",
         node.shell_noise,
     ),
+    Check("engine", "container engine", "no container starts", container.engine),
+    Check(
+        "images",
+        "the image is on every host",
+        "a run waits for the image, or ranks of different versions fail with misleading errors",
+        container.images,
+    ),
+    Check("gpu runtime", "containers get GPUs", "ranks in containers see no GPU", container.gpu_runtime),
     Check("interpreter", "interpreter and torch", "torchrun cannot start", software.interpreter),
     Check(
         "import",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from orchestrator.protocol import facts
+from orchestrator.protocol.container.image import EngineFacts
 from orchestrator.protocol.facts import Interpreter, Parts, Running
 
 
@@ -23,7 +24,7 @@ class Facts:
 
     ``free_port`` is requested from the master only. ``leftovers`` are the runs that have processes on the node
     but no supervisor. ``clock_offset`` is the node's clock minus this machine's, in seconds. ``noise`` is the
-    output of the login shell.
+    output of the login shell. ``engine`` are the facts of the container engine, for a host with a container.
     """
 
     node: str
@@ -45,6 +46,7 @@ class Facts:
     clock_offset: float = 0.0
     noise: str = ""
     data: tuple[bool, ...] = ()
+    engine: EngineFacts | None = None
 
     @classmethod
     def from_answer(cls, node: str, answer: facts.NodeFacts, clock_offset: float = 0.0, noise: str = "") -> Facts:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
 from orchestrator.core.checks.facts import Address, Facts
 from orchestrator.core.checks.findings import Examined, Finding
+from orchestrator.core.inventory.container import Container, Mount
 from orchestrator.core.inventory.hosts import Host
-from orchestrator.core.text.secret import masked, masked_line, redacted
+from orchestrator.core.text.secret import masked, masked_line, masked_words, redacted
 from orchestrator.errors import OrchError
+from orchestrator.protocol.container.image import EngineFacts
 from orchestrator.protocol.facts import Interpreter, Parts, Running
 from orchestrator.protocol.probe import Probe
 
@@ -23,7 +25,11 @@ def as_json(examined: Examined, findings: Sequence[Finding], errors: Sequence[Or
     """Return a JSON object with hosts, their facts, findings and the probes between nodes. Secrets are masked."""
     hosts = {
         host.name: {
-            "inventory": {**{name: getattr(host, name) for name in OF_HOST}, "env": redacted(host.env)},
+            "inventory": {
+                **{name: getattr(host, name) for name in OF_HOST},
+                "env": redacted(host.env),
+                "container": host.container and _container(host.container),
+            },
             "facts": _facts(examined.facts[host.name]),
             "address": examined.addresses.get(host.name),
         }
@@ -47,6 +53,21 @@ def as_json(examined: Examined, findings: Sequence[Finding], errors: Sequence[Or
     return masked(json.dumps(whole, indent=1)) + "\n"
 
 
+def _container(container: Container) -> dict[str, Any]:
+    """Return a container as JSON values, with secrets in its options masked."""
+    return {**asdict(container), "options": masked_words(container.options)}
+
+
+def _host(inventory: Mapping[str, Any]) -> Host:
+    """Return the host whose values these are."""
+    told = inventory.get("container")
+    if not told:
+        return Host(**inventory)
+    mounts = tuple(Mount(**mount) for mount in told["mounts"])
+    container = Container(**{**told, "options": tuple(told["options"]), "mounts": mounts})
+    return Host(**{**inventory, "container": container})
+
+
 def _facts(known: Facts) -> dict[str, Any]:
     """Return all facts as JSON values. Command lines of foreign launchers may hold secrets and are masked."""
     launchers = known.parts.torchruns or ()
@@ -59,6 +80,7 @@ def _facts(known: Facts) -> dict[str, Any]:
         "addresses": [asdict(each) for each in known.addresses],
         "routes": [asdict(each) for each in known.routes],
         "running": known.running and known.running.to_wire(),
+        "engine": known.engine and known.engine.to_wire(),
         "parts": {name: part for name, part in parts.to_wire().items() if part is not None},
     }
 
@@ -74,9 +96,11 @@ def from_json(text: str) -> Examined:
         python = Interpreter.from_wire(known["python"])
         lists = {"trees": tuple(known["trees"]), "leftovers": tuple(known["leftovers"])}
         parts = Parts.from_wire(known["parts"])
-        facts[name] = Facts(**{**known, **places, **lists, "python": python, "running": running, "parts": parts})
+        engine = EngineFacts.from_wire(known["engine"]) if known.get("engine") else None
+        messages = {"python": python, "running": running, "parts": parts, "engine": engine}
+        facts[name] = Facts(**{**known, **places, **lists, **messages})
     return Examined(
-        hosts=tuple(Host(**host["inventory"]) for host in whole["hosts"].values()),
+        hosts=tuple(_host(host["inventory"]) for host in whole["hosts"].values()),
         facts=facts,
         probes={
             name: {other: Probe.from_wire(found) for other, found in others.items()}

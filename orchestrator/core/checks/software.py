@@ -6,14 +6,19 @@ from collections.abc import Iterator
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from orchestrator.core.checks.facts import Facts
 from orchestrator.core.checks.findings import Examined, Finding, fail, warn
+from orchestrator.core.inventory.container import Container
+from orchestrator.core.inventory.hosts import Host
 
 
 def interpreter(examined: Examined) -> Iterator[Finding]:
     """Check that the interpreter works and has torch."""
     for host in examined.hosts:
         python = examined.facts[host.name].python
-        if python.error and host.environment is not None:
+        if host.container is not None:
+            yield from _in_image(host, host.container, examined.facts[host.name])
+        elif python.error and host.environment is not None:
             what = f"the environment ({host.environment}) is not built yet"
             yield warn(host.name, what, "build it with orch sync; orch run builds it, too")
         elif python.error:
@@ -23,6 +28,19 @@ def interpreter(examined: Examined) -> Iterator[Finding]:
             what = f"{python.path} (Python {python.version}) has no torch"
             remedy = f"run there: {python.path} -m pip install torch; or set python: to another interpreter"
             yield fail(host.name, what, remedy)
+
+
+def _in_image(host: Host, container: Container, known: Facts) -> Iterator[Finding]:
+    """Check that the interpreter in the image works and has torch, if the engine has the image."""
+    if known.engine is None or known.engine.image_id is None:
+        return
+    python = known.python
+    if python.error:
+        what = f"{python.path} in the image {container.image} cannot be used: {python.error}"
+        yield fail(host.name, what, "set python: to an interpreter in the image, and container.options: as needed")
+    elif python.torch is None:
+        what = f"{python.path} (Python {python.version}) in the image {container.image} has no torch"
+        yield fail(host.name, what, "name an image with torch, or set python: to another interpreter in the image")
 
 
 def torch_imports(examined: Examined) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.core.inventory import strictyaml
+from orchestrator.core.inventory.container import Container
 from orchestrator.core.inventory.destination import is_endpoint, is_machine, is_user
 from orchestrator.core.inventory.hostrange import RangeError, expand
 from orchestrator.core.inventory.reading import NAME, Reader, listed, nearest
@@ -31,6 +32,7 @@ class Host:
 
     ``jump`` lists the outermost hop first; ``host_key`` is ``type base64`` or ``SHA256:fingerprint``.
     ``environment`` is the file that lists the packages orch installs, with ``python`` as the base interpreter.
+    ``container``: the container that the ranks run in, ``python`` being an interpreter in its image.
     ``passed`` holds the control machine's variables that ``pass_env`` names; ``not_set`` the names that are not
     set there.
     """
@@ -52,6 +54,7 @@ class Host:
     env: Mapping[str, str] = field(default_factory=dict)
     passed: Mapping[str, str] = field(default_factory=dict, repr=False)
     not_set: tuple[str, ...] = ()
+    container: Container | None = None
 
     @property
     def variables(self) -> dict[str, str]:
@@ -258,6 +261,7 @@ class _InventoryReader(Reader):
             "environment": self.text,
             "env": self.variables_or_environment,
             "pass_env": self.passed,
+            "container": self.container,
         }
         if not defaults:
             own = {
@@ -350,7 +354,22 @@ class _InventoryReader(Reader):
         values, not_set = passed(self.environ, list(names))
         common = {key: item for key, item in defaults.items() if key != "pass_env"}
         made = {"name": name, "address": name, **common, **own, "env": env}
+        made["container"] = self.host_container(common.get("container", {}), own.get("container"), path)
+        if made["container"] is not None and "environment" in made:
+            self.say(f"{path}: both env: {made['environment']!r} and container: are set: expected one of the two")
         return Host(**made, passed=values, not_set=not_set)
+
+    def host_container(
+        self, common: Mapping[str, Any], own: Mapping[str, Any] | None, path: str
+    ) -> Container | None:
+        """Return the container of a host, from the keys of ``defaults`` and its own; None if it has none."""
+        if own == {} or not (common or own):
+            return None
+        keys = {**common, **(own or {})}
+        if "image" not in keys:
+            self.say(f"{path}.container: no image: expected the key 'image'")
+            return None
+        return Container(**keys)
 
     def refuse_same_machine(self, hosts: Mapping[str, Host]) -> None:
         """Refuse a machine listed twice: its two torchrun processes would compete for its lock and GPUs."""

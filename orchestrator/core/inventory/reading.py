@@ -8,6 +8,13 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from orchestrator.core.inventory.container import (
+    ENGINE_CHOICES,
+    IMAGE,
+    KEYS,
+    Mount,
+    parsed_mount,
+)
 from orchestrator.core.inventory.destination import is_hop
 from orchestrator.core.launch.variables import reserved
 from orchestrator.core.text.nearest import did_you_mean
@@ -216,6 +223,51 @@ class Reader:
                 expanded = self.expanded(item, where)
                 found[key] = "" if expanded is None else expanded
         return found
+
+    def container(self, value: Any, path: str) -> dict[str, Any] | None:
+        """Read an image, or a mapping with an image and how to start it; ``none`` reads as an empty mapping."""
+        if value == "none":
+            return {}
+        body = {"image": value} if isinstance(value, str) else self.mapping(value, path, KEYS)
+        readers: dict[str, Callable[[Any, str], Any]] = {
+            "image": self.image,
+            "engine": self.one_of(*ENGINE_CHOICES),
+            "options": self.options,
+            "mounts": self.mounts,
+        }
+        read = {key: self.take(body, key, path, readers[key]) for key in body}
+        return {key: item for key, item in read.items() if item is not None} or None
+
+    def image(self, value: Any, path: str) -> str | None:
+        """Read the name of an image, or the path of an archive or of apptainer's image file."""
+        text = self.text(value, path, "the name of an image")
+        if text is not None and not IMAGE.match(text):
+            self.problem(path, value, "the name of an image, such as docker.io/pytorch/pytorch:latest, or a path")
+            return None
+        return text
+
+    def options(self, value: Any, path: str) -> tuple[str, ...] | None:
+        """Read a list of words for a command line."""
+        if not isinstance(value, list) or not all(isinstance(each, str) and "\0" not in each for each in value):
+            self.problem(path, value, "a list of options, such as [--memory=64g]")
+            return None
+        return tuple(value)
+
+    def mounts(self, value: Any, path: str) -> tuple[Mount, ...] | None:
+        """Read a list of folders of the host, each with its path in the container if that differs."""
+        if not isinstance(value, list):
+            self.problem(path, value, "a list of folders, such as [/data, /scratch:/tmp/scratch:ro]")
+            return None
+        found = []
+        for number, item in enumerate(value):
+            where = f"{path}[{number}]"
+            text = self.text(item, where, "a path")
+            mount = parsed_mount(text) if text is not None else None
+            if text is not None and mount is None:
+                self.problem(where, item, "PATH, PATH:TARGET or PATH:TARGET:ro, with absolute paths")
+            elif mount is not None:
+                found.append(mount)
+        return tuple(found)
 
     def passed(self, value: Any, path: str) -> tuple[str, ...] | None:
         """Read a list of names or globs of variables whose values come from this machine."""

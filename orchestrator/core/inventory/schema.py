@@ -9,6 +9,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.core.inventory.container import ENGINE_CHOICES
+
 # Names the schema itself, so that a copy of it can be recognised. Nothing is at this address.
 SCHEMA_ID = "urn:orch:hosts-file"
 # The name of the file beside a hosts file that editors read.
@@ -37,6 +39,7 @@ _SIZE: _Schema = {
 }
 # The values of some keys may hold ``${VAR}``.
 _EXPANDED = r"\$\{"
+_IMAGE = rf"^[A-Za-z0-9./~_][A-Za-z0-9./~_:@+-]*$|{_EXPANDED}"
 _HOST_KEY = r"^\s*(SHA256:[A-Za-z0-9+/]{43}|(ssh-|ecdsa-|sk-)[a-z0-9@.-]+\s+[A-Za-z0-9+/]+={0,2}(\s.*)?)$"
 
 
@@ -56,6 +59,27 @@ OWN_KEYS: Mapping[str, dict[str, Any]] = {
     "fabric_address": _described(
         {"type": "string", "pattern": f"^[0-9A-Fa-f:.]+(%\\S+)?$|{_EXPANDED}"},
         "The numeric address that other hosts should use for this host.",
+    ),
+}
+# The keys of ``container``.
+CONTAINER_KEYS: Mapping[str, dict[str, Any]] = {
+    "image": _described(
+        {"type": "string", "pattern": _IMAGE},
+        "The image, as for podman pull or docker pull; a .tar file on this machine, which orch sends; or, for "
+        "apptainer, a .sif file on the host.",
+    ),
+    "engine": _described(
+        {"enum": list(ENGINE_CHOICES)},
+        "The engine. auto: the first of podman, docker and apptainer that the host has.",
+        default="auto",
+    ),
+    "options": _described(
+        {"type": "array", "items": {"type": "string"}},
+        "Further options for podman run, docker run or apptainer exec.",
+    ),
+    "mounts": _described(
+        {"type": "array", "items": {"type": "string", "pattern": rf"^[/~]|{_EXPANDED}"}},
+        "Folders of the host for the container: PATH, PATH:TARGET or PATH:TARGET:ro.",
     ),
 }
 # The keys that a host and ``defaults`` may have.
@@ -88,6 +112,13 @@ SHARED_KEYS: Mapping[str, dict[str, Any]] = {
         "description": "Environment variables of the ranks, or a file with packages that orch installs on the "
         "host: requirements.txt, pyproject.toml or uv.lock.",
         "anyOf": [_VARIABLES, _TEXT],
+    },
+    "container": {
+        "description": "The container that the ranks run in: an image, or a mapping; none: no container.",
+        "anyOf": [
+            {"type": "string", "pattern": _IMAGE},
+            {"type": "object", "properties": CONTAINER_KEYS, "additionalProperties": False},
+        ],
     },
     "pass_env": _described(
         _PASSED, "Names of variables of the control machine that the ranks get, or prefixes such as WANDB_*."

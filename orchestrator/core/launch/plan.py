@@ -6,15 +6,18 @@ Run id and facts are inputs, so the same inputs give the same plan, and ``--dry-
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from orchestrator.core.checks.facts import Facts
+from orchestrator.core.inventory.container import Mount
 from orchestrator.core.inventory.hosts import Host, Rendezvous
 from orchestrator.core.launch.addresses import interface_towards, master_address, on_interface
+from orchestrator.core.launch.container.plan import ContainerPlan, container_plan
 from orchestrator.core.launch.sharing import with_own_gpus
 from orchestrator.core.launch.variables import INTERFACES, VISIBLE, visible_gpus
 from orchestrator.core.text.counted import counted
 from orchestrator.errors import PreflightError, UsageError
+from orchestrator.protocol.container.image import EngineFacts
 from orchestrator.protocol.facts import Interpreter
 
 DEFAULT_PORT = 29500
@@ -81,6 +84,7 @@ class NodePlan:
     attempt_dir: str
     env: Mapping[str, str]
     hidden: frozenset[str] = frozenset()
+    container: ContainerPlan | None = None
 
 
 @dataclass(frozen=True)
@@ -172,6 +176,7 @@ def plan(
             env={**host.variables, **spec.env},
             hidden=frozenset(host.passed),
         )
+        made = replace(made, container=_container(host, known, made, run_id, attempt))
         if made.interface is None and len(hosts) > 1:
             notes.append(f"{host.name}: no interface towards {address} found; torch chooses one by itself")
         nodes.append(made)
@@ -189,6 +194,30 @@ def plan(
         rdzv_id=rdzv_id,
         rdzv_endpoint=endpoint,
         notes=tuple(notes),
+    )
+
+
+def _container(host: Host, known: Facts, node: NodePlan, run_id: str, attempt: int) -> ContainerPlan | None:
+    """Return the container of a node's launcher, with the folders of the run; None if the host has none."""
+    if host.container is None:
+        return None
+    logs, data = f"{node.work}.logs/attempt{attempt}", f"{node.workdir}/data"
+    own = (
+        Mount(node.work, node.work, ours=True),
+        # In the attempt's folder, a link leads there.
+        Mount(logs, f"{node.attempt_dir}/logs", ours=True),
+        Mount(data, data, ours=True),
+    )
+    name = f"orch-{run_id}-{attempt}-{host.name}"
+    return container_plan(
+        host.container,
+        known.engine or EngineFacts(engine=None),
+        name,
+        login=known.user,
+        workdir=node.workdir,
+        home=known.home,
+        gpus=gpus_of(host, known) > 0,
+        own=own,
     )
 
 
@@ -315,6 +344,7 @@ def assumed_facts(host: Host) -> Facts:
         system="Linux",
         path="",
         python=Interpreter(path=host.python or "python3"),
+        engine=None if host.container is None else EngineFacts(engine=None, uid=1000, gid=1000),
         gpus=0,
         addresses=(),
         routes=(),
@@ -364,6 +394,8 @@ def own_address(host: Host, facts: Facts, master_addr: str, named: str | None = 
 def _search_path(host: Host, facts: Facts) -> str:
     """Return PATH with the interpreter's folder first, so that scripts find the programs of their environment."""
     folder = facts.python.path.rpartition("/")[0]
+    if host.container is not None:
+        return facts.path
     if not host.python or not folder or facts.path.split(":")[0] == folder:
         return facts.path
     return f"{folder}:{facts.path}" if facts.path else folder

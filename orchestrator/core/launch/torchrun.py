@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from orchestrator.core.launch import accelerate
+from orchestrator.core.launch.container.engines import contained, in_container
+from orchestrator.core.launch.container.plan import ContainerPlan
 from orchestrator.core.launch.plan import LaunchPlan, NodePlan
 from orchestrator.core.text.secret import redacted
+from orchestrator.protocol.container.process import Contained
 
 OUTPUT_FOLDER = "orch-output"
 # How long the nodes of an elastic run wait for more nodes once enough have joined, in seconds.
@@ -18,6 +21,7 @@ LAST_CALL = 15
 class NodeCommand:
     """Exactly what runs on one node. ``files`` maps paths to texts that are written before the command starts.
 
+    ``container`` is what the node must know of the container that ``argv`` starts; None if it starts none.
     ``hidden`` names the variables whose values are never shown, whatever their names.
     """
 
@@ -28,6 +32,7 @@ class NodeCommand:
     env: Mapping[str, str]
     files: Mapping[str, str] = field(default_factory=dict)
     hidden: frozenset[str] = frozenset()
+    container: Contained | None = None
 
     @property
     def shown_env(self) -> dict[str, str]:
@@ -50,7 +55,20 @@ def command(plan: LaunchPlan, node: NodePlan) -> NodeCommand:
     target = ["-m", workload.target] if workload.kind == "module" else [workload.target]
     cwd = node.work if workload.cwd == "." else f"{node.work}/{workload.cwd}"
     argv = (*launcher, *target, *plan.spec.args)
-    return NodeCommand(node.node, node.node_rank, cwd, argv, _environment(plan, node), files, node.hidden)
+    made = NodeCommand(node.node, node.node_rank, cwd, argv, _environment(plan, node), files, node.hidden)
+    return made if node.container is None else _contained(made, node, node.container)
+
+
+def _contained(made: NodeCommand, node: NodePlan, container: ContainerPlan) -> NodeCommand:
+    """Return the command that runs ``made`` in a container. PATH there is the image's, unless the user sets it."""
+    env = dict(made.env)
+    if "PATH" not in node.env:
+        env.pop("PATH", None)
+    inside = in_container(
+        container, made.cwd, made.argv, env, path=node.path, files=tuple(made.files), hidden=made.hidden
+    )
+    told = contained(container, inside)
+    return replace(made, argv=inside.argv, env=inside.env, hidden=inside.hidden, container=told)
 
 
 def _torchrun(plan: LaunchPlan, node: NodePlan) -> list[str]:

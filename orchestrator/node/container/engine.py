@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import glob
 import os
 import shutil
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 LIMIT = 20.0
 # What podman and docker print if an image is not in their storage.
 NO_IMAGE = ("no such image", "image not known", "no such object")
-# What engines print if this user may not use them: docker's socket, the kernel, and podman without subordinate ids.
+# What engines print if this user may not use them: docker's socket, the kernel, podman without subordinate ids.
 REFUSED = ("permission denied", "operation not permitted", "newuidmap", "no subuid ranges", "cannot find mappings")
 # Folders of the Container Device Interface's specifications, by which engines pass GPUs on.
 CDI = ("/etc/cdi", "/var/run/cdi")
@@ -41,6 +42,9 @@ def look(engine: str, image: str, workdir: str) -> EngineFacts:
         image=image,
         uid=os.getuid(),
         gid=os.getgid(),
+        login=getpass.getuser(),
+        home=os.path.expanduser("~"),
+        workdir=os.path.expanduser(workdir),
         gpu=kind,
         devices=tuple(path for path in ("/dev/infiniband",) if os.path.isdir(path)),
     )

@@ -1,7 +1,7 @@
 """End and remove the containers of runs.
 
-While an attempt may have a container, the attempt's folder holds the command line that removes it. So the container
-can be removed although supervisor and engine are gone, and none but the run's own is touched.
+While an attempt may have a container, the attempt's folder holds the command line that removes it. So the
+container can be removed although supervisor and engine are gone, and none but the run's own is touched.
 """
 
 from __future__ import annotations

@@ -94,6 +94,21 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def heedless(pid: int) -> bool:
+    """Return whether a process ignores SIGTERM as the first of a process namespace that has set no handler.
+
+    That is a container's first process while it starts (pid_namespaces(7), proc_pid_status(5): NSpid, SigCgt).
+    """
+    try:
+        with open("/proc/%d/status" % pid, "rb") as lines:
+            fields = dict(line.partition(b":")[::2] for line in lines)
+        inner = fields[b"NSpid"].split()
+        caught = int(fields[b"SigCgt"], 16)
+    except (OSError, KeyError, ValueError):
+        return False
+    return len(inner) > 1 and inner[-1] == b"1" and not caught >> (signal.SIGTERM - 1) & 1
+
+
 def descendants(pid: int) -> list[int]:
     """Return every descendant of a process."""
     found = []
@@ -161,9 +176,14 @@ def alive(pid: int) -> bool:
     return (stat(pid) or ("Z", 0))[0] not in "ZX"
 
 
+def marked(run_id: str, attempt: int) -> list[int]:
+    """Return the live processes with the mark of an attempt, without this process."""
+    return sorted(pid for pid, mark in marks().items() if mark == (run_id, attempt) and pid != os.getpid())
+
+
 def of_run(run_id: str, attempt: int) -> list[int]:
     """Return the live processes of an attempt: those with its mark, and the descendants of this process."""
-    found = {pid for pid, mark in marks().items() if mark == (run_id, attempt)}
+    found = set(marked(run_id, attempt))
     found.update(pid for pid in descendants(os.getpid()) if alive(pid))
     found.discard(os.getpid())
     return sorted(found)

@@ -61,7 +61,7 @@ def answer(request: AskFacts, out: int, nonce: str) -> None:
         path=os.environ.get("PATH", os.defpath),
         user=getpass.getuser(),
         system=os.uname().sysname,
-        python=interpreter(request.python, told),
+        python=interpreter(request, told),
         gpus=count,
         addresses=tuple(addresses()),
         routes=tuple(routes()),
@@ -109,16 +109,19 @@ def wanted(request: AskFacts) -> dict[str, tuple[float, Callable[[], object]]]:
     if request.data:
         found["data"] = (DATA_LIMIT, lambda: tuple(receipts.shows(check) for check in request.data))
     found["gpu_count"] = (gpus.LIMIT + 1, gpu_count)
+    limit = software.IMPORT_LIMIT + (software.CONTAINER_LIMIT + software.VERSIONS_LIMIT if request.inside else 0)
     found["software"] = (
-        software.IMPORT_LIMIT + 1,
-        lambda: software.look(request.python, "torch" in request.parts, request.packages),
+        limit + 1,
+        lambda: software.look(
+            request.python, "torch" in request.parts, request.packages, request.inside, request.container
+        ),
     )
     return found
 
 
-def interpreter(python: str | None, told: software.Software) -> Interpreter:
-    """Return the facts of the training interpreter that a launch plan needs."""
-    path = software.path_of(python)
+def interpreter(request: AskFacts, told: software.Software) -> Interpreter:
+    """Return the facts of the training interpreter that a launch plan needs; in a container, it is as named."""
+    path = request.python or "python3" if request.container is not None else software.path_of(request.python)
     if told.versions is None:
         return Interpreter(path=path, error=told.error)
     return Interpreter(path=path, version=told.versions.version, torch=told.versions.packages.get("torch"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,9 +15,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ...protocol.container.process import Contained
+
 # Time limits of the interpreter with and without an import of torch, in seconds.
 IMPORT_LIMIT = 25.0
 VERSIONS_LIMIT = 8.0
+# How much longer an interpreter in a container may take, in seconds: some storages copy the whole image first.
+CONTAINER_LIMIT = 20.0
 # importlib.metadata finds versions without importing torch, which would take seconds.
 VERSIONS = """
 import json, sys
@@ -72,20 +77,36 @@ def path_of(python: str | None) -> str:
     return os.path.join(os.path.realpath(os.path.dirname(found)), os.path.basename(found))
 
 
-def look(python: str | None, import_torch: bool, packages: Sequence[str]) -> Software:
+def look(
+    python: str | None,
+    import_torch: bool,
+    packages: Sequence[str],
+    inside: Sequence[str] = (),
+    container: Contained | None = None,
+) -> Software:
     """Ask the interpreter for versions and, if ``import_torch``, for what torch reports; one process does both.
 
-    ``packages``: distributions whose versions to report as well.
+    ``packages``: distributions whose versions to report as well. ``inside``: words that start the interpreter in
+    the ``container``; with a ``container`` and no such words, there is no interpreter yet.
     """
-    found = shutil.which(os.path.expanduser(python or "python3"))
+    if container is not None and not inside:
+        return Software(None, None, "its container's image is not there", "its container's image is not there")
+    found = (python or "python3") if inside else shutil.which(os.path.expanduser(python or "python3"))
     if found is None:
         return Software(None, None, "no such program", "no such program")
+    for folder in container.folders if container is not None else ():
+        os.makedirs(os.path.expanduser(folder), exist_ok=True)
     error = None
+    code, limit = (IMPORT, IMPORT_LIMIT) if import_torch else (VERSIONS, VERSIONS_LIMIT)
     try:
-        code, limit = (IMPORT, IMPORT_LIMIT) if import_torch else (VERSIONS, VERSIONS_LIMIT)
-        text = bounded.run([found, "-c", code, json.dumps(packages)], limit)
+        argv = [*inside, found, "-c", code, json.dumps(packages)]
+        text = bounded.run(argv, limit + (CONTAINER_LIMIT if inside else 0.0))
     except bounded.NoAnswer as failed:
         error, text = str(failed), failed.output
+        if container is not None and container.remove:
+            # The engine was ended, if it took too long, and its container may go on.
+            with contextlib.suppress(bounded.NoAnswer):
+                bounded.run(container.remove, VERSIONS_LIMIT)
     facts = []
     for line in text.splitlines():
         try:

@@ -20,6 +20,7 @@ import traceback
 from ...protocol import VERSION
 from ...protocol.events import FailedToStart, Finished, Stopping, TorchrunStarted
 from ...protocol.run import AskStop, Holder
+from ..container import removal
 from ..host import bounded, door, paths, processes
 from ..probe import machine
 from ..store import prune
@@ -95,11 +96,14 @@ class Supervisor:
         try:
             torchrun = self.start_torchrun()
         except OSError as error:
+            removal.forget(self.folder)
             self.journal.record(FailedToStart(time=time.time(), error=str(error)))
             self.finish(127, 0, [])
             return
+        # In a container, discovery reads the variables of every process.
+        often = IDLE_INTERVAL if self.request.container is not None else DISCOVERY_INTERVAL
         while torchrun.poll() is None and not self.outlived_sigkill():
-            self.wait(wake, IDLE_INTERVAL if self.workers.complete else DISCOVERY_INTERVAL)
+            self.wait(wake, IDLE_INTERVAL if self.workers.complete else often)
             try:
                 self.look(torchrun)
             except OSError:
@@ -111,6 +115,11 @@ class Supervisor:
             self.workers.find_summary()
         self.sampler.close()
         killed, alive = self.clear(wake)
+        if self.request.container is not None:
+            kept = removal.remove(self.folder)
+            # Now the engine has no reason to go on: what it left is what it could not end.
+            more, alive = self.clear(wake, even_engine=True)
+            killed, alive = killed + more, [*alive, *([kept] if kept is not None else [])]
         code: int | None = torchrun.returncode
         self.finish(-signal.SIGKILL if code is None else code, killed, alive)
 
@@ -277,27 +286,46 @@ class Supervisor:
         if self.term_at is not None and (now >= self.term_at or self.workers.failed):
             self.term_at = None
             if torchrun.poll() is None:
-                processes.send(signal.SIGTERM, [torchrun.pid])
+                self.send_sigterm(torchrun)
         if self.kill_at is not None and now >= self.kill_at:
             processes.send(signal.SIGKILL, self.survivors())
             self.kill_at = now + 1.0
             self.killed_at = self.killed_at or now
 
+    def send_sigterm(self, child: subprocess.Popen[bytes]) -> None:
+        """Send SIGTERM to torchrun, once: a second one would interrupt how it ends its workers.
+
+        Engines pass SIGTERM on to the container's first process, which need not be torchrun, and ignores SIGTERM
+        until it has a handler. Then it has no workers yet, and is killed.
+        """
+        if self.request.container is None:
+            processes.send(signal.SIGTERM, [child.pid])
+        elif self.workers.torchrun is not None:
+            processes.send(signal.SIGTERM, [self.workers.torchrun])
+        else:
+            heedless = [pid for pid in self.survivors() if processes.heedless(pid)]
+            processes.send(signal.SIGTERM, [child.pid])
+            processes.send(signal.SIGKILL, heedless)
+
     def outlived_sigkill(self) -> bool:
         """Return whether torchrun has outlived SIGKILL for more than ``UNENDED_AFTER`` seconds."""
         return self.killed_at is not None and time.monotonic() > self.killed_at + UNENDED_AFTER
 
-    def survivors(self) -> list[int]:
-        """Return the live processes of this attempt, without the supervisor."""
-        return processes.of_run(self.request.run_id, self.request.attempt)
+    def survivors(self, even_engine: bool = False) -> list[int]:
+        """Return the live processes of this attempt, without the supervisor.
 
-    def clear(self, wake: int) -> tuple[int, list[str]]:
-        """End the processes that outlive torchrun.
+        The processes of a container's engine bear no mark. Unless ``even_engine``, they are left out.
+        """
+        find = processes.of_run if even_engine or self.request.container is None else processes.marked
+        return find(self.request.run_id, self.request.attempt)
+
+    def clear(self, wake: int, even_engine: bool = False) -> tuple[int, list[str]]:
+        """End the processes that outlive torchrun, without those of a container's engine unless ``even_engine``.
 
         Return how many had to be killed, and descriptions of those that could not be ended.
         """
         killed = 0
-        left = self.survivors()
+        left = self.survivors(even_engine)
         processes.send(signal.SIGTERM, left)
         deadline = time.monotonic() + SURVIVOR_GRACE
         given_up = deadline + UNENDED_AFTER
@@ -311,7 +339,7 @@ class Supervisor:
                 killed = max(killed, len(left))
             self.wait(wake, DISCOVERY_INTERVAL)
             self.reap()
-            left = self.survivors()
+            left = self.survivors(even_engine)
         self.reap()
         return killed - len(left) if killed else 0, processes.described(left)
 

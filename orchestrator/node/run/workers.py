@@ -31,6 +31,10 @@ class Workers:
     """The workers of one torchrun. ``record``: called with each event about them."""
 
     def __init__(self, request: Start, folder: str, work: str, record: Callable[[Event], None]) -> None:
+        self.mark = (request.run_id, request.attempt)
+        self.contained = request.container is not None
+        # torchrun's process id, once known.
+        self.torchrun: int | None = None
         self.nproc = request.nproc
         self.first_rank = request.first_rank
         self.folder = folder
@@ -51,9 +55,13 @@ class Workers:
         """Whether a worker of every local rank has been seen."""
         return len(self.by_local_rank) >= self.nproc
 
-    def find(self, torchrun_pid: int) -> None:
-        """Record each new worker, with the rank that torchrun assigned to it."""
-        for pid in processes.children(torchrun_pid):
+    def find(self, child: int) -> None:
+        """Record each new worker, with the rank that torchrun assigned to it.
+
+        ``child``: process id of the supervisor's child, which is torchrun or starts torchrun's container.
+        """
+        self.torchrun = self.find_contained() if self.contained else child
+        for pid in processes.children(self.torchrun) if self.torchrun is not None else ():
             local_rank = None if pid in self.seen else processes.variable(pid, "LOCAL_RANK")
             if local_rank is None:
                 continue
@@ -62,6 +70,19 @@ class Workers:
             rank = processes.variable(pid, "RANK")
             if folder is not None and rank is not None:
                 self.add(int(local_rank), int(rank), pid, folder)
+
+    def find_contained(self) -> int | None:
+        """Return the process id of torchrun in a container: the parent of the workers; None before it has any.
+
+        The engine's processes between supervisor and torchrun differ, so the run's mark leads to the workers.
+        """
+        if self.torchrun is not None and processes.alive(self.torchrun):
+            return self.torchrun
+        for pid in processes.marked(*self.mark):
+            parent = (processes.stat(pid) or ("", 0))[1]
+            if processes.variable(pid, "LOCAL_RANK") and not processes.variable(parent, "LOCAL_RANK"):
+                return parent
+        return None
 
     def find_logs(self) -> None:
         """Record the workers that ended before they were seen, from the logs they left."""
@@ -115,7 +136,11 @@ class Workers:
             local_rank = int(found.group("local_rank"))
             by_local_rank = self.by_local_rank.get(local_rank)
             rank = by_local_rank[0] if by_local_rank else self.expected_rank(local_rank)
-            self.record_failure(rank, local_rank, int(found.group("pid")), int(found.group("code")), None)
+            pid = int(found.group("pid"))
+            if self.contained and by_local_rank and by_local_rank[1] is not None:
+                # A container counts its processes by itself.
+                pid = by_local_rank[1]
+            self.record_failure(rank, local_rank, pid, int(found.group("code")), None)
 
     def find_summary(self) -> None:
         """Record the failure that torchrun's summary names, if none is recorded yet."""

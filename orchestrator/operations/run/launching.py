@@ -19,6 +19,7 @@ from orchestrator.core.transfer.local_tree import LocalTree, hash_tree
 from orchestrator.errors import HostErrors, PreflightError, SyncError, UsageError
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.operations.delivery.environments import ensure
+from orchestrator.operations.delivery.images import ensure_images
 from orchestrator.operations.delivery.pushing import connected_with, push_tree
 from orchestrator.operations.delivery.run_data import RunData, data_of_run
 from orchestrator.operations.run.options import RunOptions, new_run_id
@@ -78,15 +79,16 @@ def planned(
     number: int,
     display: Display,
 ) -> PreparedAttempt:
-    """Build missing environments, gather facts, check them, and plan attempt ``number``.
+    """Build missing environments, bring missing images, gather facts, check them, and plan attempt ``number``.
 
     Raises HostErrors, PreflightError.
     """
     ensure(opened, lineup.nodes, display)
+    found = ensure_images(opened, lineup.nodes, display)
     fixed = options.spec.port or opened.inventory.rendezvous.port
     project = options.spec.workload.project
     requests = {
-        host.name: facts_request(host, QUICK_PARTS).replace(
+        host.name: facts_request(host, QUICK_PARTS, found.get(host.name)).replace(
             trees=tuple((host.workdir, project, tree.tree_id) for tree in trees[host.name]),
             data=tuple(check for each in data for check in each.checks(host.workdir)),
         )
@@ -102,7 +104,7 @@ def planned(
         if errors:
             hang_up(answers)
             raise HostErrors(errors, len(lineup.nodes))
-        facts = {name: answer.facts for name, answer in answers.items()}
+        facts = {name: replace(answer.facts, engine=found.get(name)) for name, answer in answers.items()}
         examined = Examined(
             hosts=lineup.hosts,
             facts=facts,
@@ -194,6 +196,7 @@ def start_requests(prepared: PreparedAttempt, options: RunOptions, grace: float,
             overlays=tuple(tree.tree_id for tree in overlays),
             cwd=made.spec.workload.cwd,
             argv=tuple(launch.argv),
+            container=launch.container,
             env=dict(launch.env),
             files=dict(launch.files),
             first_rank=node.first_rank,

@@ -46,7 +46,8 @@ class EngineFacts(Message):
     ``error``: why it cannot be used; None if it can. ``refused``: whether this user lacks the right to use it.
     ``image``: name by which the image is started. ``image_id``: the image's id; None if the image is not there.
     ``failed``: last lines of the engine when it could neither pull nor load the image.
-    ``uid`` and ``gid``: of this user. ``gpu``: ``nvidia`` or ``amd``; None if the node has no GPU driver.
+    ``uid``, ``gid``, ``login`` and ``home``: of this user. ``workdir``: the requested one, with ``~`` expanded.
+    ``gpu``: ``nvidia`` or ``amd``; None if the node has no GPU driver.
     ``gpu_runtime``: whether the engine can pass the GPUs on. ``devices``: further devices to pass on.
     """
 
@@ -59,6 +60,9 @@ class EngineFacts(Message):
     failed: tuple[str, ...] = of(WORDS, default=())
     uid: int = of(UID, default=0)
     gid: int = of(UID, default=0)
+    login: str = of(text(256), default="")
+    home: str = of(text(8192), default="")
+    workdir: str = of(text(8192), default="")
     gpu: str | None = of(maybe(one_of("nvidia", "amd")), default=None)
     gpu_runtime: bool = of(flag, default=True)
     devices: tuple[str, ...] = of(PATHS, default=())

@@ -1,0 +1,1 @@
+"""The control machine's side of ``node/container``."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.core.launch.container.plan import ContainerPlan
 from orchestrator.core.launch.plan import LaunchPlan
 from orchestrator.core.launch.script.formats import TEXTS
 from orchestrator.core.launch.torchrun import commands
@@ -94,8 +95,12 @@ def settings_grid(plan: LaunchPlan, environments: Sequence[str]) -> Table:
     ]
     if spec.env:
         head.append(("variables", _assignments(spec.env)))
-    launched = commands(plan)
-    if local := {n: value for n, value in spec.local.items() if any(each.env[n] == value for each in launched)}:
+    if containers := dict.fromkeys(_container(node.container) for node in plan.nodes if node.container):
+        head.append(("container", "; ".join(containers)))
+    launched = [each.inside or each for each in commands(plan)]
+    if local := {
+        n: value for n, value in spec.local.items() if any(each.env.get(n) == value for each in launched)
+    }:
         head.append(("local settings", f"{_assignments(local)} (--no-env leaves them here)"))
     if hidden := sorted({name for node in plan.nodes for name in node.hidden}):
         head.append(("pass_env", " ".join(hidden)))
@@ -103,6 +108,10 @@ def settings_grid(plan: LaunchPlan, environments: Sequence[str]) -> Table:
     for name, value in head:
         grid.add_row(Text(name, style="dim"), Text(value, overflow="fold"))
     return grid
+
+
+def _container(container: ContainerPlan) -> str:
+    return f"{container.image}, started by {container.engine}"
 
 
 def _assignments(variables: Mapping[str, str]) -> str:
@@ -118,10 +127,12 @@ def _rendezvous(plan: LaunchPlan) -> str:
 def short_command(plan: LaunchPlan) -> list[str]:
     """Return the words of a node's command, quoted for a shell.
 
-    Node-specific values and the log options that orch adds are left out.
+    Node-specific values and the log options that orch adds are left out. Of a command that starts a container, it
+    is the command that runs there.
     """
     shown = []
-    for word in masked_words(commands(plan)[0].argv):
+    first = commands(plan)[0]
+    for word in masked_words((first.inside or first).argv):
         if word.startswith("--node_rank="):
             word = "--node_rank=<node_rank>"
         if not word.startswith(("--log_dir", "--redirects")):

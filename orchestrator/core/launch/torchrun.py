@@ -21,7 +21,8 @@ LAST_CALL = 15
 class NodeCommand:
     """Exactly what runs on one node. ``files`` maps paths to texts that are written before the command starts.
 
-    ``container`` is what the node must know of the container that ``argv`` starts; None if it starts none.
+    ``container`` is what the node must know of the container that ``argv`` starts, and ``inside`` the command that
+    runs in it; None if it starts none.
     ``hidden`` names the variables whose values are never shown, whatever their names.
     """
 
@@ -33,6 +34,7 @@ class NodeCommand:
     files: Mapping[str, str] = field(default_factory=dict)
     hidden: frozenset[str] = frozenset()
     container: Contained | None = None
+    inside: NodeCommand | None = None
 
     @property
     def shown_env(self) -> dict[str, str]:
@@ -68,7 +70,7 @@ def _contained(made: NodeCommand, node: NodePlan, container: ContainerPlan) -> N
         container, made.cwd, made.argv, env, path=node.path, files=tuple(made.files), hidden=made.hidden
     )
     told = contained(container, inside)
-    return replace(made, argv=inside.argv, env=inside.env, hidden=inside.hidden, container=told)
+    return replace(made, argv=inside.argv, env=inside.env, hidden=inside.hidden, container=told, inside=made)
 
 
 def _torchrun(plan: LaunchPlan, node: NodePlan) -> list[str]:

@@ -45,6 +45,10 @@ SURVIVOR_GRACE = 2.0
 # A process that outlives SIGKILL by so many seconds cannot be ended: it belongs to another user, or sleeps in the
 # kernel.
 UNENDED_AFTER = 3.0
+# How long an engine may take to report that the processes of its container have ended, in seconds; and while a run
+# is stopped.
+REPORT_TIME, REPORT_TIME_STOPPED = 20.0, 2.0
+UNREPORTED = "orch: torchrun has ended in its container, but %s does not report how"
 # How long a stop waits for torchrun to report a worker that is already dead, in seconds.
 NOTICE_TIME = 1.0
 
@@ -87,6 +91,8 @@ class Supervisor:
         # When SIGKILL was first sent, by the monotonic clock.
         self.killed_at: float | None = None
         self.waiting_for_stop: list[socket.socket] = []
+        # When torchrun was first seen to have ended in its container, by the monotonic clock.
+        self.unreported_since: float | None = None
 
     def supervise(self) -> None:
         """Start torchrun, serve the lock's door, and return when every process that can be ended has ended."""
@@ -152,9 +158,25 @@ class Supervisor:
             self.workers.find_failure()
         if self.sampler.tick():
             self.note_sizes()
+        self.end_silent_engine(torchrun)
         reason = self.dead_man_switch.reason_to_end() if self.stopped_by is None else None
         if reason is not None:
             self.stop(reason, self.request.grace)
+
+    def end_silent_engine(self, child: subprocess.Popen[bytes]) -> None:
+        """End the engine's process if torchrun has ended in its container, and the engine does not report that.
+
+        podman waits for ever if the process that monitors the container was killed.
+        """
+        inner = self.workers.torchrun
+        if self.request.container is None or inner is None or processes.alive(inner):
+            return
+        now = time.monotonic()
+        self.unreported_since = self.unreported_since or now
+        if now > self.unreported_since + (REPORT_TIME if self.stopped_by is None else REPORT_TIME_STOPPED):
+            with open(os.path.join(self.logs, "torchrun.log"), "a") as log:
+                log.write("%s\n" % UNREPORTED % self.request.argv[0])
+            processes.send(signal.SIGKILL, [child.pid])
 
     def finish(self, code: int, killed: int, alive: Sequence[str]) -> None:
         """Record the end of the run, answer waiting stop requests, and free the host.

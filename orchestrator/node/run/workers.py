@@ -60,7 +60,7 @@ class Workers:
 
         ``child``: process id of the supervisor's child, which is torchrun or starts torchrun's container.
         """
-        self.torchrun = self.find_contained() if self.contained else child
+        self.torchrun = self.find_contained() or self.torchrun if self.contained else child
         for pid in processes.children(self.torchrun) if self.torchrun is not None else ():
             local_rank = None if pid in self.seen else processes.variable(pid, "LOCAL_RANK")
             if local_rank is None:

@@ -10,6 +10,8 @@ from typing import Any
 from orchestrator.core.checks.facts import Address
 from orchestrator.core.checks.findings import Examined
 from orchestrator.core.checks.report import from_json
+from orchestrator.core.inventory.sections.container import Container
+from orchestrator.protocol.container.image import EngineFacts
 from orchestrator.protocol.facts import Parts
 
 HEALTHY = Path(__file__).parent.parent / "tests" / "recorded" / "doctor" / "unknown-interface.json"
@@ -90,6 +92,25 @@ def examples() -> Iterator[Examined]:
     yield with_part(nfs, "node2", "disks", {**seen.facts["node2"].parts.to_wire()["disks"], "workdir": NFS})
     yield _probed(seen, {"master": "timeout"}, into="node1")
     yield _probed(seen, {"rtt": 0.031}, into="node2")
+    refused = "exit code 1: permission denied while trying to connect to the docker API at /var/run/docker.sock"
+    for changed in (
+        {"error": refused, "refused": True, "image_id": None},
+        {"image_id": "sha256:91c0b7e1f2d4"},
+        {"gpu": "nvidia", "gpu_runtime": False},
+    ):
+        yield with_engines(seen, node2=changed)
+
+
+def with_engines(seen: Examined, image: str = "pytorch/pytorch:2.14.1", **changed: dict[str, Any]) -> Examined:
+    """Return ``seen`` with docker and an image on every host. ``changed``: other values of a host's engine."""
+    usual = EngineFacts(
+        engine="docker", version="Docker version 27.3.1", image=image, image_id="sha256:3f5a19c20e8b"
+    )
+    engines = {name: usual.replace(**changed.get(name, {})) for name in seen.facts}
+    hosts = tuple(replace(host, container=Container(image)) for host in seen.hosts)
+    gpus = {name: 8 if engines[name].gpu else known.gpus for name, known in seen.facts.items()}
+    facts = {name: replace(known, engine=engines[name], gpus=gpus[name]) for name, known in seen.facts.items()}
+    return replace(seen, hosts=hosts, facts=facts)
 
 
 def _probed(seen: Examined, changed: dict[str, Any], *, into: str) -> Examined:

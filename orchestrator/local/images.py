@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from orchestrator.core.inventory.container import is_archive
 from orchestrator.core.inventory.hosts import Host
+from orchestrator.core.inventory.sections.container import is_archive
 from orchestrator.errors import SyncError, UsageError
 
 MANIFEST = "manifest.json"

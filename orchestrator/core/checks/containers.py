@@ -24,10 +24,20 @@ def unusable(host: Host, known: EngineFacts, user: str) -> tuple[str, str] | Non
     said = known.error.partition(": ")[2] or known.error
     if not known.refused:
         return f"{known.engine} does not work: {said}", f"try it there: {known.engine} image ls"
+    return no_right(known, user, said)
+
+
+def no_right(known: EngineFacts, user: str, said: str) -> tuple[str, str]:
+    """Return what to say of a user who may not use the engine, and a remedy. ``said``: the engine's reason."""
     what = f"{user} has no right to use {known.engine}: {said}"
     if known.engine == "docker":
         return what, f"run there as root: usermod -aG docker {user}; then log in anew, or set engine: podman"
     return what, f"run there as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"
+
+
+def lacks_subordinate_ids(error: str) -> bool:
+    """Return whether podman failed to start a container because the user has no ids to map into it."""
+    return "keep-id requires additional UIDs" in error
 
 
 def engine(examined: Examined) -> Iterator[Finding]:

@@ -9,8 +9,8 @@ from typing import Any
 
 from orchestrator.core.checks.facts import Address, Facts
 from orchestrator.core.checks.findings import Examined, Finding
-from orchestrator.core.inventory.container import Container, Mount
 from orchestrator.core.inventory.hosts import Host
+from orchestrator.core.inventory.sections.container import Container, Mount
 from orchestrator.core.text.secret import masked, masked_line, masked_words, redacted
 from orchestrator.errors import OrchError
 from orchestrator.protocol.container.image import EngineFacts

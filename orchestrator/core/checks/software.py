@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from orchestrator.core.checks.containers import lacks_subordinate_ids, no_right
 from orchestrator.core.checks.facts import Facts
 from orchestrator.core.checks.findings import Examined, Finding, fail, warn
-from orchestrator.core.inventory.container import Container
 from orchestrator.core.inventory.hosts import Host
+from orchestrator.core.inventory.sections.container import Container
 
 
 def interpreter(examined: Examined) -> Iterator[Finding]:
@@ -35,7 +36,9 @@ def _in_image(host: Host, container: Container, known: Facts) -> Iterator[Findin
     if known.engine is None or known.engine.image_id is None:
         return
     python = known.python
-    if python.error:
+    if python.error and lacks_subordinate_ids(python.error):
+        yield fail(host.name, *no_right(known.engine, known.user, "no subordinate user ids"))
+    elif python.error:
         what = f"{python.path} in the image {container.image} cannot be used: {python.error}"
         yield fail(host.name, what, "set python: to an interpreter in the image, and container.options: as needed")
     elif python.torch is None:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.core.inventory import strictyaml
-from orchestrator.core.inventory.container import Container
 from orchestrator.core.inventory.destination import is_endpoint, is_machine, is_user
 from orchestrator.core.inventory.hostrange import RangeError, expand
 from orchestrator.core.inventory.reading import NAME, Reader, listed, nearest
-from orchestrator.core.inventory.scheduler import Slurm, read_scheduler
+from orchestrator.core.inventory.sections.container import Container
+from orchestrator.core.inventory.sections.scheduler import Slurm, read_scheduler
 from orchestrator.core.launch.variables import passed
 from orchestrator.core.text.counted import counted
 from orchestrator.errors import InventoryError, UsageError

@@ -8,14 +8,14 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from orchestrator.core.inventory.container import (
+from orchestrator.core.inventory.destination import is_hop
+from orchestrator.core.inventory.sections.container import (
     ENGINE_CHOICES,
     IMAGE,
     KEYS,
     Mount,
     parsed_mount,
 )
-from orchestrator.core.inventory.destination import is_hop
 from orchestrator.core.launch.variables import reserved
 from orchestrator.core.text.nearest import did_you_mean
 from orchestrator.core.text.secret import HIDDEN, is_secret, masked

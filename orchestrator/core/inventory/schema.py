@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.core.inventory.container import ENGINE_CHOICES
+from orchestrator.core.inventory.sections.container import ENGINE_CHOICES
 
 # Names the schema itself, so that a copy of it can be recognised. Nothing is at this address.
 SCHEMA_ID = "urn:orch:hosts-file"
@@ -117,7 +117,7 @@ SHARED_KEYS: Mapping[str, dict[str, Any]] = {
         "description": "The container that the ranks run in: an image, or a mapping; none: no container.",
         "anyOf": [
             {"type": "string", "pattern": _IMAGE},
-            {"type": "object", "properties": CONTAINER_KEYS, "additionalProperties": False},
+            {"type": ["object", "null"], "properties": CONTAINER_KEYS, "additionalProperties": False},
         ],
     },
     "pass_env": _described(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from orchestrator.core.checks.facts import Facts
 from orchestrator.core.inventory.hosts import Host, Rendezvous
-from orchestrator.core.inventory.scheduler import Slurm
+from orchestrator.core.inventory.sections.scheduler import Slurm
 from orchestrator.core.launch.plan import LaunchPlan, RunSpec, plan
 from orchestrator.errors import UsageError
 

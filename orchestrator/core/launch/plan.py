@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from orchestrator.core.checks.facts import Facts
-from orchestrator.core.inventory.container import Mount
 from orchestrator.core.inventory.hosts import Host, Rendezvous
+from orchestrator.core.inventory.sections.container import Mount
 from orchestrator.core.launch.addresses import interface_towards, master_address, on_interface
 from orchestrator.core.launch.container.plan import ContainerPlan, container_plan
 from orchestrator.core.launch.sharing import with_own_gpus

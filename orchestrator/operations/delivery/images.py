@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from orchestrator.core.checks.containers import unusable
-from orchestrator.core.inventory.container import Container
 from orchestrator.core.inventory.hosts import DataSource, Host
+from orchestrator.core.inventory.sections.container import Container
 from orchestrator.errors import HostErrors, OrchError, PreflightError, SyncError
 from orchestrator.local.images import ImageArchive, Unpacked, archive_of, saved, unpacked
 from orchestrator.operations.cluster import OpenCluster

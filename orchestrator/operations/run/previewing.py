@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator.core.inventory.choosing import chosen
 from orchestrator.core.inventory.hosts import Host, Inventory
-from orchestrator.core.inventory.scheduler import Slurm
+from orchestrator.core.inventory.sections.scheduler import Slurm
 from orchestrator.core.inventory.target import Target
 from orchestrator.core.launch.job import job_plan, node_count
 from orchestrator.core.launch.plan import LaunchPlan, assumed_facts, plan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.core.checks.findings import Finding
-from orchestrator.core.inventory.scheduler import Slurm
+from orchestrator.core.inventory.sections.scheduler import Slurm
 from orchestrator.core.launch.job import node_count, sbatch_options
 from orchestrator.core.run.job import remedy_for
 from orchestrator.errors import PreflightError

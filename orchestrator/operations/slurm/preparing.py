@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, replace
 
 from orchestrator.core.checks.facts import Facts
-from orchestrator.core.inventory.scheduler import Slurm
+from orchestrator.core.inventory.sections.scheduler import Slurm
 from orchestrator.core.launch.job import Gaps, host_names, job_plan, node_count, with_gaps
 from orchestrator.core.launch.plan import LaunchPlan
 from orchestrator.core.run.policy import grace_of

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.core.inventory.scheduler import Slurm
+from orchestrator.core.inventory.sections.scheduler import Slurm
 from orchestrator.core.run.job import HOLDING
 from orchestrator.core.run.machine import following, starting
 from orchestrator.core.run.policy import Policy, grace_of

@@ -48,6 +48,7 @@ def test_what_a_file_leaves_out_has_these_values() -> None:
                 "env": {},
                 "passed": {},
                 "not_set": (),
+                "container": None,
             },
         ),
         "spares": (),
@@ -280,7 +281,7 @@ def test_a_mistake_in_a_key_of_a_host_is_told_in_these_words(keys: str, said: li
             "{hosts: [a], defaults: {address: x}}",
             [
                 "defaults.address: unknown key; known: user, port, identity_file, jump, interface, gpus, nproc,"
-                " workdir, python, environment, env, pass_env"
+                " workdir, python, environment, env, pass_env, ..."
             ],
         ),
         ("{hosts: [a], spares: b}", ["spares: 'b': expected a list of host names"]),

@@ -24,7 +24,7 @@ KEY = f"ssh-ed25519 {'A' * 67}="
 # A file with every mapping that the parser reads.
 EVERYTHING = """
 defaults: {port: 22}
-hosts: {a: {port: 22}}
+hosts: {a: {port: 22, container: {image: x}}}
 rendezvous: {port: 1}
 outputs: {max_log: 1}
 data: [{path: x}]
@@ -34,6 +34,7 @@ TABLES = {
     "": schema.TOP_KEYS,
     "defaults": schema.SHARED_KEYS,
     "hosts.a": {**schema.OWN_KEYS, **schema.SHARED_KEYS},
+    "hosts.a.container": schema.CONTAINER_KEYS,
     "rendezvous": schema.RENDEZVOUS_KEYS,
     "outputs": schema.OUTPUTS_KEYS,
     "data[0]": schema.DATA_KEYS,
@@ -100,6 +101,8 @@ def documents(value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     base: dict[str, Any] = {"hosts": {"n": {}}}
     for key in TABLES["hosts.a"]:
         yield f"hosts.n.{key}", {"hosts": {"n": {key: value}}}
+    for key in schema.CONTAINER_KEYS:
+        yield f"container.{key}", {"hosts": {"n": {"container": {"image": "x", key: value}}}}
     for key in schema.TOP_KEYS:
         yield key, {**base, key: value}
     for name in ("defaults", "rendezvous", "outputs"):

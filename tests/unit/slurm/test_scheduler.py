@@ -13,7 +13,7 @@ from jsonschema import Draft7Validator
 from orchestrator.core.inventory import schema
 from orchestrator.core.inventory.destination import Hop
 from orchestrator.core.inventory.hosts import parse_inventory
-from orchestrator.core.inventory.scheduler import Slurm
+from orchestrator.core.inventory.sections.scheduler import Slurm
 from orchestrator.core.launch.job import Gaps, job_plan, node_count, with_gaps
 from orchestrator.core.launch.plan import LaunchPlan, RunSpec, Workload, assumed_facts
 from orchestrator.core.launch.script.formats import TEXTS

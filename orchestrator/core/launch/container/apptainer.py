@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from orchestrator.core.inventory.container import Mount
+from orchestrator.core.inventory.sections.container import Mount
 from orchestrator.core.launch.container.plan import ContainerPlan, InContainer
 
 # apptainer gives a container the variables with this prefix, without it.

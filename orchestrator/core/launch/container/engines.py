@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
-from orchestrator.core.inventory.container import Mount
+from orchestrator.core.inventory.sections.container import Mount
 from orchestrator.core.launch.container.apptainer import PREFIX, apptainer
 from orchestrator.core.launch.container.oci import docker, podman
 from orchestrator.core.launch.container.plan import ContainerPlan, InContainer

@@ -7,7 +7,7 @@ import fnmatch
 import io
 from collections.abc import Collection, Mapping, Sequence
 
-from orchestrator.core.inventory.container import Mount
+from orchestrator.core.inventory.sections.container import Mount
 from orchestrator.core.launch.container.plan import ContainerPlan, InContainer
 from orchestrator.core.text.secret import is_secret
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from orchestrator.core.inventory.container import Container, Mount
+from orchestrator.core.inventory.sections.container import Container, Mount
 from orchestrator.protocol.container.image import EngineFacts
 
 

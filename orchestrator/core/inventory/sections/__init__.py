@@ -1,0 +1,1 @@
+"""The keys of a hosts file that hold tables of their own, as values."""

@@ -236,6 +236,8 @@ class _InventoryReader(Reader):
         for key in ("hosts", "spares", "master", "sandbox"):
             if key in top:
                 self.say(f"{key}: a scheduler chooses the nodes: expected this key or scheduler:, not both")
+        if defaults.get("container"):
+            self.say("defaults.container: jobs of Slurm run without a container: leave it out, or list hosts:")
         if scheduler is None:
             return []
         where = scheduler.login

@@ -75,6 +75,10 @@ def test_the_only_host_is_the_login_node() -> None:
             "scheduler: {slurm: {login: 'a b'}}",
             "scheduler.slurm.login: 'a b': expected user@login[:port], or local",
         ),
+        (
+            "{scheduler: {slurm: {login: l}}, defaults: {container: x}}",
+            "defaults.container: jobs of Slurm run without a container: leave it out, or list hosts:",
+        ),
         ("scheduler: {pbs: {}}", "scheduler.pbs: unknown key; known: slurm"),
         (
             "scheduler: {slurm: {login: l, partion: x}}",
@@ -107,6 +111,7 @@ def test_a_mistake_is_one_line(text: str, said: str) -> None:
         not Draft7Validator(schema.hosts_schema()).is_valid(yaml.safe_load(text))
         or "options" in text
         or "'a b'" in text
+        or "container" in text
     )
 
 

@@ -20,6 +20,7 @@
     │       └── ConnectionSilent        nothing arrived over it for too long
     ├── SyncError                    5  code or outputs did not arrive, or not intact
     ├── CannotRecord                 6  this machine cannot record what a run does
+    ├── ThenFailed                   7  the command of --then failed, or was not run
     ├── WorkloadFailed               1  a rank failed
     ├── Interrupted                130  the user pressed Ctrl-C
     └── HostErrors                      errors of several hosts; exit code of the first
@@ -40,6 +41,7 @@ EXIT_CODES = {
     4: "a node could not be reached, or was lost",
     5: "the sync failed, or the run succeeded and its outputs could not be fetched",
     6: "this machine has no room to record the run; the run goes on",
+    7: "the run succeeded; the command of --then failed, or was not run because outputs are missing here",
     70: "a bug in orch",
     130: "interrupted",
     141: "the reader of the output has gone, such as head; a run goes on",
@@ -185,6 +187,12 @@ class CannotRecord(OrchError):
     """This machine cannot write to the run's folder; the run goes on."""
 
     exit_code = 6
+
+
+class ThenFailed(OrchError):
+    """The command that follows a run failed, or was not run because outputs of the run are missing here."""
+
+    exit_code = 7
 
 
 class WorkloadFailed(OrchError):

@@ -162,6 +162,7 @@ def launch(options: dict[str, Any], local: LocalSettings) -> Any:
         grace=options.get("grace"),
         on_disconnect=_on_disconnect(options.get("on_disconnect", "continue")),
         collect_every=options.get("collect_every"),
+        then=options.get("then"),
     )
 
 

@@ -48,6 +48,7 @@ SAME = {
     "--fix": "repair mend heal",
     "--offline": "no-connect no-network disconnected",
     "--collect-every": "save-every-seconds fetch-every sync-every sync-back",
+    "--then": "afterwards finally on-end on-exit when-done and-then post post-run hook",
 }
 # What to do instead where no option has the meaning.
 SAYS = {

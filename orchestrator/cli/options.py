@@ -247,6 +247,11 @@ runs_dir_option = click.option(
     help="Where runs are recorded on this machine.",
 )
 
+then_option = click.option(
+    "--then",
+    metavar="CMD",
+    help="Run this shell line here when the run has ended and its outputs are here, such as terraform destroy.",
+)
 format_option = click.option(
     "--format",
     "form",

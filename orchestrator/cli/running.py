@@ -23,6 +23,7 @@ from orchestrator.cli.options import (
     seconds,
     target,
     target_options,
+    then_option,
 )
 
 
@@ -49,6 +50,7 @@ def hidden(parameter: click.Parameter) -> click.Parameter:
 )
 @grace_option
 @click.option("--collect-every", type=seconds, metavar="SECONDS", help="Also fetch outputs during the run.")
+@then_option
 @click.option("--yes", is_flag=True, help="Download and send the data that the workload needs without asking.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and start nothing, as orch plan does.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON event per line on stdout, and nothing else.")
@@ -134,6 +136,7 @@ def copy_workload(name: str, folder: Path, force: bool) -> int:
 @node_timeout_option
 @runs_dir_option
 @from_start_option
+@then_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON event per line on stdout, and nothing else.")
 @click.option("-v", "--verbose", is_flag=True, help="Show every event.")
 @click.argument("run_id", required=False, metavar="[RUN]", shell_complete=completion.runs)
@@ -144,6 +147,7 @@ def attach(
     as_json: bool,
     verbose: bool,
     from_start: bool,
+    then: str | None,
     **options: Any,
 ) -> int:
     """Take over RUN, and see it to its end.
@@ -156,4 +160,4 @@ def attach(
     from orchestrator.ui.display import Display
 
     display = Display(as_json=as_json, verbose=verbose)
-    return command(target(options), run_id, runs_dir, node_timeout, from_start, display)
+    return command(target(options), run_id, runs_dir, node_timeout, from_start, then, display)

@@ -6,17 +6,27 @@ from contextlib import closing
 from pathlib import Path
 
 from orchestrator.core.inventory.target import Target
+from orchestrator.operations.afterwards import Afterwards
 from orchestrator.operations.cluster import open_cluster
 from orchestrator.operations.run.running import attach_run, see_through
 from orchestrator.ui.display import Display
 
 
 def attach(
-    target: Target, run_id: str | None, runs_dir: Path, node_timeout: float, from_start: bool, display: Display
+    target: Target,
+    run_id: str | None,
+    runs_dir: Path,
+    node_timeout: float,
+    from_start: bool,
+    then: str | None,
+    display: Display,
 ) -> int:
     """Follow a run to its end, and return its exit code. Show and collect a run that has already ended, too."""
+    afterwards = Afterwards(then, display)
     with (
+        afterwards.expected(),
         open_cluster(target, spares_too=True) as opened,
         closing(attach_run(opened, run_id, runs_dir, node_timeout, display, from_start=from_start)) as live,
     ):
-        return see_through(live, display)
+        code = see_through(live, display)
+    return afterwards.run(live, code)

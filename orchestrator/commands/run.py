@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 
 from orchestrator.core.inventory.target import Target
+from orchestrator.operations.afterwards import Afterwards
 from orchestrator.operations.cluster import open_cluster
 from orchestrator.operations.run.options import RunOptions
 from orchestrator.operations.run.running import launch_run, see_through
@@ -13,8 +14,11 @@ from orchestrator.ui.display import Display
 
 def run(target: Target, options: RunOptions, display: Display) -> int:
     """Run a workload to its end, and return the exit code. Raises OrchError if the run cannot start."""
+    afterwards = Afterwards(options.then, display, detach=options.detach)
     with (
+        afterwards.expected(),
         open_cluster(target, interpreters=True) as opened,
         closing(launch_run(opened, options, display)) as live,
     ):
-        return see_through(live, display)
+        code = see_through(live, display)
+    return afterwards.run(live, code)

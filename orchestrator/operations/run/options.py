@@ -19,7 +19,8 @@ class RunOptions:
     ``on_disconnect``: how long a node goes on without the control machine before it ends the run; None: forever.
     ``limit``: how long the run may take before it is stopped. ``grace``: how long stopped ranks may take to end.
     ``data``: whether to bring the nodes the data that inventory and script name. ``agree`` is asked before data
-    are sent that the user did not name; None if no user can be asked.
+    are sent that the user did not name; None if no user can be asked. ``then``: a shell line to run here once
+    the run has ended and its outputs have arrived.
     """
 
     spec: RunSpec
@@ -37,6 +38,7 @@ class RunOptions:
     grace: float | None = None
     data: bool = True
     agree: Callable[[str], bool] | None = None
+    then: str | None = None
 
 
 def new_run_id() -> str:

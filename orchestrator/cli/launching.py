@@ -141,8 +141,8 @@ def launch(options: dict[str, Any], local: LocalSettings) -> Any:
         local=local.travel,
         restarts=0 if nnodes is None else _restarts(options["max_restarts"], ELASTIC_RESTARTS),
     )
-    if nnodes and (spec.launcher == "accelerate" or spec.rdzv_backend == "static"):
-        raise UsageError("--nnodes MIN:MAX needs torchrun and its c10d rendezvous")
+    if nnodes and spec.rdzv_backend == "static":
+        raise UsageError("--nnodes MIN:MAX needs torchrun's c10d rendezvous", remedy="leave out --rdzv-backend")
     if spec.mixed_precision != "no" and spec.launcher != "accelerate":
         raise UsageError(
             "--mixed-precision is for --launcher accelerate",

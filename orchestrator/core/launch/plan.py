@@ -255,9 +255,6 @@ def _notes_on_variables(
 
 def _refuse_contradictions(spec: RunSpec, rdzv_backend: str, endpoint: str, hosts: int) -> None:
     """Raise UsageError for options that exclude each other or do not fit the number of hosts."""
-    if spec.launcher == "accelerate" and (rdzv_backend != "static" or spec.rdzv_conf):
-        remedy = "leave out the rendezvous options or --launcher accelerate"
-        raise UsageError("accelerate works with the static rendezvous only, not with c10d", remedy=remedy)
     meets = endpoint.rpartition(":")[0] or endpoint
     if rdzv_backend == "c10d" and hosts > 1 and (meets in ("localhost", "[::1]") or meets.startswith("127.")):
         raise UsageError(

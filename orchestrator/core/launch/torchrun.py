@@ -51,7 +51,7 @@ def command(plan: LaunchPlan, node: NodePlan) -> NodeCommand:
     """Return one node's command: torchrun's or accelerate's launcher with the workload."""
     launcher, files = _torchrun(plan, node), {}
     if plan.spec.launcher == "accelerate":
-        launcher = accelerate.launcher_argv(plan, node)
+        launcher = accelerate.launcher_argv(plan, node, _rendezvous_conf(plan, node))
         files = {accelerate.config_path(node): accelerate.config(plan, node)}
     workload = plan.spec.workload
     target = ["-m", workload.target] if workload.kind == "module" else [workload.target]
@@ -93,27 +93,28 @@ def _torchrun(plan: LaunchPlan, node: NodePlan) -> list[str]:
 
 
 def _rendezvous_options(plan: LaunchPlan, node: NodePlan) -> list[str]:
-    asked = [f"{name}={value}" for name, value in plan.spec.rdzv_conf.items()]
+    conf = _rendezvous_conf(plan, node)
+    more = [f"--rdzv_conf={','.join(conf)}"] if conf else []
     if plan.rdzv_backend == "static":
-        more = [f"--rdzv_conf={','.join(asked)}"] if asked else []
         return [f"--master_addr={plan.master_addr}", f"--master_port={plan.master_port}", *more]
-    options = [
+    return [
         f"--rdzv_backend={plan.rdzv_backend}",
         f"--rdzv_endpoint={plan.rdzv_endpoint}",
         f"--rdzv_id={plan.rdzv_id}",
+        *more,
+        *([f"--local_addr={node.address}"] if node.address else []),
     ]
+
+
+def _rendezvous_conf(plan: LaunchPlan, node: NodePlan) -> list[str]:
+    """Return the further settings of the rendezvous, ``KEY=VALUE``."""
     conf = []
-    if plan.spec.rdzv_endpoint is None:
+    if plan.rdzv_backend == "c10d" and plan.spec.rdzv_endpoint is None:
         # Otherwise torchrun guesses from the host name whether this node opens the store.
         conf.append(f"is_host={'true' if node.node_rank == 0 else 'false'}")
     if plan.spec.nnodes and "last_call_timeout" not in plan.spec.rdzv_conf:
         conf.append(f"last_call_timeout={LAST_CALL}")
-    conf += asked
-    if conf:
-        options.append(f"--rdzv_conf={','.join(conf)}")
-    if node.address:
-        options.append(f"--local_addr={node.address}")
-    return options
+    return conf + [f"{name}={value}" for name, value in plan.spec.rdzv_conf.items()]
 
 
 def _environment(plan: LaunchPlan, node: NodePlan) -> dict[str, str]:
@@ -127,7 +128,7 @@ def _environment(plan: LaunchPlan, node: NodePlan) -> dict[str, str]:
     if plan.spec.debug:
         env |= {"TORCH_DISTRIBUTED_DEBUG": "DETAIL", "NCCL_DEBUG": "INFO", "TORCH_CPP_LOG_LEVEL": "INFO"}
     if plan.spec.launcher == "accelerate":
-        env |= accelerate.variables(plan)
+        env |= accelerate.variables(plan, node)
     if plan.spec.nnodes:
         # In torchrun's own store, restarted ranks would find the addresses of earlier ones: only the number of
         # restarts tells them apart, and each agent counts only its own (torch.distributed.rendezvous).

@@ -100,11 +100,6 @@ REFUSED = [
     ("train.py --rdzv_conf x", "--rdzv_conf x: expected KEY=VALUE,..., such as join_timeout=600"),
     ("train.py --rdzv_conf rank=1", "--rdzv_conf rank=1: orch sets rank for each node → leave it out"),
     (
-        "--launcher accelerate --rdzv_conf a=b train.py",
-        "accelerate works with the static rendezvous only, not with c10d → "
-        "leave out the rendezvous options or --launcher accelerate",
-    ),
-    (
         "--rdzv_endpoint localhost:29400 train.py",
         "the rendezvous endpoint localhost:29400 is a different place on each of 3 hosts → "
         "leave it out: orch lets them meet at the first host; for one host: --single-node",

@@ -394,3 +394,14 @@ def test_a_verb_prints_each_note_once(local_orch: Orch) -> None:
 def test_the_options_of_a_verb_name_what_hosts_may_be(local_orch: Orch) -> None:
     shown = " ".join(local_orch("exec", "--help").stdout.split())
     assert "node1,node2,user@10.0.0.3:2222" in shown and "FORMAT:FILE" in shown
+
+
+def test_the_gpus_of_an_accelerate_configuration_are_a_variable(tmp_path: Path) -> None:
+    config = tmp_path / "accelerate.yaml"
+    text = "num_machines: 1\nnum_processes: 2\nmain_process_ip: 10.0.0.1\ngpu_ids: {}\n"
+    for written, expected in (("0,1", {"env": {"CUDA_VISIBLE_DEVICES": "0,1"}}), ("all", {}), ("null", {})):
+        config.write_text(text.format(written))
+        assert read_foreign(config).defaults == expected
+    config.write_text(text.format("first"))
+    with pytest.raises(InventoryError, match="4: 'first': expected gpu_ids: all, or numbers such as 0,1"):
+        read_foreign(config)

@@ -137,10 +137,6 @@ def test_what_cannot_run_is_refused_with_a_remedy() -> None:
     taken = {"a": facts("eth0=10.0.0.1/24", "10.0.0.1", free_port=None)}
     assert refusal(known=taken) == "a: no TCP port from 29500 on is free → pass --port"
     assert planned(known=taken, port=5000).master_port == 5000
-    assert refusal(launcher="accelerate", rdzv_backend="c10d") == (
-        "accelerate works with the static rendezvous only, not with c10d → "
-        "leave out the rendezvous options or --launcher accelerate"
-    )
     assert refusal(A, B, C, nnodes=(1, 2)) == "--nnodes 1:2: there are 3 hosts → choose with --nodes 2"
     assert refusal(A, B, nnodes=(3, 4)) == "--nnodes 3:4: there are 2 hosts → add hosts, or lower MIN"
     for fits in ((2, 4), (1, 2), (2, 2)):

@@ -108,8 +108,27 @@ def test_accelerate_gets_a_config_of_each_node(tmp_path: Path) -> None:
     assert {"machine_rank: 0", "num_processes: 2"} <= set("".join(first.files.values()).splitlines())
     assert first.env["PET_REDIRECTS"] == "3" and first.env["ACCELERATE_USE_CPU"] == "true"
     assert json.loads(as_json(made))["nodes"][1]["files"] == second.files
-    with pytest.raises(UsageError, match="not with c10d"):
-        planned(launcher="accelerate", rdzv_id="job7")
+
+
+def test_accelerate_meets_by_torchruns_own_variables() -> None:
+    made = planned(launcher="accelerate", rdzv_id="job7", rdzv_conf={"join_timeout": "9"})
+    second = commands(made)[1]
+    assert "--same_network" not in second.argv
+    assert {"--rdzv_backend=c10d", "--rdzv_conf=is_host=false,join_timeout=9"} <= set(second.argv)
+    meeting = {name: value for name, value in second.env.items() if name.startswith("PET_")}
+    assert meeting == {
+        "PET_REDIRECTS": "3",
+        "PET_NNODES": "2",
+        "PET_RDZV_ENDPOINT": "10.0.0.1:29501",
+        "PET_RDZV_ID": "job7",
+        "PET_LOCAL_ADDR": "10.0.0.2",
+    }
+    # accelerate has no range of machines, and would start a machine alone whose port is in use.
+    config = set("".join(second.files.values()).splitlines())
+    assert {"num_machines: 1", "machine_rank: 0", "num_processes: 2", "main_process_port: 0"} <= config
+    elastic = commands(planned(launcher="accelerate", nnodes=(1, 2), restarts=3))[0]
+    assert elastic.env["PET_NNODES"] == "1:2" and "--max_restarts=3" in elastic.argv
+    assert elastic.env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1"
 
 
 def test_an_elastic_run_leaves_restarts_to_torchrun() -> None:

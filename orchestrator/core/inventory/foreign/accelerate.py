@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,7 +76,20 @@ def parse_accelerate(texts: Mapping[str, str]) -> Imported:
     if hostfile is not None:
         return _with_hostfile(gathering, hostfile, texts[hostfile], top)
     _add_main(gathering, main, machines, each)
-    return gathering.imported(top=top)
+    defaults = _gpus(gathering, main)
+    return gathering.imported(defaults=defaults, top=top)
+
+
+def _gpus(gathering: Gathering, main: Mapping[str, tuple[Any, int]]) -> dict[str, Any]:
+    """Return ``gpu_ids`` as a variable of all machines, as accelerate sets it."""
+    value, line = main.get("gpu_ids", (None, 0))
+    if value in (*_OFF, "all"):
+        return {}
+    ids = str(value).replace(" ", "")
+    if not re.fullmatch(r"\d+(,\d+)*", ids):
+        gathering.mistake(line, value, "gpu_ids: all, or numbers such as 0,1")
+        return {}
+    return {"env": {"CUDA_VISIBLE_DEVICES": ids}}
 
 
 def _settings(gathering: Gathering, text: str) -> dict[str, tuple[Any, int]]:

@@ -17,7 +17,7 @@ from orchestrator.operations.setup.gathering import InitOptions
 from orchestrator.ui.display import Display
 from orchestrator.ui.inventory.questions import Questions
 from tests.conftest import ROOT
-from tests.unit.inventory.test_foreign import home
+from tests.unit.inventory.test_foreign import RECORDED, home
 
 __all__ = ["home"]
 MODULE = ROOT / "examples" / "terraform"
@@ -99,21 +99,15 @@ def test_init_reads_the_outputs(blocks: dict[str, dict[str, Any]], tmp_path: Pat
     attributes = ("public_ip", "private_ip")
     for name in attributes:
         assert f"{name} = node.{name}" in outputs["nodes"]["value"]
-    # As terraform output -json prints outputs of these shapes.
-    of = ["object", dict.fromkeys(attributes, "string")]
-    value = {f"node0{i}": {"public_ip": f"198.51.100.{i}", "private_ip": f"172.31.0.{i}"} for i in (1, 2)}
-    recorded = {
-        "nodes": {"sensitive": False, "type": ["object", dict.fromkeys(value, of)], "value": value},
-        "ssh_user": {"sensitive": False, "type": "string", "value": "ubuntu"},
-    }
-    source = tmp_path / "nodes.json"
-    source.write_text(json.dumps(recorded, indent=2))
+    # What terraform printed for these outputs, with machines in place of the provider's.
+    source = RECORDED / "terraform-aws.json"
+    assert set(json.loads(source.read_text())) == set(outputs)
     written = tmp_path / "hosts.yaml"
     assert init(InitOptions((), written, source=str(source), check=False), Questions(False), Display()) == 0
     made = read_inventory(written).hosts
     assert [(each.name, each.address, each.fabric_address, each.user) for each in made] == [
-        ("node01", "198.51.100.1", "172.31.0.1", "ubuntu"),
-        ("node02", "198.51.100.2", "172.31.0.2", "ubuntu"),
+        ("node01", "198.51.100.1", "172.31.0.10", "ubuntu"),
+        ("node02", "198.51.100.2", "172.31.0.11", "ubuntu"),
     ]
 
 

@@ -61,7 +61,7 @@ variable "ssh_from" {
   type        = list(string)
 
   validation {
-    condition     = length(var.ssh_from) > 0 && alltrue([for each in var.ssh_from : can(cidrnetmask(each)) && tonumber(split("/", each)[1]) >= 8])
+    condition     = length(var.ssh_from) > 0 && alltrue([for each in var.ssh_from : try(can(cidrnetmask(each)) && tonumber(split("/", each)[1]) >= 8, false)])
     error_message = "ssh_from: expected IPv4 networks such as 203.0.113.7/32, none larger than /8."
   }
 }

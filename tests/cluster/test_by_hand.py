@@ -24,22 +24,27 @@ import torch.distributed.nn.functional
 from torch.nn.parallel import DistributedDataParallel
 from shared import STEPS
 
+def train():
+    rank = dist.get_rank()
+    torch.manual_seed(0)
+    layers = torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)
+    model = DistributedDataParallel(torch.nn.Sequential(*layers))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    torch.manual_seed(1 + rank)
+    for _ in range(STEPS):
+        x = torch.randn(16, 4)
+        loss = (model(x) - x.sum(1, keepdim=True)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    numbers = [value for each in model.parameters() for value in each.flatten().tolist()]
+    with open("parameters.txt", "w") as file:
+        file.write("".join(f"{value!r}\\n" for value in numbers))
+    print(f"rank {rank} of {dist.get_world_size()} on {os.environ['ORCH_NODE']}: loss {loss.item():.6f}", flush=True)
+
 dist.init_process_group("gloo")
-rank = dist.get_rank()
-torch.manual_seed(0)
-model = DistributedDataParallel(torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)))
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-torch.manual_seed(1 + rank)
-for _ in range(STEPS):
-    x = torch.randn(16, 4)
-    loss = (model(x) - x.sum(1, keepdim=True)).square().mean()
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-numbers = [value for each in model.parameters() for value in each.flatten().tolist()]
-with open("parameters.txt", "w") as file:
-    file.write("".join(f"{value!r}\\n" for value in numbers))
-print(f"rank {rank} of {dist.get_world_size()} on {os.environ['ORCH_NODE']}: loss {loss.item():.6f}", flush=True)
+# A model in a global variable would keep the group, and gloo's threads, until Python ends.
+train()
 dist.destroy_process_group()
 """
 

@@ -183,7 +183,7 @@ def test_a_job_whose_node_dies_goes_on_from_the_snapshot(orch: Orch, slurm: Slur
 
 
 def test_before_the_time_limit_ranks_write_a_last_snapshot(orch: Orch, slurm: SlurmCluster) -> None:
-    asking(orch, slurm, nodes=1, time="1", options=["--signal=TERM@55"])
+    asking(orch, slurm, nodes=1, time="1", options=["--signal=TERM@45"])
     ended = orch("run", "counts.py", "--env", "MOST=600")
     assert ended.returncode == 1, ended.stderr
     assert "failed: Slurm ended job" in ended.stderr

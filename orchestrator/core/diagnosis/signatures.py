@@ -55,7 +55,8 @@ SIGNATURES: tuple[Signature, ...] = (
         Kind.CAUSE,
         r"^terminate called without an active exception",
         "a thread of torch was still at work when Python ended",
-        "end the script with dist.destroy_process_group(); import torch.distributed.nn before init_process_group",
+        "keep DDP models out of global variables, end with dist.destroy_process_group(), and import "
+        "torch.distributed.nn before init_process_group",
         "terminate called without an active exception",
         "pytorch/pytorch#190489",
     ),

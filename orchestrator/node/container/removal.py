@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 
 from ...protocol.container.process import Contained
 from ...protocol.shapes import Misshapen, decoded
@@ -19,6 +20,8 @@ from ..host import atomic, bounded, paths
 FILE = "container.json"
 # Longest time that an engine may take to remove a container, in seconds.
 LIMIT = 30.0
+# How long an engine that refuses the removal is asked again, and the pause between two tries, in seconds.
+PATIENCE, PAUSE = 10.0, 0.3
 
 
 def note(folder: str, container: Contained) -> None:
@@ -47,14 +50,20 @@ def remove(folder: str) -> str | None:
     container = noted(folder)
     if container is None:
         return None
-    try:
-        bounded.run(container.remove, LIMIT)
-    except bounded.NoAnswer as error:
-        if "no such container" not in str(error).lower():
-            sys.stderr.write("container %s: %s\n" % (container.name, error))
-            return "container %s (%s)" % (container.name, error)
-    forget(folder)
-    return None
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            bounded.run(container.remove, LIMIT)
+        except bounded.NoAnswer as error:
+            if "no such container" not in str(error).lower():
+                if time.monotonic() < until:
+                    # The engine itself may be removing it, and refuses meanwhile ("container state improper").
+                    time.sleep(PAUSE)
+                    continue
+                sys.stderr.write("container %s: %s\n" % (container.name, error))
+                return "container %s (%s)" % (container.name, error)
+        forget(folder)
+        return None
 
 
 def forget(folder: str) -> None:

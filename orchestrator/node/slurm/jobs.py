@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 RECORD, STARTS, PROGRAM = "job.json", "starts.json", "node.pyz"
 # Files that tell the batch script what to do at the end of an attempt: end, or start again.
-STOPPED, FAILED, NODES = "stopped", "failed", "nodes"
+STOPPED, FAILED, ENDED, NODES = "stopped", "failed", "ended", "nodes"
 # Time limits of Slurm's programs, in seconds.
 ASK_LIMIT, SUBMIT_LIMIT = 20.0, 60.0
 # States in which a job has or waits for nodes.
@@ -48,8 +48,8 @@ ACTIVE = (
     "SPECIAL_EXIT",
     "RESV_DEL_HOLD",
 )
-# An attempt starts again only if it failed by itself, was not stopped, and restarts are left. A lost node's job is
-# started again by Slurm, which then ends this script without a word.
+# An attempt starts again only if it failed by itself or lost a node, was not stopped, and restarts are left. If
+# Slurm notices a lost node first, it starts the job again by itself, and ends this script without a word.
 SCRIPT = """\
 #!/bin/sh
 folder=%(folder)s
@@ -63,7 +63,14 @@ printf '%%s\\n' "$ORCH_JOB_NODES" > "$folder/.nodes" && mv "$folder/.nodes" "$fo
 srun --nodes=%(nodes)d --ntasks=%(nodes)d --ntasks-per-node=1 --kill-on-bad-exit=0 --wait=0 \\
     python3 -I -S "$folder/node.pyz" task "$folder"
 code=$?
-if [ -e "$folder/failed.$attempt" ] && [ ! -e "$folder/stopped" ] && [ "$attempt" -lt %(attempts)d ]; then
+again=
+[ ! -e "$folder/failed.$attempt" ] || again=1
+rank=0
+while [ "$code" != 0 ] && [ "$rank" -lt %(nodes)d ]; do
+    [ -e "$folder/ended.$attempt.$rank" ] || again=1
+    rank=$((rank + 1))
+done
+if [ -n "$again" ] && [ ! -e "$folder/stopped" ] && [ "$attempt" -lt %(attempts)d ]; then
     scontrol requeue "$SLURM_JOB_ID"
 else
     rm -f "$folder/starts.json"

@@ -42,6 +42,7 @@ def main(folder: str) -> int:
         record_failure(state, str(error))
         traceback.print_exc()
     events = journal.read(state)
+    leave(folder, "%s.%d.%d" % (jobs.ENDED, attempt, rank))
     if any(isinstance(event, Finished) and event.exit_code == 0 for event in events):
         return 0
     if failed_by_itself(events):
@@ -137,10 +138,15 @@ def record_failure(folder: str, error: str) -> None:
 
 def tell_others(folder: str, request: Start, rank: int) -> None:
     """Mark the attempt as failed, and stop the other nodes, whose ranks would wait in a collective."""
-    with contextlib.suppress(OSError), open(os.path.join(folder, "%s.%d" % (jobs.FAILED, request.attempt)), "w"):
-        pass
+    leave(folder, "%s.%d" % (jobs.FAILED, request.attempt))
     for other in range(len(request.nodes)):
         state = os.path.join(folder, "node%d" % other, "runs", request.run_id, "attempt%d" % request.attempt)
         if other != rank and os.path.isdir(state):
             with contextlib.suppress(OSError):
                 presence.ask_to_stop(state, FAILURE_GRACE)
+
+
+def leave(folder: str, name: str) -> None:
+    """Make an empty file, by which the batch script learns how the attempt ended."""
+    with contextlib.suppress(OSError), open(os.path.join(folder, name), "w"):
+        pass

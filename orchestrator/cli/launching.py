@@ -143,6 +143,8 @@ def launch(options: dict[str, Any], local: LocalSettings) -> Any:
     )
     if nnodes and spec.rdzv_backend == "static":
         raise UsageError("--nnodes MIN:MAX needs torchrun's c10d rendezvous", remedy="leave out --rdzv-backend")
+    if spec.backend == "mpi" and spec.launcher != "mpirun":
+        raise UsageError("--backend mpi: only mpirun starts such ranks", remedy="add --launcher mpirun")
     if spec.mixed_precision != "no" and spec.launcher != "accelerate":
         raise UsageError(
             "--mixed-precision is for --launcher accelerate",

@@ -20,19 +20,6 @@ def stack(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda command: functools.reduce(lambda inner, option: option(inner), reversed(options), command)
 
 
-class Backend(click.Choice[str]):
-    """The backends that torchrun can start ranks for. The refusal of ``mpi`` gives the reason."""
-
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
-        """Return the choice. Raises UsageError for ``mpi``."""
-        if value == "mpi":
-            raise UsageError(
-                "--backend mpi: its ranks have to be started by mpirun, which orch does not do",
-                remedy="--backend gloo or nccl",
-            )
-        return super().convert(value, parameter, context)
-
-
 class Rendezvous(click.Choice[str]):
     """The rendezvous that need no server. The refusal of etcd gives the reason."""
 
@@ -146,17 +133,17 @@ launch_options = stack(
     click.option("--exclude", metavar="HOST[:GPU,...]@...", hidden=True, help="The hosts and GPUs to leave out."),
     click.option(
         "--backend",
-        type=Backend(["auto", "nccl", "gloo"]),
+        type=click.Choice(["auto", "nccl", "gloo", "mpi"]),
         default="auto",
         show_default=True,
-        help="How ranks exchange tensors; auto: nccl if every host has GPUs, else gloo.",
+        help="How ranks exchange tensors; auto: nccl if every host has GPUs, else gloo; mpi: needs --launcher mpirun.",
     ),
     click.option(
         "--launcher",
-        type=Launcher(["torchrun", "accelerate"]),
+        type=Launcher(["torchrun", "accelerate", "mpirun"]),
         default="torchrun",
         show_default=True,
-        help="The program to start on each node: torchrun, or Hugging Face's accelerate launch.",
+        help="What starts the ranks: torchrun or Hugging Face's accelerate launch on each node, or mpirun on the first.",
     ),
     click.option(
         "--mixed-precision",

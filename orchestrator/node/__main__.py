@@ -1,6 +1,7 @@
 """Entry point of the node program: ``python3 node-<hash>.pyz VERB``, request on stdin, answers on stdout.
 
-The exception is ``task FOLDER``, with which a batch job starts its part on a node.
+The exceptions are ``task FOLDER``, with which a batch job starts its part on a node, and the roles ``mpi-...`` in a
+run that mpirun starts.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ def main() -> int:
         from .slurm import task
 
         return task.main(sys.argv[2])
+    if sys.argv[1:2] and sys.argv[1].startswith("mpi-"):
+        return mpi(sys.argv[1], sys.argv[2:])
     # Only frames go to the real stdout; anything printed by accident goes to stderr.
     out = os.dup(1)
     os.dup2(2, 1)
@@ -71,6 +74,18 @@ def main() -> int:
         # The control machine has gone, so no error can be reported.
         return 0
     return 0
+
+
+def mpi(role: str, words: list[str]) -> int:
+    """Take a role in a run that mpirun starts, and return the exit code."""
+    os.umask(processes.login_umask)
+    from .mpi import launch, rank
+
+    if role == "mpi-lead":
+        return launch.lead(words)
+    if role == "mpi-agent":
+        return launch.agent(words)
+    return launch.daemon() if role == "mpi-daemon" else rank.main()
 
 
 def obey(verb: str, request: dict[str, object], out: int) -> None:

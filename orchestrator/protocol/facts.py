@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .container.process import Contained
 from .message import Message, of
+from .mpi import MpiFound
 from .shapes import Misshapen, fail, flag, many, maybe, number, row, table, text, whole, word
 from .terms import ADDRESS, ADDRESSES, BYTES, INTERFACE, PATH, PORT, TIME, TREE_ID
 
@@ -290,6 +291,7 @@ class Parts(Message):
     ``gpu_peers``: pairs of GPUs without access to each other's memory: index, index, nvidia-smi's reason.
     ``gpu_errors``: newest Xid error of each kind and GPU since boot: PCI bus id, Xid number, text.
     ``interpreters``: ``python3``, then the interpreters with torch in the usual places of environments.
+    ``mpi``: the node's mpirun.
     ``unanswered``: for each part that gave no answer, the reason.
     """
 
@@ -325,6 +327,7 @@ class Parts(Message):
     versions: Versions | None = of(maybe(Versions.from_wire), default=None)
     torch: Torch | None = of(maybe(Torch.from_wire), default=None)
     interpreters: tuple[Interpreter, ...] | None = of(maybe(many(Interpreter.from_wire, 64)), default=None)
+    mpi: MpiFound | None = of(maybe(MpiFound.from_wire), default=None)
     unanswered: dict[str, str] = of(table(text(), 64), default={})
 
     @classmethod

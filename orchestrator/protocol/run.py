@@ -5,6 +5,7 @@ from __future__ import annotations
 from .container.process import Contained
 from .events import OF_NODES, Event
 from .message import Message, of, tagged
+from .mpi import MpiPart
 from .shapes import flag, many, maybe, number, one_of, row, table, text, whole
 from .terms import (
     ADDRESS,
@@ -64,6 +65,7 @@ class Start(Message):
     ``on_disconnect``: seconds without a control machine after which the attempt ends; None for never.
     ``cut_off``: when to end the attempt because the node is cut off; None for never.
     ``container``: the container that ``argv`` starts; None if it starts the launcher itself.
+    ``mpi``: this node's part in a run whose ranks mpirun starts; None for any other launcher.
     """
 
     VERB: ClassVar[str] = "start"
@@ -91,6 +93,7 @@ class Start(Message):
     on_disconnect: float | None = of(maybe(SECONDS), default=None)
     cut_off: CutOff | None = of(maybe(CutOff.from_wire), default=None)
     container: Contained | None = of(maybe(Contained.from_wire), default=None)
+    mpi: MpiPart | None = of(maybe(MpiPart.from_wire), default=None)
 
 
 class Kept(Message):

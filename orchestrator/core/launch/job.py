@@ -69,6 +69,9 @@ def job_plan(
     if spec.nnodes is not None:
         remedy = "--nnodes N; with --max-restarts N, Slurm starts the job again on other nodes"
         raise UsageError("--nnodes MIN:MAX: a Slurm job has a fixed number of nodes", remedy=remedy)
+    if spec.launcher == "mpirun":
+        remedy = "leave out --launcher mpirun: srun starts the nodes, and torchrun the ranks"
+        raise UsageError("--launcher mpirun: a job of Slurm does not need it", remedy=remedy)
     gpus = slurm.gpus_per_node if slurm.gpus_per_node is not None else login.gpus or 0
     port = LOWEST_PORT + zlib.crc32(run_id.encode()) % PORTS
     hosts = [replace(login, name=name, fabric_address=FIRST_NODE, gpus=gpus) for name in host_names(nodes)]

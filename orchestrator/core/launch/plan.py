@@ -88,11 +88,25 @@ class NodePlan:
 
 
 @dataclass(frozen=True)
+class Mpi:
+    """An MPI: ``openmpi`` or ``mpich``, its major version, and its starter's path on the first node."""
+
+    kind: str
+    major: int
+    program: str
+
+    def __str__(self) -> str:
+        """Return its name for the user."""
+        return f"{'Open MPI' if self.kind == 'openmpi' else 'MPICH'} {self.major}"
+
+
+@dataclass(frozen=True)
 class LaunchPlan:
     """One attempt of a run before it starts. ``nodes`` is in node_rank order.
 
     ``tee``: ranks write to the launcher's terminal as well as to files. ``trees``: the ids of the synced trees
     that make up each node's working folder, the code first. ``batch``: the options of sbatch, if the run is a job.
+    ``mpi``: the MPI of the nodes, if mpirun starts the ranks.
     """
 
     run_id: str
@@ -109,6 +123,7 @@ class LaunchPlan:
     tee: bool = False
     trees: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     batch: tuple[str, ...] = ()
+    mpi: Mpi | None = None
 
     @property
     def world_size(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from orchestrator.core.launch import accelerate
+from orchestrator.core.launch import accelerate, mpirun
 from orchestrator.core.launch.container.engines import contained, in_container
 from orchestrator.core.launch.container.plan import ContainerPlan
 from orchestrator.core.launch.plan import LaunchPlan, NodePlan
@@ -21,8 +21,8 @@ LAST_CALL = 15
 class NodeCommand:
     """Exactly what runs on one node. ``files`` maps paths to texts that are written before the command starts.
 
-    ``container`` is what the node must know of the container that ``argv`` starts, and ``inside`` the command that
-    runs in it; None if it starts none.
+    ``container`` is what the node must know of the container that ``argv`` starts; None if it starts none.
+    ``inside`` is the command that runs in the container or, for each rank, below mpirun; None for neither.
     ``hidden`` names the variables whose values are never shown, whatever their names.
     """
 
@@ -48,16 +48,21 @@ def commands(plan: LaunchPlan) -> tuple[NodeCommand, ...]:
 
 
 def command(plan: LaunchPlan, node: NodePlan) -> NodeCommand:
-    """Return one node's command: torchrun's or accelerate's launcher with the workload."""
+    """Return one node's command: the launcher with the workload."""
     launcher, files = _torchrun(plan, node), {}
     if plan.spec.launcher == "accelerate":
         launcher = accelerate.launcher_argv(plan, node, _rendezvous_conf(plan, node))
         files = {accelerate.config_path(node): accelerate.config(plan, node)}
+    if plan.spec.launcher == "mpirun":
+        # What mpirun starts on every node starts this, as torchrun does: unbuffered.
+        launcher = [node.python, "-u"]
     workload = plan.spec.workload
     target = ["-m", workload.target] if workload.kind == "module" else [workload.target]
     cwd = node.work if workload.cwd == "." else f"{node.work}/{workload.cwd}"
     argv = (*launcher, *target, *plan.spec.args)
     made = NodeCommand(node.node, node.node_rank, cwd, argv, _environment(plan, node), files, node.hidden)
+    if plan.spec.launcher == "mpirun":
+        return replace(made, argv=tuple(mpirun.launcher_argv(plan, node)), inside=made)
     return made if node.container is None else _contained(made, node, node.container)
 
 
@@ -129,6 +134,8 @@ def _environment(plan: LaunchPlan, node: NodePlan) -> dict[str, str]:
         env |= {"TORCH_DISTRIBUTED_DEBUG": "DETAIL", "NCCL_DEBUG": "INFO", "TORCH_CPP_LOG_LEVEL": "INFO"}
     if plan.spec.launcher == "accelerate":
         env |= accelerate.variables(plan, node)
+    if plan.spec.launcher == "mpirun":
+        env |= mpirun.variables(plan)
     if plan.spec.nnodes:
         # In torchrun's own store, restarted ranks would find the addresses of earlier ones: only the number of
         # restarts tells them apart, and each agent counts only its own (torch.distributed.rendezvous).

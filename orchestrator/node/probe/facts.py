@@ -18,6 +18,7 @@ import time
 from ...protocol import frames
 from ...protocol.facts import Clock, Interpreter, NodeFacts, Parts, Running
 from ..host import bounded, lock, paths
+from ..mpi import launch
 from ..run import stop
 from ..store import receipts
 from . import dial, gpus, interpreters, machine, rdma, software, stale
@@ -103,6 +104,7 @@ def wanted(request: AskFacts) -> dict[str, tuple[float, Callable[[], object]]]:
         "gpu_users": (gpus.LIMIT + 1, gpus.users),
         "gpu_peers": (gpus.LIMIT + 1, gpus.peers),
         "gpu_errors": (gpus.LIMIT + 1, gpus.errors),
+        "mpi": (launch.LIMIT + 1, lambda: launch.found(request.python or "python3")),
         "interpreters": (interpreters.LIMIT + 1, interpreters.with_torch),
     }
     found = {name: known[name] for name in request.parts if name in known}

@@ -19,9 +19,11 @@ import traceback
 
 from ...protocol import VERSION
 from ...protocol.events import FailedToStart, Finished, Stopping, TorchrunStarted
+from ...protocol.mpi import NODE_PROGRAM
 from ...protocol.run import AskStop, Holder
 from ..container import removal
 from ..host import bounded, door, paths, processes
+from ..mpi import part
 from ..probe import machine
 from ..store import prune
 from .dead_man_switch import DeadManSwitch
@@ -106,8 +108,9 @@ class Supervisor:
             self.journal.record(FailedToStart(time=time.time(), error=str(error)))
             self.finish(127, 0, [])
             return
-        # In a container, discovery reads the variables of every process.
-        often = IDLE_INTERVAL if self.request.container is not None else DISCOVERY_INTERVAL
+        # In a container and below mpirun, discovery reads the variables of every process.
+        scattered = self.request.container is not None or self.request.mpi is not None
+        often = IDLE_INTERVAL if scattered else DISCOVERY_INTERVAL
         while torchrun.poll() is None and not self.outlived_sigkill():
             self.wait(wake, IDLE_INTERVAL if self.workers.complete else often)
             try:
@@ -127,6 +130,8 @@ class Supervisor:
             more, alive = self.clear(wake, even_engine=True)
             killed, alive = killed + more, [*alive, *([kept] if kept is not None else [])]
         code: int | None = torchrun.returncode
+        if code == 0 and self.request.mpi is not None:
+            code = part.first_code(self.folder)
         self.finish(-signal.SIGKILL if code is None else code, killed, alive)
 
     def leave_session_scope(self) -> None:
@@ -239,10 +244,14 @@ class Supervisor:
         """
         environ = dict(os.environ)
         environ.update(self.request.env)
+        environ.update(part.variables(self.request, self.folder, self.work))
+        argv = list(self.request.argv)
+        if argv[0] == NODE_PROGRAM:
+            argv = part.program(*argv[1:])
         me = os.getpid()
         with open(os.path.join(self.logs, "torchrun.log"), "ab") as log:
             torchrun = subprocess.Popen(
-                self.request.argv,
+                argv,
                 cwd=os.path.join(self.work, self.request.cwd),
                 env=environ,
                 stdin=subprocess.DEVNULL,
@@ -318,9 +327,13 @@ class Supervisor:
         """Send SIGTERM to torchrun, once: a second one would interrupt how it ends its workers.
 
         Engines pass SIGTERM on to the container's first process, which need not be torchrun, and ignores SIGTERM
-        until it has a handler. Then it has no workers yet, and is killed.
+        until it has a handler. Then it has no workers yet, and is killed. mpirun would kill ranks a second later, so
+        what it started gets SIGTERM, and mpirun ends with that.
         """
-        if self.request.container is None:
+        starters = self.workers.starters() if self.request.mpi is not None else []
+        if starters:
+            processes.send(signal.SIGTERM, starters)
+        elif self.request.container is None:
             processes.send(signal.SIGTERM, [child.pid])
         elif self.workers.torchrun is not None:
             processes.send(signal.SIGTERM, [self.workers.torchrun])

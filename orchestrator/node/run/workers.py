@@ -33,6 +33,7 @@ class Workers:
     def __init__(self, request: Start, folder: str, work: str, record: Callable[[Event], None]) -> None:
         self.mark = (request.run_id, request.attempt)
         self.contained = request.container is not None
+        self.below_mpirun = request.mpi is not None
         # torchrun's process id, once known.
         self.torchrun: int | None = None
         self.nproc = request.nproc
@@ -61,7 +62,7 @@ class Workers:
         ``child``: process id of the supervisor's child, which is torchrun or starts torchrun's container.
         """
         self.torchrun = self.find_contained() or self.torchrun if self.contained else child
-        for pid in processes.children(self.torchrun) if self.torchrun is not None else ():
+        for pid in self.candidates():
             local_rank = None if pid in self.seen else processes.variable(pid, "LOCAL_RANK")
             if local_rank is None:
                 continue
@@ -70,6 +71,12 @@ class Workers:
             rank = processes.variable(pid, "RANK")
             if folder is not None and rank is not None:
                 self.add(int(local_rank), int(rank), pid, folder)
+
+    def candidates(self) -> list[int]:
+        """Return the processes that may be workers."""
+        if self.below_mpirun:
+            return self.find_scattered()
+        return [] if self.torchrun is None else processes.children(self.torchrun)
 
     def find_contained(self) -> int | None:
         """Return the process id of torchrun in a container: the parent of the workers; None before it has any.
@@ -83,6 +90,20 @@ class Workers:
             if processes.variable(pid, "LOCAL_RANK") and not processes.variable(parent, "LOCAL_RANK"):
                 return parent
         return None
+
+    def find_scattered(self) -> list[int]:
+        """Return the workers that mpirun's daemons started: the first processes below them with a LOCAL_RANK."""
+        return [
+            pid
+            for pid in processes.marked(*self.mark)
+            if processes.variable(pid, "LOCAL_RANK")
+            and not processes.variable((processes.stat(pid) or ("", 0))[1], "LOCAL_RANK")
+        ]
+
+    def starters(self) -> list[int]:
+        """Return the process ids of orch's own processes between mpirun's daemon and the workers that live."""
+        pids = [pid for _, pid, _ in self.by_local_rank.values()]
+        return [(processes.stat(pid) or ("", 0))[1] for pid in pids if pid is not None and processes.alive(pid)]
 
     def find_logs(self) -> None:
         """Record the workers that ended before they were seen, from the logs they left."""

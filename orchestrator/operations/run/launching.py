@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import secrets
 import socket
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +13,9 @@ from orchestrator.core.checks.catalogue import check
 from orchestrator.core.checks.facts import Facts
 from orchestrator.core.checks.findings import Examined, Finding, merged
 from orchestrator.core.inventory.hosts import Host
-from orchestrator.core.launch.plan import DEFAULT_PORT, LaunchPlan, plan
-from orchestrator.core.launch.torchrun import command
+from orchestrator.core.launch.mpirun import hosts_of, with_mpi
+from orchestrator.core.launch.plan import DEFAULT_PORT, LaunchPlan, NodePlan, plan
+from orchestrator.core.launch.torchrun import NodeCommand, command
 from orchestrator.core.text.counted import counted
 from orchestrator.core.transfer.local_tree import LocalTree, hash_tree
 from orchestrator.errors import HostErrors, PreflightError, SyncError, UsageError
@@ -24,6 +26,7 @@ from orchestrator.operations.delivery.pushing import connected_with, push_tree
 from orchestrator.operations.delivery.run_data import RunData, data_of_run
 from orchestrator.operations.run.options import RunOptions, new_run_id
 from orchestrator.operations.survey import QUICK_PARTS, facts_request, with_probes
+from orchestrator.protocol.mpi import MpiPart
 from orchestrator.protocol.run import CutOff, Start
 from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node
@@ -87,8 +90,9 @@ def planned(
     found = ensure_images(opened, lineup.nodes, display)
     fixed = options.spec.port or opened.inventory.rendezvous.port
     project = options.spec.workload.project
+    parts = (*QUICK_PARTS, *(("mpi",) if options.spec.launcher == "mpirun" else ()))
     requests = {
-        host.name: facts_request(host, QUICK_PARTS, found.get(host.name)).replace(
+        host.name: facts_request(host, parts, found.get(host.name)).replace(
             trees=tuple((host.workdir, project, tree.tree_id) for tree in trees[host.name]),
             data=tuple(check for each in data for check in each.checks(host.workdir)),
         )
@@ -117,6 +121,7 @@ def planned(
     preflight(check(examined, quick=True), len(lineup.nodes), options.check, display)
     rendezvous, alike = opened.inventory.rendezvous, opened.inventory.sandbox
     made = plan(lineup.hosts, rendezvous, options.spec, facts, run_id, number, one_machine=alike)
+    made = with_mpi(made, lineup.hosts, {name: known.parts for name, known in facts.items()})
     made = replace(made, trees={name: tuple(tree.tree_id for tree in each) for name, each in trees.items()})
     return PreparedAttempt(made, lineup, facts, trees, data)
 
@@ -178,6 +183,7 @@ def start_requests(prepared: PreparedAttempt, options: RunOptions, grace: float,
     ports = {host.name: host.port or 22 for host in prepared.lineup.hosts}
     doors = {node.node: (node.address, ports[node.node]) for node in made.nodes if node.address}
     requests = {}
+    key = secrets.token_hex(32)
     for node in made.nodes:
         launch = command(made, node)
         code, *overlays = prepared.trees[node.node]
@@ -197,6 +203,7 @@ def start_requests(prepared: PreparedAttempt, options: RunOptions, grace: float,
             cwd=made.spec.workload.cwd,
             argv=tuple(launch.argv),
             container=launch.container,
+            mpi=mpi_part(made, node, launch, key),
             env=dict(launch.env),
             files=dict(launch.files),
             first_rank=node.first_rank,
@@ -211,6 +218,15 @@ def start_requests(prepared: PreparedAttempt, options: RunOptions, grace: float,
             else None,
         )
     return requests
+
+
+def mpi_part(made: LaunchPlan, node: NodePlan, launch: NodeCommand, key: str) -> MpiPart | None:
+    """Return a node's part in a run that mpirun starts; None for another launcher. ``key``: the attempt's secret."""
+    if made.mpi is None or launch.inside is None:
+        return None
+    hosts = hosts_of(made)
+    host = hosts[node.node_rank]
+    return MpiPart(host=host, hosts=hosts, port=made.master_port, key=key, argv=tuple(launch.inside.argv))
 
 
 def earlier_outputs(options: RunOptions, hosts: Sequence[str]) -> dict[str, list[LocalTree]]:

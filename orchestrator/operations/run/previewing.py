@@ -11,6 +11,7 @@ from orchestrator.core.inventory.hosts import Host, Inventory
 from orchestrator.core.inventory.sections.scheduler import Slurm
 from orchestrator.core.inventory.target import Target
 from orchestrator.core.launch.job import job_plan, node_count
+from orchestrator.core.launch.mpirun import with_mpi
 from orchestrator.core.launch.plan import LaunchPlan, assumed_facts, plan
 from orchestrator.core.transfer.local_tree import hash_tree
 from orchestrator.errors import UsageError
@@ -52,7 +53,7 @@ def preview(target: Target, options: RunOptions, display: Display, *, offline: b
         # Without facts, the address that SSH dials is the best guess at the master's.
         hosts = [replace(host, fabric_address=host.fabric_address or host.address) for host in ready]
         facts = {host.name: assumed_facts(host) for host in hosts}
-        made = plan(hosts, inventory.rendezvous, options.spec, facts, new_run_id())
+        made = with_mpi(plan(hosts, inventory.rendezvous, options.spec, facts, new_run_id()), hosts, None)
         code = hash_tree(options.source.root).tree_id
         made = replace(made, trees={host.name: (code,) for host in hosts})
         note = "no node was asked: port, interpreter and number of GPUs are assumed; addresses are the inventory's"

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
 
-BACKENDS = ("auto", "nccl", "gloo")
+BACKENDS = ("auto", "nccl", "gloo", "mpi")
 
 
 def add_backend(parser: argparse.ArgumentParser) -> None:
@@ -102,8 +102,8 @@ class Ranks:
     """This process among all ranks; as a context manager it makes the process group and ends it.
 
     A process that runs alone needs no group. With nccl each rank uses the GPU with its local rank; with gloo ranks
-    use the CPU. ``timeout``: seconds after which a collective fails if other ranks do not join it; None for
-    torch's default.
+    use the CPU; with mpi, a GPU if there is one. ``timeout``: seconds after which a collective fails if other ranks
+    do not join it; None for torch's default. MPI knows no timeout.
     """
 
     def __init__(self, backend: str = "auto", timeout: float | None = None) -> None:
@@ -118,13 +118,13 @@ class Ranks:
             refuse("--backend nccl needs a GPU, but torch finds none on this node: pass --backend gloo")
         # Two ranks of a group must not share a GPU: nccl refuses that.
         here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        if gpus and here > gpus:
+        if gpus and here > gpus and backend != "mpi":
             refuse(
                 f"{here} ranks on this node, but {counted(gpus, 'GPU')}: "
                 "start one rank per GPU, or pass --backend gloo"
             )
-        self.backend = "nccl" if gpus else "gloo"
-        self.device = torch.device("cuda", self.local_rank) if gpus else torch.device("cpu")
+        self.backend = "mpi" if backend == "mpi" else "nccl" if gpus else "gloo"
+        self.device = torch.device("cuda", self.local_rank % gpus) if gpus else torch.device("cpu")
         if gpus:
             # Otherwise the "current" GPU of every rank on this node would be GPU 0.
             torch.cuda.set_device(self.device)
@@ -132,13 +132,29 @@ class Ranks:
     def __enter__(self) -> Ranks:
         if self.world_size > 1:
             # Returns when all ranks have called it. They meet at MASTER_ADDR and MASTER_PORT, which torchrun sets.
-            dist.init_process_group(self.backend, timeout=self.timeout)
+            if self.backend == "mpi":
+                self.meet_over_mpi()
+            else:
+                dist.init_process_group(self.backend, timeout=self.timeout)
         return self
+
+    def meet_over_mpi(self) -> None:
+        """Make a process group over MPI."""
+        from _mpi import NoMpi, init_process_group
+
+        try:
+            init_process_group(self.timeout)
+        except NoMpi as error:
+            refuse(f"--backend mpi: {error}")
 
     def __exit__(self, kind: object, *rest: object) -> None:
         # After an error other ranks may be gone, and nccl would wait for them.
         if self.world_size > 1 and kind is None:
             dist.destroy_process_group()
+            if self.backend == "mpi":
+                from _mpi import finish
+
+                finish()
 
     def say(self, text: str) -> None:
         """Print a line, on rank 0 only: otherwise every rank would print it."""

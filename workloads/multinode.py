@@ -22,14 +22,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, TensorDataset
 
 
-def main() -> None:
-    """Train on all ranks."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(description: str | None = __doc__, backend: str | None = None) -> None:
+    """Train on all ranks. ``backend``: the default of ``--backend``; None for orch's choice."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("total_epochs", type=int, metavar="TOTAL_EPOCHS", help="epochs to train")
     parser.add_argument("save_every", type=int, metavar="SAVE_EVERY", help="epochs between two snapshots")
     add_learning(parser, batch_size=32, lr=0.05)
     add_backend(parser)
     add_records(parser)
+    if backend is not None:
+        parser.set_defaults(backend=backend)
     options = parsed(parser)
     if options.save_every < 1:
         refuse(f"SAVE_EVERY {options.save_every}: expected at least 1")

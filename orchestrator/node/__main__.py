@@ -85,7 +85,12 @@ def mpi(role: str, words: list[str]) -> int:
         return launch.lead(words)
     if role == "mpi-agent":
         return launch.agent(words)
-    return launch.daemon() if role == "mpi-daemon" else rank.main()
+    if role == "mpi-daemon":
+        return launch.daemon()
+    code = rank.main()
+    sys.stderr.flush()
+    # At its end Python lets signals end it again before it has ended by itself.
+    os._exit(code)
 
 
 def obey(verb: str, request: dict[str, object], out: int) -> None:

@@ -67,6 +67,8 @@ def main() -> int:
         script.send_signal(number)
 
     signal.signal(signal.SIGTERM, pass_on)
+    # hydra tells processes of a failure elsewhere by this signal, which would end this one.
+    signal.signal(signal.SIGUSR1, lambda *_: None)
     code = script.wait()
     if code == -signal.SIGTERM and not stopped:
         time.sleep(SAME_SIGNAL)

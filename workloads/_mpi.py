@@ -33,13 +33,12 @@ class NoMpi(Exception):
     """Ranks cannot exchange tensors over MPI, for the reason in the message."""
 
 
-def adopt_ranks(environ: Mapping[str, str] = os.environ) -> None:
-    """Set RANK, WORLD_SIZE and LOCAL_RANK for a process that plain mpirun has started. orch sets them by itself."""
-    for rank, size, local_rank in VARIABLES:
-        if "RANK" not in environ and rank in environ:
-            os.environ.update(
-                RANK=environ[rank], WORLD_SIZE=environ[size], LOCAL_RANK=environ.get(local_rank, "0")
-            )
+def adopt_ranks() -> None:
+    """Set RANK, WORLD_SIZE and LOCAL_RANK for a process that plain mpirun has started; orch sets them itself."""
+    for names in VARIABLES:
+        if "RANK" not in os.environ and all(name in os.environ for name in names):
+            rank, size, local_rank = (os.environ[name] for name in names)
+            os.environ.update(RANK=rank, WORLD_SIZE=size, LOCAL_RANK=local_rank)
 
 
 def init_process_group(timeout: timedelta | None = None) -> None:
@@ -59,7 +58,7 @@ def init_process_group(timeout: timedelta | None = None) -> None:
         dist.Backend.register_backend(NAME, _made, extended_api=True, devices=["cpu", "cuda"])
     # torch wants a store; MPI needs none, and no other rank reads this one.
     dist.init_process_group(
-        NAME, timeout=timeout, rank=mpi.COMM_WORLD.Get_rank(), world_size=world, store=dist.HashStore()
+        NAME, timeout=timeout, rank=mpi.COMM_WORLD.Get_rank(), world_size=world, store=dist.HashStore()  # type: ignore[attr-defined]
     )
 
 
@@ -92,7 +91,7 @@ def _made(options: Any, _more: object) -> MpiGroup:
     return MpiGroup(options.group_rank, options.group_size, members)
 
 
-class Done(dist._Work):
+class Done(dist._Work):  # type: ignore[name-defined,misc]
     """An exchange that is complete."""
 
     def __init__(self, result: list[Tensor]) -> None:
@@ -141,6 +140,8 @@ class Pending(Done):
         return self.request is None
 
 
+# torch calls these methods with lists and options; its declarations have further forms.
+# mypy: disable-error-code="override"
 class MpiGroup(dist.ProcessGroup):
     """The collectives of ``dist.ProcessGroup``, each as one call of MPI. They return when they are complete.
 
@@ -148,7 +149,7 @@ class MpiGroup(dist.ProcessGroup):
     """
 
     def __init__(self, rank: int, size: int, members: Any) -> None:
-        super().__init__(rank, size)
+        super().__init__(rank, size)  # type: ignore[call-arg]
         self.members = members
         mpi = _mpi()
         self.operations = {
@@ -255,7 +256,7 @@ class MpiGroup(dist.ProcessGroup):
         return self.reduce_scatter(outputs, parts, opts)
 
     def _reduce_scatter_base(self, output: Tensor, tensor: Tensor, opts: Any = None) -> Done:
-        return self.reduce_scatter_tensor_coalesced([output], [tensor], options)
+        return self.reduce_scatter_tensor_coalesced([output], [tensor], opts)
 
     def alltoall(self, outputs: list[Tensor], inputs: list[Tensor], opts: Any = None) -> Done:
         """Give each rank the tensor at its place in every rank's list."""
@@ -263,7 +264,7 @@ class MpiGroup(dist.ProcessGroup):
         received = torch.empty(sum(sizes), dtype=torch.uint8)
         counts = [each.numel() for each in given]
         self.members.Alltoallv((torch.cat(given).numpy(), counts), (received.numpy(), sizes))
-        for output, piece in zip(outputs, received.split(sizes), strict=True):
+        for output, piece in zip(outputs, torch.split(received, sizes), strict=True):
             _fill(output, piece)
         return Done(outputs)
 
@@ -277,8 +278,8 @@ class MpiGroup(dist.ProcessGroup):
     ) -> Done:
         """Give each rank the rows at its place in every rank's tensor."""
         size = self.size()
-        into = output.split(list(output_sizes) or len(output) // size)
-        given = tensor.split(list(input_sizes) or len(tensor) // size)
+        into = torch.split(output, list(output_sizes) or len(output) // size)
+        given = torch.split(tensor, list(input_sizes) or len(tensor) // size)
         self.alltoall(list(into), list(given))
         return Done([output])
 

@@ -102,8 +102,8 @@ class Ranks:
     """This process among all ranks; as a context manager it makes the process group and ends it.
 
     A process that runs alone needs no group. With nccl each rank uses the GPU with its local rank; with gloo ranks
-    use the CPU; with mpi, a GPU if there is one. ``timeout``: seconds after which a collective fails if other ranks
-    do not join it; None for torch's default. MPI knows no timeout.
+    use the CPU; with mpi, a GPU if there is one. ``timeout``: seconds after which a collective fails if other
+    ranks do not join it; None for torch's default. MPI knows no timeout.
     """
 
     def __init__(self, backend: str = "auto", timeout: float | None = None) -> None:

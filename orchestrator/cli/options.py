@@ -12,6 +12,7 @@ import click
 from orchestrator.cli.help import completion
 from orchestrator.core.inventory.reading import parse_size
 from orchestrator.core.launch.accelerate import MIXED_PRECISIONS
+from orchestrator.core.launch.launchers import LAUNCHERS
 from orchestrator.errors import UsageError
 
 
@@ -136,14 +137,14 @@ launch_options = stack(
         type=click.Choice(["auto", "nccl", "gloo", "mpi"]),
         default="auto",
         show_default=True,
-        help="How ranks exchange tensors; auto: nccl if every host has GPUs, else gloo; mpi: needs --launcher mpirun.",
+        help="How ranks exchange tensors; auto: nccl if every host has GPUs, else gloo; mpi: over mpirun's.",
     ),
     click.option(
         "--launcher",
-        type=Launcher(["torchrun", "accelerate", "mpirun"]),
+        type=Launcher(list(LAUNCHERS)),
         default="torchrun",
         show_default=True,
-        help="What starts the ranks: torchrun or Hugging Face's accelerate launch on each node, or mpirun on the first.",
+        help="What starts the ranks: torchrun or accelerate launch on each node, or mpirun on the first.",
     ),
     click.option(
         "--mixed-precision",

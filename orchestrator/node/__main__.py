@@ -1,7 +1,7 @@
 """Entry point of the node program: ``python3 node-<hash>.pyz VERB``, request on stdin, answers on stdout.
 
-The exceptions are ``task FOLDER``, with which a batch job starts its part on a node, and the roles ``mpi-...`` in a
-run that mpirun starts.
+The exceptions are ``task FOLDER``, with which a batch job starts its part on a node, and ``mpi-...``, the roles in
+a run that mpirun starts.
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.core.launch.command import commands
 from orchestrator.core.launch.container.plan import ContainerPlan
 from orchestrator.core.launch.plan import LaunchPlan
 from orchestrator.core.launch.script.formats import TEXTS
-from orchestrator.core.launch.torchrun import commands
 from orchestrator.core.text.secret import masked_words, redacted
 from orchestrator.ui.console import continued
 from orchestrator.ui.display import Display

@@ -14,9 +14,9 @@ from orchestrator.cli.launching import _variable
 from orchestrator.core.checks.catalogue import check
 from orchestrator.core.checks.report import as_json
 from orchestrator.core.inventory.hosts import Host, Rendezvous, parse_inventory
+from orchestrator.core.launch.command import command
 from orchestrator.core.launch.plan import LaunchPlan, RunSpec, Workload, assumed_facts, plan
 from orchestrator.core.launch.script.sh import as_sh
-from orchestrator.core.launch.torchrun import command
 from orchestrator.core.text.secret import masked, masked_line, masked_words, redacted
 from orchestrator.errors import InventoryError, SyncError, UsageError
 from orchestrator.local.run_folder import RunFolder

@@ -8,12 +8,14 @@ given as torchrun's variables, ``PET_`` and the option's name.
 from __future__ import annotations
 
 from orchestrator.core.launch.plan import LaunchPlan, NodePlan
+from orchestrator.core.launch.torchrun import rendezvous_conf
 
 MIXED_PRECISIONS = ("no", "fp16", "bf16")
 
 
-def launcher_argv(plan: LaunchPlan, node: NodePlan, conf: list[str]) -> list[str]:
-    """Return the command line up to the script or ``-m module``. ``conf``: settings of the rendezvous, ``K=V``."""
+def launcher_argv(plan: LaunchPlan, node: NodePlan) -> list[str]:
+    """Return the command line up to the script or ``-m module``."""
+    conf = rendezvous_conf(plan, node)
     # These are options, because accelerate does not read them from its config file. Without --same_network it
     # passes an endpoint to torchrun, which the static rendezvous does not take.
     meeting = ["--same_network"] if plan.rdzv_backend == "static" else [f"--rdzv_backend={plan.rdzv_backend}"]
@@ -28,6 +30,11 @@ def launcher_argv(plan: LaunchPlan, node: NodePlan, conf: list[str]) -> list[str
         f"--log_dir={node.attempt_dir}/logs",
         *(["--tee=3"] if plan.tee else []),
     ]
+
+
+def files(plan: LaunchPlan, node: NodePlan) -> dict[str, str]:
+    """Return the files that accelerate reads, path to text."""
+    return {config_path(node): config(plan, node)}
 
 
 def config_path(node: NodePlan) -> str:

@@ -1,7 +1,7 @@
-"""Turn a LaunchPlan into mpirun's command line: of Open MPI 4, of Open MPI 5 (PRRTE), and of MPICH (hydra).
+"""mpirun's command line, for Open MPI 4, Open MPI 5 (PRRTE) and MPICH (hydra).
 
-mpirun runs on the first node. On each node, orch's part gives its ranks the variables of torchrun, so mpirun starts
-the same short command line everywhere, without variables or arguments of the user.
+mpirun runs on the first node. On each node, orch's part gives its ranks the variables of torchrun. So mpirun
+starts the same short command line everywhere, without variables or arguments of the user.
 """
 
 from __future__ import annotations
@@ -75,9 +75,7 @@ def with_mpi(plan: LaunchPlan, hosts: Sequence[Host], parts: Mapping[str, Parts]
 def _refuse_contradictions(plan: LaunchPlan) -> None:
     if plan.rdzv_backend != "static" or plan.spec.rdzv_conf:
         what = "mpirun starts a fixed number of ranks, without a rendezvous of torchrun"
-        raise UsageError(
-            what, remedy="leave out the rendezvous options and --nnodes MIN:MAX, or --launcher mpirun"
-        )
+        raise UsageError(what, remedy="leave out the options of the rendezvous and MIN:MAX, or --launcher mpirun")
     for node in plan.nodes:
         if node.container is not None:
             remedy = "leave out container:, or --launcher mpirun"
@@ -95,7 +93,12 @@ def hosts_of(plan: LaunchPlan) -> tuple[str, ...]:
     return tuple(str(node.address) for node in plan.nodes)
 
 
-def launcher_argv(plan: LaunchPlan, node: NodePlan) -> list[str]:
+def rank_argv(plan: LaunchPlan, node: NodePlan) -> list[str]:
+    """Return the command line of a rank up to the script: without buffers, as torchrun starts it."""
+    return [node.python, "-u"]
+
+
+def starter_argv(plan: LaunchPlan, node: NodePlan) -> list[str]:
     """Return what a node starts: mpirun on the first one, and elsewhere what becomes mpirun's daemon."""
     if node.node_rank:
         return [NODE_PROGRAM, DAEMON]
@@ -104,7 +107,7 @@ def launcher_argv(plan: LaunchPlan, node: NodePlan) -> list[str]:
     return [NODE_PROGRAM, LEAD, *starters[plan.mpi.kind](plan, plan.mpi), *RANK]
 
 
-def variables(plan: LaunchPlan) -> dict[str, str]:
+def variables(plan: LaunchPlan, node: NodePlan) -> dict[str, str]:
     """Return what ranks need besides MPI's variables. Open MPI refuses root without being asked twice."""
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     prrte = {"PRTE_ALLOW_RUN_AS_ROOT": "1", "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
@@ -134,9 +137,9 @@ def _open_mpi(plan: LaunchPlan, mpi: Mpi) -> list[str]:
             "plm_rsh_agent": AGENT,
             # Every daemon is started from the first node.
             "plm_rsh_no_tree_spawn": "1",
-            # Daemons stay children of orch's supervisor.
+            # Daemons stay children of orch's supervisors.
             "orte_leave_session_attached": "1",
-            # orch ends the ranks, with their grace: mpirun would kill all of them two seconds after the first's end.
+            # orch ends the ranks, with their grace. mpirun would kill all two seconds after one has failed.
             "orte_abort_on_non_zero_status": "0",
             **({"oob_tcp_if_include": interface, "btl_tcp_if_include": interface} if interface else {}),
         }
@@ -153,7 +156,7 @@ def _open_mpi(plan: LaunchPlan, mpi: Mpi) -> list[str]:
 
 
 def _mpich(plan: LaunchPlan, mpi: Mpi) -> list[str]:
-    """Return the command line of MPICH's mpiexec. Variables of the first node would replace those of the others."""
+    """Return the command line of MPICH's mpiexec, without the first node's variables: each node has its own."""
     interface = _interface(plan)
     words = [mpi.program, "-n", str(plan.world_size), "-hosts", _places(plan), "-wdir", "/", "-genvnone"]
     words += ["-launcher", "ssh", "-launcher-exec", AGENT, "-disable-auto-cleanup"]

@@ -1,8 +1,8 @@
 """How a daemon gets its command line from the first node: over a connection on which both prove to know the key.
 
-mpirun would start its daemons by SSH, for which every node would need a login on the others. Here each node already
-runs a part of the attempt, which asks the first node for the command line. Both sides answer the other's nonce with
-an HMAC (RFC 2104) of it, so that nobody else can give a command, nor ask for one.
+mpirun would start its daemons by SSH, for which the first node would need a login on all others. Here each node
+runs a part of the attempt already, which asks the first node for the command line. Both sides answer the other's
+nonce with an HMAC (RFC 2104) of it, so that nobody else can give a command, nor ask for one.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def daemon() -> int:
     except NoCommand as error:
         sys.stderr.write("orch: %s\n" % error)
         return 1
-    os.execvp(login_shell(), [login_shell(), "-c", command])
+    return os.execvp(login_shell(), [login_shell(), "-c", command])
 
 
 def login_shell() -> str:

@@ -1,4 +1,4 @@
-"""A rank's own process: give the script torchrun's variables and log files, and report a failure as torchrun does."""
+"""A rank's process: give the script torchrun's variables and log files, and report a failure as torchrun does."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GROUP = "mpi"
 # The line by which the supervisor knows a failure, as torchrun's agent logs it
 # (torch/distributed/elastic/multiprocessing/api.py).
 FAILED = "failed (exitcode: %d) local_rank: %d (pid: %d) of binary: %s"
-# How long a SIGTERM for this process may come after the one that ended the script, in seconds: mpirun may send both.
+# How long after the SIGTERM that ended the script one for this process may come, in seconds: mpirun sends both.
 SAME_SIGNAL = 0.3
 
 

@@ -327,8 +327,8 @@ class Supervisor:
         """Send SIGTERM to torchrun, once: a second one would interrupt how it ends its workers.
 
         Engines pass SIGTERM on to the container's first process, which need not be torchrun, and ignores SIGTERM
-        until it has a handler. Then it has no workers yet, and is killed. mpirun would kill ranks a second later, so
-        what it started gets SIGTERM, and mpirun ends with that.
+        until it has a handler. Then it has no workers yet, and is killed. mpirun would kill ranks a second later,
+        so what it started gets SIGTERM, and mpirun ends with that.
         """
         starters = self.workers.starters() if self.request.mpi is not None else []
         if starters:

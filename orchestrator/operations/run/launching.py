@@ -13,9 +13,9 @@ from orchestrator.core.checks.catalogue import check
 from orchestrator.core.checks.facts import Facts
 from orchestrator.core.checks.findings import Examined, Finding, merged
 from orchestrator.core.inventory.hosts import Host
+from orchestrator.core.launch.command import NodeCommand, command
 from orchestrator.core.launch.mpirun import hosts_of, with_mpi
 from orchestrator.core.launch.plan import DEFAULT_PORT, LaunchPlan, NodePlan, plan
-from orchestrator.core.launch.torchrun import NodeCommand, command
 from orchestrator.core.text.counted import counted
 from orchestrator.core.transfer.local_tree import LocalTree, hash_tree
 from orchestrator.errors import HostErrors, PreflightError, SyncError, UsageError
@@ -221,7 +221,7 @@ def start_requests(prepared: PreparedAttempt, options: RunOptions, grace: float,
 
 
 def mpi_part(made: LaunchPlan, node: NodePlan, launch: NodeCommand, key: str) -> MpiPart | None:
-    """Return a node's part in a run that mpirun starts; None for another launcher. ``key``: the attempt's secret."""
+    """Return a node's part in a run that mpirun starts; None for another launcher. ``key``: a secret."""
     if made.mpi is None or launch.inside is None:
         return None
     hosts = hosts_of(made)

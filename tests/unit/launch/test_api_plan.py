@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import Cluster
-from orchestrator.core.launch.torchrun import commands
+from orchestrator.core.launch.command import commands
 
 
 def test_a_program_sends_its_own_settings_only_if_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

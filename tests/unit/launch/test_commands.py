@@ -11,12 +11,12 @@ import pytest
 
 from orchestrator.core.checks.facts import Facts
 from orchestrator.core.inventory.hosts import Host
+from orchestrator.core.launch.command import NodeCommand, command, commands
 from orchestrator.core.launch.plan import (
     Workload,
     assumed_facts,
 )
 from orchestrator.core.launch.script.json import as_dict, as_json
-from orchestrator.core.launch.torchrun import NodeCommand, command, commands
 from orchestrator.protocol.facts import Interpreter
 from orchestrator.ui.console import Screen, continued
 from orchestrator.ui.display import Display

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.core.inventory.hosts import Host
 from orchestrator.core.inventory.sections.container import Container, Mount
-from orchestrator.core.launch.torchrun import NodeCommand, commands
+from orchestrator.core.launch.command import NodeCommand, commands
 from orchestrator.protocol.container.image import EngineFacts
 from tests.unit.launch.plans import facts, planned
 

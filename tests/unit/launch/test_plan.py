@@ -20,11 +20,11 @@ from orchestrator.core.checks.facts import Address, Facts
 from orchestrator.core.checks.findings import Examined
 from orchestrator.core.inventory.hostrange import expand, folded
 from orchestrator.core.inventory.hosts import Host, Rendezvous
+from orchestrator.core.launch.command import commands
 from orchestrator.core.launch.plan import LaunchPlan, RunSpec, Workload, plan
 from orchestrator.core.launch.script.json import as_json
 from orchestrator.core.launch.script.ps1 import as_ps1
 from orchestrator.core.launch.script.sh import as_sh
-from orchestrator.core.launch.torchrun import commands
 from orchestrator.core.run.result import fold
 from orchestrator.core.transfer.local_tree import hash_tree
 from orchestrator.errors import PreflightError, SyncError, UsageError

@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 from orchestrator.core.inventory.hosts import Host, parse_inventory
+from orchestrator.core.launch.command import commands
 from orchestrator.core.launch.plan import RunSpec, nproc_per_node
 from orchestrator.core.launch.script.json import as_json
 from orchestrator.core.launch.script.ps1 import as_ps1
 from orchestrator.core.launch.script.sh import as_sh
-from orchestrator.core.launch.torchrun import commands
 from orchestrator.core.launch.variables import LocalSettings, local_settings, passed
 from orchestrator.errors import InventoryError, OrchError
 from orchestrator.protocol.facts import Memory, Parts

@@ -14,10 +14,10 @@ from orchestrator.core.inventory import schema
 from orchestrator.core.inventory.destination import Hop
 from orchestrator.core.inventory.hosts import parse_inventory
 from orchestrator.core.inventory.sections.scheduler import Slurm
+from orchestrator.core.launch.command import commands
 from orchestrator.core.launch.job import Gaps, job_plan, node_count, with_gaps
 from orchestrator.core.launch.plan import LaunchPlan, RunSpec, Workload, assumed_facts
 from orchestrator.core.launch.script.formats import TEXTS
-from orchestrator.core.launch.torchrun import commands
 from orchestrator.core.run.job import end_of_job, remedy_for, waiting_for
 from orchestrator.errors import InventoryError, UsageError
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 
+from orchestrator.core.launch.command import NodeCommand, command
 from orchestrator.core.launch.plan import LaunchPlan, NodePlan
-from orchestrator.core.launch.torchrun import NodeCommand, command
 from orchestrator.core.text.secret import masked_words
 from orchestrator.errors import UsageError
 

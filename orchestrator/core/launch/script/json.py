@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from orchestrator.core.launch.command import commands
 from orchestrator.core.launch.plan import LaunchPlan
-from orchestrator.core.launch.torchrun import commands
 from orchestrator.core.text.secret import masked_words, redacted
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from orchestrator.core.launch.command import OUTPUT_FOLDER, NodeCommand
 from orchestrator.core.launch.plan import LaunchPlan, NodePlan
 from orchestrator.core.launch.script.by_hand import (
     Word,
@@ -19,7 +20,6 @@ from orchestrator.core.launch.script.by_hand import (
     secrets,
     words,
 )
-from orchestrator.core.launch.torchrun import OUTPUT_FOLDER, NodeCommand
 from orchestrator.errors import UsageError
 
 # PowerShell takes each of these for the end of a string in single quotes.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 
+from orchestrator.core.launch.command import NodeCommand, command
 from orchestrator.core.launch.job import FIRST_NODE
 from orchestrator.core.launch.plan import LaunchPlan
 from orchestrator.core.launch.script.by_hand import by_hand
 from orchestrator.core.launch.script.sh import body, gap
-from orchestrator.core.launch.torchrun import NodeCommand, command
 from orchestrator.errors import UsageError
 
 # srun passes the inner script to every node on stdin: the copy of this script is on the first node only.

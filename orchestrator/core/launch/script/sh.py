@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Mapping
 
+from orchestrator.core.launch.command import OUTPUT_FOLDER, NodeCommand
 from orchestrator.core.launch.plan import LaunchPlan, NodePlan
 from orchestrator.core.launch.script.by_hand import (
     Word,
@@ -16,7 +17,6 @@ from orchestrator.core.launch.script.by_hand import (
     secrets,
     words,
 )
-from orchestrator.core.launch.torchrun import OUTPUT_FOLDER, NodeCommand
 
 _HEAD = """\
 #!/bin/sh

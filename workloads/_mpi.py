@@ -58,7 +58,11 @@ def init_process_group(timeout: timedelta | None = None) -> None:
         dist.Backend.register_backend(NAME, _made, extended_api=True, devices=["cpu", "cuda"])
     # torch wants a store; MPI needs none, and no other rank reads this one.
     dist.init_process_group(
-        NAME, timeout=timeout, rank=mpi.COMM_WORLD.Get_rank(), world_size=world, store=dist.HashStore()  # type: ignore[attr-defined]
+        NAME,
+        timeout=timeout,
+        rank=mpi.COMM_WORLD.Get_rank(),
+        world_size=world,
+        store=dist.HashStore(),  # type: ignore[attr-defined]
     )
 
 

@@ -39,6 +39,9 @@ class Launcher(click.Choice[str]):
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
         """Return the choice. Raises UsageError for a launcher that starts nodes itself."""
+        if isinstance(value, str) and value.lower() in MPI_LAUNCHERS:
+            what = f"--launcher {value}: orch finds out which MPI the nodes have"
+            raise UsageError(what, remedy="--launcher mpirun; if it is the script's own option, put it after --")
         if isinstance(value, str) and value.lower() in OTHER_LAUNCHERS:
             raise UsageError(
                 f"--launcher {value}: orch starts the nodes itself, by SSH",
@@ -48,7 +51,8 @@ class Launcher(click.Choice[str]):
 
 
 # What DeepSpeed and the mm* projects call launchers.
-OTHER_LAUNCHERS = ("pdsh", "openmpi", "mvapich", "slurm", "mpich", "impi", "mpi", "jsrun", "pytorch", "deepspeed")
+OTHER_LAUNCHERS = ("pdsh", "slurm", "jsrun", "pytorch", "deepspeed")
+MPI_LAUNCHERS = ("openmpi", "mvapich", "mpich", "impi", "mpi", "mpiexec")
 # How often torchrun may restart the ranks of an elastic run by default.
 ELASTIC_RESTARTS = 3
 

@@ -7,8 +7,8 @@ continues as ``probe.py`` describes.
 from __future__ import annotations
 
 from .container.process import Contained
+from .launch.mpi import MpiFound
 from .message import Message, of
-from .mpi import MpiFound
 from .shapes import Misshapen, fail, flag, many, maybe, number, row, table, text, whole, word
 from .terms import ADDRESS, ADDRESSES, BYTES, INTERFACE, PATH, PORT, TIME, TREE_ID
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .container.process import Contained
 from .events import OF_NODES, Event
+from .launch.mpi import MpiPart
 from .message import Message, of, tagged
-from .mpi import MpiPart
 from .shapes import flag, many, maybe, number, one_of, row, table, text, whole
 from .terms import (
     ADDRESS,

@@ -14,7 +14,7 @@ from orchestrator.core.inventory.hosts import Host
 from orchestrator.core.launch.plan import LaunchPlan, Mpi, NodePlan
 from orchestrator.errors import PreflightError, UsageError
 from orchestrator.protocol.facts import Parts
-from orchestrator.protocol.mpi import AGENT, DAEMON, LEAD, NODE_PROGRAM, MpiFound
+from orchestrator.protocol.launch.mpi import AGENT, DAEMON, LEAD, NODE_PROGRAM, MpiFound
 
 # What mpirun starts on every node, by variables that each node sets for itself.
 RANK = ("sh", "-c", 'exec "$ORCH_MPI_PYTHON" -I -S "$ORCH_MPI_PROGRAM" mpi-rank')

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from ...protocol.mpi import AGENT, MpiFound
+from ...protocol.launch.mpi import AGENT, MpiFound
 from ..host import atomic, bounded, processes
 from . import part
 from .exchange import LOOK, Counter, NoCommand, command_for
@@ -50,7 +50,11 @@ def lead(argv: Sequence[str]) -> int:
         file.write('#!/bin/sh\nexec %s "$@"\n' % quoted(part.program("mpi-agent")))
     os.chmod(path, 0o700)
     if len(place.part.hosts) > 1:
-        Counter(place)
+        try:
+            Counter(place)
+        except OSError as error:
+            sys.stderr.write("orch: port %d of %s: %s\n" % (place.part.port, place.part.host, error.strerror))
+            return 1
     me = os.getpid()
     mpirun = subprocess.Popen(
         [path if word == AGENT else word for word in argv],

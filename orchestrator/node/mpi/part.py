@@ -9,7 +9,7 @@ import json
 import os
 import sys
 
-from ...protocol.mpi import MpiPart
+from ...protocol.launch.mpi import MpiPart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import traceback
 
 from ...protocol import VERSION
 from ...protocol.events import FailedToStart, Finished, Stopping, TorchrunStarted
-from ...protocol.mpi import NODE_PROGRAM
+from ...protocol.launch.mpi import NODE_PROGRAM
 from ...protocol.run import AskStop, Holder
 from ..container import removal
 from ..host import bounded, door, paths, processes

@@ -26,7 +26,7 @@ from orchestrator.operations.delivery.pushing import connected_with, push_tree
 from orchestrator.operations.delivery.run_data import RunData, data_of_run
 from orchestrator.operations.run.options import RunOptions, new_run_id
 from orchestrator.operations.survey import QUICK_PARTS, facts_request, with_probes
-from orchestrator.protocol.mpi import MpiPart
+from orchestrator.protocol.launch.mpi import MpiPart
 from orchestrator.protocol.run import CutOff, Start
 from orchestrator.remote.fanout import failures, on_all
 from orchestrator.remote.node import Node

@@ -17,7 +17,7 @@ from orchestrator.cli.help.sections import by_section
 from orchestrator.cli.help.topics import TEXTS, topic, topics
 from orchestrator.cli.program import cli
 from orchestrator.cli.spelling import dashed
-from orchestrator.core.launch import torchrun
+from orchestrator.core.launch import command as launch_command
 from orchestrator.core.launch.variables import TRAVELLING
 from orchestrator.errors import CLOSED_PIPE, EXIT_CODES, OrchError, UsageError
 from tests.conftest import ROOT
@@ -131,7 +131,7 @@ def test_a_topic_says_what_is_so(name: str) -> None:
     assert set(re.findall(r"^ +([a-z_]+):", text, re.MULTILINE)) <= keys
     for pattern in set(re.findall(r"\b[A-Z]+_\*", text)) - {"WANDB_*"}:
         assert pattern in TRAVELLING
-    given_to_ranks = Path(torchrun.__file__).read_text()
+    given_to_ranks = Path(launch_command.__file__).read_text()
     for variable in set(re.findall(r"ORCH_[A-Z_]+", text)) - {"ORCH_HOSTS"}:
         assert f'"{variable}"' in given_to_ranks
 

@@ -17,7 +17,7 @@ from tests.unit.cli.program import parse, printed
     [
         (
             "run --backend foo train",
-            "invalid value for '--backend': 'foo' is not one of 'auto', 'nccl', 'gloo'",
+            "invalid value for '--backend': 'foo' is not one of 'auto', 'nccl', 'gloo', 'mpi'",
             "see orch run --help",
         ),
         (

@@ -40,6 +40,9 @@ def node_commands(plan: LaunchPlan) -> list[tuple[NodePlan, NodeCommand]]:
     """
     if plan.batch:
         raise UsageError("Slurm chooses the nodes when the job runs", remedy="--format sbatch writes one script")
+    if plan.mpi is not None:
+        what = "mpirun's daemons get their command lines from orch while it runs"
+        raise UsageError(what, remedy="--format json, or leave out --launcher mpirun")
     shown = by_hand(plan)
     return [(node, command(shown, node)) for node in shown.nodes]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .message import Message, of
-from .shapes import many, text
-from .terms import ADDRESS, PATH, PORT
+from ..message import Message, of
+from ..shapes import many, text
+from ..terms import ADDRESS, PATH, PORT
 
 # First word of a command line that starts the node program itself, and the roles that it can take then.
 NODE_PROGRAM = "orch-node"

@@ -1,0 +1,1 @@
+"""Messages about launchers that do more on a node than run there."""

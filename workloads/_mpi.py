@@ -145,7 +145,7 @@ class Pending(Done):
 
 
 # torch calls these methods with lists and options; its declarations have further forms.
-# mypy: disable-error-code="override"
+# mypy: disable-error-code="override, assignment"
 class MpiGroup(dist.ProcessGroup):
     """The collectives of ``dist.ProcessGroup``, each as one call of MPI. They return when they are complete.
 
@@ -170,6 +170,10 @@ class MpiGroup(dist.ProcessGroup):
     def getBackendName(self) -> str:
         """Return the name under which the group is registered."""
         return NAME
+
+    def _get_backend(self, device: torch.device) -> Any:
+        """Return what exchanges tensors of a device: this group itself."""
+        return self
 
     def allreduce(self, tensors: list[Tensor], opts: Any = None) -> Done:
         """Reduce each tensor over all ranks, in place."""
@@ -286,6 +290,11 @@ class MpiGroup(dist.ProcessGroup):
         given = torch.split(tensor, list(input_sizes) or len(tensor) // size)
         self.alltoall(list(into), list(given))
         return Done([output])
+
+    # Names of newer versions of torch.
+    all_gather_single, all_gather_single_coalesced = _allgather_base, allgather_into_tensor_coalesced
+    reduce_scatter_single, reduce_scatter_single_coalesced = _reduce_scatter_base, reduce_scatter_tensor_coalesced
+    all_to_all_single = alltoall_base
 
     def barrier(self, opts: Any = None) -> Done:
         """Wait for all ranks."""

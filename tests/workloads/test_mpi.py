@@ -104,7 +104,7 @@ if rank != 1:
 model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(3, 1))
 model(torch.full((2, 3), float(rank))).sum().backward()
 assert torch.equal(model.module.weight.grad, torch.full((1, 3), 2.0))
-print("right on rank", rank, flush=True)
+print("right", flush=True)
 dist.destroy_process_group()
 finish()
 """
@@ -124,7 +124,8 @@ def test_every_collective_on_three_ranks(tmp_path: Path) -> None:
         [str(MPIRUN), "-n", "3", sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=120
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert sorted(ran.stdout.split("\n")) == ["", "right on rank 0", "right on rank 1", "right on rank 2"]
+    # mpirun may mix what ranks print at the same time.
+    assert ran.stdout.count("right") == 3
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from pathlib import Path
 from orchestrator.core.inventory.draft.compose import Draft, compose
 from orchestrator.core.inventory.foreign.formats import OWN
 from orchestrator.core.inventory.foreign.imported import Imported
-from orchestrator.core.inventory.hosts import Inventory, parse_inventory
+from orchestrator.core.inventory.hosts import Inventory
+from orchestrator.core.inventory.parsing import parse_inventory
 from orchestrator.core.inventory.schema import SCHEMA_FILE, SCHEMA_ID, schema_text
 from orchestrator.errors import UsageError
 from orchestrator.local.foreign import find_hosts, read_foreign

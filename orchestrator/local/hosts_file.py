@@ -11,7 +11,8 @@ from typing import Any
 from orchestrator.core.inventory import strictyaml
 from orchestrator.core.inventory.embedded import embedded_hosts_file
 from orchestrator.core.inventory.foreign.formats import OWN
-from orchestrator.core.inventory.hosts import Host, Inventory, inventory_of, parse_inventory
+from orchestrator.core.inventory.hosts import Host, Inventory
+from orchestrator.core.inventory.parsing import inventory_of, parse_inventory
 from orchestrator.core.launch.environment import Environment
 from orchestrator.errors import UsageError
 from orchestrator.local.foreign import find_hosts

@@ -16,7 +16,8 @@ import pytest
 
 from orchestrator import errors
 from orchestrator.cli.program import raise_open_files
-from orchestrator.core.inventory.hosts import Host, parse_inventory
+from orchestrator.core.inventory.hosts import Host
+from orchestrator.core.inventory.parsing import parse_inventory
 from orchestrator.core.inventory.target import Settings
 from orchestrator.core.run.actions import Prepare
 from orchestrator.core.run.output import Output

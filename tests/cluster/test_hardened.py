@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from orchestrator.core.inventory.edit import set_host_value
-from orchestrator.core.inventory.hosts import DataSource, parse_inventory
+from orchestrator.core.inventory.hosts import DataSource
 from orchestrator.core.inventory.known_hosts import KnownHosts
+from orchestrator.core.inventory.parsing import parse_inventory
 from orchestrator.core.inventory.strictyaml import StrictYamlError, load
 from orchestrator.core.text.secret import masked, masked_words, redacted
 from orchestrator.errors import InventoryError, UsageError

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.inventory.hosts import parse_inventory
+from orchestrator.core.inventory.parsing import parse_inventory
 from orchestrator.errors import SyncError, UsageError
 from orchestrator.local.images import archive_of, unpacked, with_archives
 from tests.namespaces import images

@@ -13,7 +13,8 @@ from docs.examples import healthy, with_part
 from orchestrator.cli.launching import _variable
 from orchestrator.core.checks.catalogue import check
 from orchestrator.core.checks.report import as_json
-from orchestrator.core.inventory.hosts import Host, Rendezvous, parse_inventory
+from orchestrator.core.inventory.hosts import Host, Rendezvous
+from orchestrator.core.inventory.parsing import parse_inventory
 from orchestrator.core.launch.command import command
 from orchestrator.core.launch.plan import LaunchPlan, RunSpec, Workload, assumed_facts, plan
 from orchestrator.core.launch.script.sh import as_sh

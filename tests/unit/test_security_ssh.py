@@ -10,8 +10,9 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from orchestrator.core.inventory.hosts import Host, parse_inventory
+from orchestrator.core.inventory.hosts import Host
 from orchestrator.core.inventory.known_hosts import KnownHosts
+from orchestrator.core.inventory.parsing import parse_inventory
 from orchestrator.core.inventory.target import Settings
 from orchestrator.errors import HostKeyChanged, HostKeyUnknown, OrchError, UsageError
 from orchestrator.operations.cluster import OpenCluster

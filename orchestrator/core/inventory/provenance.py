@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from orchestrator.core.inventory.hostrange import RangeError, expand
-from orchestrator.core.inventory.hosts import CONNECTION_KEYS, Host, Inventory
+from orchestrator.core.inventory.hosts import Host, Inventory
+from orchestrator.core.inventory.parsing import CONNECTION_KEYS
 from orchestrator.core.inventory.schema import OUTPUTS_KEYS, OWN_KEYS, RENDEZVOUS_KEYS, SHARED_KEYS, SLURM_KEYS
 from orchestrator.core.text.secret import masked, redacted
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.core.inventory.choosing import chosen
-from orchestrator.core.inventory.hosts import parse_inventory
+from orchestrator.core.inventory.parsing import parse_inventory
 from orchestrator.core.inventory.target import Target
 from orchestrator.errors import UsageError
 

@@ -22,7 +22,8 @@ from orchestrator.core.inventory.draft.proposal import (
     summary,
 )
 from orchestrator.core.inventory.draft.typed import typed_hosts
-from orchestrator.core.inventory.hosts import Host, parse_inventory
+from orchestrator.core.inventory.hosts import Host
+from orchestrator.core.inventory.parsing import parse_inventory
 from orchestrator.errors import InventoryError, UsageError
 from orchestrator.local import drafts
 from orchestrator.protocol.facts import Interpreter

@@ -9,7 +9,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.core.inventory.hosts import parse_inventory, select
+from orchestrator.core.inventory.hosts import select
+from orchestrator.core.inventory.parsing import parse_inventory
 from orchestrator.errors import InventoryError, UsageError
 
 GOOD = """

@@ -13,8 +13,9 @@ from orchestrator.core.inventory import strictyaml
 from orchestrator.core.inventory.destination import Hop, is_endpoint, is_machine, is_user, parse_hop
 from orchestrator.core.inventory.edit import set_host_value
 from orchestrator.core.inventory.hostrange import RangeError, expand, folded
-from orchestrator.core.inventory.hosts import parse_inventory, select
+from orchestrator.core.inventory.hosts import select
 from orchestrator.core.inventory.known_hosts import KnownHosts
+from orchestrator.core.inventory.parsing import parse_inventory
 from orchestrator.core.inventory.reading import parse_size
 from orchestrator.core.inventory.target import Settings
 from orchestrator.errors import UsageError

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.inventory.hosts import DataSource, Rendezvous, parse_inventory
+from orchestrator.core.inventory.hosts import DataSource, Rendezvous
+from orchestrator.core.inventory.parsing import parse_inventory
 from orchestrator.core.inventory.reading import Reader, listed, nearest
 from orchestrator.errors import InventoryError
 

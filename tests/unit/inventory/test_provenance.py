@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.core.inventory import provenance, strictyaml
-from orchestrator.core.inventory.hosts import Host, parse_inventory
+from orchestrator.core.inventory.hosts import Host
+from orchestrator.core.inventory.parsing import parse_inventory
 from orchestrator.core.inventory.schema import OWN_KEYS, SHARED_KEYS
 from orchestrator.errors import UsageError
 from orchestrator.remote.ssh.lookup import look_up

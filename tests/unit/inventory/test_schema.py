@@ -14,7 +14,7 @@ from jsonschema import Draft7Validator
 
 from docs import make
 from orchestrator.core.inventory import schema
-from orchestrator.core.inventory.hosts import parse_inventory
+from orchestrator.core.inventory.parsing import parse_inventory
 from orchestrator.core.inventory.reading import Reader
 from orchestrator.errors import InventoryError
 from tests.conftest import ROOT

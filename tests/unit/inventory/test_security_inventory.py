@@ -12,7 +12,7 @@ from orchestrator.commands.sync import sync
 from orchestrator.core.checks.catalogue import check
 from orchestrator.core.checks.facts import Address
 from orchestrator.core.inventory.edit import set_host_value
-from orchestrator.core.inventory.hosts import parse_inventory
+from orchestrator.core.inventory.parsing import parse_inventory
 from orchestrator.core.inventory.target import Target
 from orchestrator.errors import InventoryError, UsageError
 from orchestrator.operations.cluster import OpenCluster

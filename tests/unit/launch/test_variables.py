@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator.core.inventory.hosts import Host, parse_inventory
+from orchestrator.core.inventory.hosts import Host
+from orchestrator.core.inventory.parsing import parse_inventory
 from orchestrator.core.launch.command import commands
 from orchestrator.core.launch.plan import RunSpec, nproc_per_node
 from orchestrator.core.launch.script.json import as_json

@@ -12,7 +12,7 @@ from jsonschema import Draft7Validator
 
 from orchestrator.core.inventory import schema
 from orchestrator.core.inventory.destination import Hop
-from orchestrator.core.inventory.hosts import parse_inventory
+from orchestrator.core.inventory.parsing import parse_inventory
 from orchestrator.core.inventory.sections.scheduler import Slurm
 from orchestrator.core.launch.command import commands
 from orchestrator.core.launch.job import Gaps, job_plan, node_count, with_gaps

@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.core.inventory.destination import parse_hop
 from orchestrator.core.inventory.foreign.gathering import is_address, words
 from orchestrator.core.inventory.hostrange import RangeError, expand
-from orchestrator.core.inventory.hosts import RESERVED_NAMES
+from orchestrator.core.inventory.parsing import RESERVED_NAMES
 from orchestrator.core.inventory.reading import NAME
 from orchestrator.errors import UsageError
 

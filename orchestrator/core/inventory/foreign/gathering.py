@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.core.inventory.destination import is_hop, is_machine, is_user, parse_hop
 from orchestrator.core.inventory.foreign.imported import Imported
 from orchestrator.core.inventory.hostrange import RangeError, expand
-from orchestrator.core.inventory.hosts import RESERVED_NAMES
+from orchestrator.core.inventory.parsing import RESERVED_NAMES
 from orchestrator.core.inventory.reading import INTERFACE, NAME, Reader
 from orchestrator.core.text.counted import counted
 from orchestrator.core.text.escapes import visible

@@ -211,8 +211,8 @@ class MpiGroup(dist.ProcessGroup):
 
     def allgather(self, outputs: list[list[Tensor]], inputs: list[Tensor], opts: Any = None) -> Done:
         """Copy each rank's tensor to the list of every rank."""
-        for into, tensor in zip(outputs, inputs, strict=True):
-            for target, data in zip(into, self._gathered(_bytes(tensor)), strict=True):
+        for into, tensor in zip(outputs, inputs):
+            for target, data in zip(into, self._gathered(_bytes(tensor))):
                 _fill(target, data)
         return Done([tensor for into in outputs for tensor in into])
 
@@ -220,7 +220,7 @@ class MpiGroup(dist.ProcessGroup):
         self, outputs: list[Tensor], inputs: list[Tensor], opts: Any = None
     ) -> Done:
         """Copy each rank's tensors, one after another, to the tensors of every rank."""
-        for output, tensor in zip(outputs, inputs, strict=True):
+        for output, tensor in zip(outputs, inputs):
             _fill(output, torch.cat(self._gathered(_bytes(tensor))))
         return Done(outputs)
 
@@ -234,7 +234,7 @@ class MpiGroup(dist.ProcessGroup):
         received = torch.empty(self.size() * data.numel(), dtype=torch.uint8) if outputs else None
         self.members.Gather(data.numpy(), None if received is None else received.numpy(), opts.rootRank)
         if received is not None:
-            for target, piece in zip(outputs[0], received.chunk(self.size()), strict=True):
+            for target, piece in zip(outputs[0], received.chunk(self.size())):
                 _fill(target, piece)
         return Done(inputs)
 
@@ -250,7 +250,7 @@ class MpiGroup(dist.ProcessGroup):
     def reduce_scatter(self, outputs: list[Tensor], inputs: list[list[Tensor]], opts: Any = None) -> Done:
         """Reduce the lists of all ranks, and give each rank the tensor at its place."""
         operation = _operation(opts)
-        for output, tensors in zip(outputs, inputs, strict=True):
+        for output, tensors in zip(outputs, inputs):
             given, result = torch.stack([_numbers(each).flatten() for each in tensors]), _numbers(output)
             self.members.Reduce_scatter_block(given.numpy(), result.numpy(), self._mpi_operation(operation))
             self._keep(output, result, operation)
@@ -272,7 +272,7 @@ class MpiGroup(dist.ProcessGroup):
         received = torch.empty(sum(sizes), dtype=torch.uint8)
         counts = [each.numel() for each in given]
         self.members.Alltoallv((torch.cat(given).numpy(), counts), (received.numpy(), sizes))
-        for output, piece in zip(outputs, torch.split(received, sizes), strict=True):
+        for output, piece in zip(outputs, torch.split(received, sizes)):
             _fill(output, piece)
         return Done(outputs)
 

@@ -99,7 +99,7 @@ def test_the_devices_that_ranks_may_see_decide_how_many_there_are(name: str) -> 
 def test_a_backend_without_a_launcher_is_refused(local_orch: Orch) -> None:
     result = local_orch("run", "--backend", "mpi", "hello")
     assert result.returncode == 2
-    assert "--backend mpi: its ranks have to be started by mpirun, which orch does not do" in result.stderr
+    assert result.stderr == "error: --backend mpi: only mpirun starts such ranks → add --launcher mpirun\n"
 
 
 def examined(**systems: dict[str, str]) -> Examined:

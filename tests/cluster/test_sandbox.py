@@ -18,8 +18,9 @@ from orchestrator.core.inventory.target import Settings
 from orchestrator.remote.ssh.connection import Connection, connections
 from orchestrator.sandbox.cluster import Sandbox
 from tests.conftest import Orch
+from tests.forked import free_port
 
-# A host's lock goes by its name, and other tests run on node1 and node2 meanwhile.
+# A host's lock goes by its name, and other tests run on node1 and node2, and with the usual port, meanwhile.
 SANDBOX = "cluster: box\nsandbox: true\nhosts: {box1: {}, box2: {}}\n"
 
 
@@ -107,7 +108,7 @@ def test_a_detached_run_outlives_the_sandboxs_servers(local_orch: Orch) -> None:
     (orch.folder / "t.py").write_text(
         "import time\ntime.sleep(1)\nopen('made', 'w').write('it')\nprint('made it')\n"
     )
-    started = orch("run", "--detach", "t.py")
+    started = orch("run", "--detach", "--port", str(free_port()), "t.py")
     assert started.returncode == 0, started.stderr
     attached = orch("attach")
     assert attached.returncode == 0, attached.stderr

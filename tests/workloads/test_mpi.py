@@ -128,6 +128,14 @@ def test_every_collective_on_three_ranks(tmp_path: Path) -> None:
     assert ran.stdout.count("right") == 3
 
 
+def test_a_process_that_is_alone_needs_no_mpi(tmp_path: Path) -> None:
+    words = [sys.executable, str(ROOT / "workloads" / "mpi_ddp.py"), "2", "1"]
+    ran = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    assert "World size 1 on " in ran.stdout and "(mpi, " in ran.stdout
+    assert (tmp_path / "snapshot.pt").is_file()
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.forked import free_port
 
 SOURCES = ("pyproject.toml", "MANIFEST.in", "README.md", "CHANGELOG.md", "LICENSE", "hosts.yaml")
 
@@ -80,7 +81,7 @@ def test_the_wheel_trains_where_there_is_no_checkout(tmp_path: Path) -> None:
     assert where.startswith(str(made))
     # A host's lock goes by its name, and other tests run on node1 and node2 meanwhile.
     hosts = ["--hosts", "sandbox:4", "--nodes", "node[3-4]"]
-    words = ["run", "train", *hosts, "--", "--dataset", "digits", "--epochs", "1"]
+    words = ["run", "train", *hosts, "--port", str(free_port()), "--", "--dataset", "digits", "--epochs", "1"]
     ran = done(orch, *words, folder=empty, HOME=str(home), PYTHONPATH="")
     assert "Parameters are the same on all 2 ranks" in ran.stdout
     (run,) = (empty / "runs").glob("*-*-*")

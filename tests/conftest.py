@@ -22,6 +22,15 @@ ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
 
 
+# Files with tests of a minute or so. If one of them began last, the other workers would have nothing left to do.
+LONG = ("test_elastic.py", "test_slurm.py", "test_survival.py", "test_workloads_run.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long tests first, and those without any host last."""
+    items.sort(key=lambda item: (item.path.name not in LONG, "unit" in item.path.parts))
+
+
 @dataclass
 class Orch:
     """``orch`` run against one cluster from a folder of its own."""

@@ -214,7 +214,9 @@ def _on_disconnect(value: str) -> float | None:
 def _variable(entry: str) -> tuple[str, str]:
     name, equals, value = entry.partition("=")
     if not name.isidentifier() or not name.isascii():
-        raise UsageError(f"--env {name!r}: expected NAME=VALUE, or NAME to take its value from this machine")
+        remedy = "a file of packages belongs into the hosts file, as env: under defaults:" if "." in name else None
+        what = f"--env {name!r}: expected NAME=VALUE, or NAME to take its value from this machine"
+        raise UsageError(what, remedy=remedy)
     if reserved(name):
         raise UsageError(f"--env {name}: torchrun and orch set this variable for each rank", remedy="leave it out")
     if not equals and name not in os.environ:

@@ -61,6 +61,7 @@ SAYS = {
     "interface iface nic network-interface ifname": "set interface: in the hosts file; orch finds it otherwise",
     "python interpreter venv virtualenv conda conda-env python-path": "set python: in the hosts file",
     "requirements pip packages": "set env: to the requirements file in the hosts file",
+    "install-torch torch": "orch init has it; in a hosts file, env: names a file of packages",
     "workdir remote-dir remote-path wd": "set workdir: in the hosts file",
     "quiet silent q s": "2>/dev/null hides orch's own lines; stdout carries only the workload's",
     "sudo become root": "orch needs no root on any host",

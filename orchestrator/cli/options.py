@@ -189,7 +189,7 @@ launch_options = stack(
         type=click.IntRange(min=0),
         metavar="N",
         help="Start a failed run again up to N times, with spares in place of lost hosts; "
-        f"by default 0, with --nnodes {ELASTIC_RESTARTS}.",
+        f"by default 0; with --nnodes MIN:MAX {ELASTIC_RESTARTS}.",
     ),
     click.option(
         "--resume",

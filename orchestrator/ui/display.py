@@ -87,8 +87,11 @@ class Display:
             screen.print(Text(captured.get()), end="")
 
     def note(self, text: str) -> None:
-        """Print a line on stderr."""
-        self.err.print(Text(text))
+        """Print a line on stderr, broken between words where the terminal ends."""
+        lines = text.split("\n")
+        self.err.print(
+            Text("\n".join(fitted(each, self.err.width) for each in lines) if self.err.is_terminal else text)
+        )
 
     def notes(self, texts: Iterable[str]) -> None:
         """Print each text as a note on stderr, with secrets masked."""

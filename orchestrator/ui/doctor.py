@@ -12,7 +12,7 @@ from orchestrator.core.text.alike import of_errors
 from orchestrator.core.text.counted import counted
 from orchestrator.core.text.secret import masked
 from orchestrator.errors import OrchError
-from orchestrator.ui.console import Screen
+from orchestrator.ui.console import Screen, fitted
 from orchestrator.ui.display import Display
 
 
@@ -41,8 +41,15 @@ def show_examination(
         out.print(Text.assemble(("fail: ", "bold red"), masked(str(said))))
     for finding in merged(findings):
         style = {"fail": "bold red", "warn": "bold yellow"}.get(finding.severity, "dim")
-        where = (shown_where(finding), "bold")
-        out.print(Text.assemble((f"{finding.severity}: ", style), where, f": {masked(finding.told)}"))
+        where = shown_where(finding)
+        begins = f"{finding.severity}: {where}: "
+        line = f"{begins}{masked(finding.told)}"
+        shown = fitted(line, out.width) if out.is_terminal and len(begins) < out.width else line
+        rest = shown.removeprefix(begins)
+        if rest == shown:
+            out.print(Text(shown))
+        else:
+            out.print(Text.assemble((f"{finding.severity}: ", style), (where, "bold"), f": {rest}"))
     failed = len(errors) + sum(1 for finding in findings if finding.severity == "fail")
     warned = sum(1 for finding in findings if finding.severity == "warn")
     pairs = sum(len(others) for others in examined.probes.values())
@@ -62,10 +69,15 @@ def machine(examined: Examined, name: str) -> str:
     facts, memory = examined.facts[name], examined.parts(name).memory
     system = examined.system(name)
     python = facts.python
-    words = [
-        system.os or facts.system,
+    there = [
         f"Python {python.version}" if python.version else "no Python",
         f"torch {python.torch}" if python.torch else "no torch",
+    ]
+    if not python.version and any(host.name == name and host.environment for host in examined.hosts):
+        there = ["its environment is not built yet"]
+    words = [
+        system.os or facts.system,
+        *there,
         counted(memory.cores, "core") if memory is not None else "? cores",
         f"{memory.total / 1e9 if memory is not None else 0:.0f} GB",
     ]

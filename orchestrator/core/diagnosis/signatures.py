@@ -55,8 +55,8 @@ SIGNATURES: tuple[Signature, ...] = (
         Kind.CAUSE,
         r"^terminate called without an active exception",
         "a thread of torch was still at work when Python ended",
-        "keep DDP models out of global variables, end with dist.destroy_process_group(), and import "
-        "torch.distributed.nn before init_process_group",
+        "run it again: the ranks had finished; to rule it out, import torch.distributed.nn before "
+        "init_process_group, and let no DDP model outlive dist.destroy_process_group()",
         "terminate called without an active exception",
         "pytorch/pytorch#190489",
     ),
@@ -148,7 +148,8 @@ SIGNATURES: tuple[Signature, ...] = (
         Kind.CAUSE,
         r"ModuleNotFoundError: No module named '([^']+)'",
         "the Python module {0} is not installed for this node's interpreter",
-        "install it there with the interpreter shown under environment, or set python: to another",
+        "add it to the file of packages that env: names, and run again; without such a file, install it with the "
+        "interpreter shown under environment",
         "ModuleNotFoundError: No module named 'einops'",
     ),
     Signature(

@@ -44,7 +44,7 @@ def settled(options: InitOptions, questions: Questions, display: Display) -> Ini
     if not count or options.source is not None:
         del ways["add"]
     about = f" ({count} host{'' if count == 1 else 's'})" if count else ""
-    match questions.choose(f"{output} exists{about}: what now?", ways, next(iter(ways)) if count else "stop"):
+    match questions.choose(f"{output} exists{about}: what now?", ways, "add" if "add" in ways else "stop"):
         case "add":
             return _fit_to_add(replace(options, add=True))
         case "replace":

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from orchestrator.cli.help import completion
-from orchestrator.cli.options import age, from_start_option, node_timeout_option, target, target_options
+from orchestrator.cli.options import age, from_start_option, node_timeout_option, seconds, target, target_options
 
 
 @click.command()
@@ -109,3 +109,23 @@ def logs(
 
     selection = LogSelection(ranks or None, node, None if since is None else age(since), follow, from_start)
     return command(target(options), run_id, selection, node_timeout, Display(verbose=verbose))
+
+
+@click.command()
+@target_options
+@click.option("--full", is_flag=True, help="Also print the stack of one rank of each group.")
+@click.option("--native", is_flag=True, help="Also print frames of compiled code; implies --full.")
+@click.option("--watch", type=seconds, metavar="SECONDS", help="Look again every so many seconds, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print all threads of all ranks as one JSON object.")
+@click.argument("run_id", required=False, metavar="[RUN]", shell_complete=completion.runs)
+def stacks(
+    run_id: str | None, full: bool, native: bool, watch: float | None, as_json: bool, **options: Any
+) -> int:
+    """Show what each rank of RUN is doing now.
+
+    Ranks that do the same are one line. Without RUN, look at the only active run.
+    """
+    from orchestrator.commands.stacks import stacks as command
+    from orchestrator.ui.display import Display
+
+    return command(target(options), run_id, full, native, watch, Display(as_json=as_json))

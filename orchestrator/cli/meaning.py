@@ -74,6 +74,7 @@ VERBS = {
     "doctor": "check checks diagnose verify test validate health healthcheck preflight env info ping",
     "ps": "status list ls jobs top squeue queue runs st",
     "stop": "kill cancel abort scancel terminate halt end quit rm",
+    "stacks": "stack trace py-spy pyspy backtrace hang hung stuck dump",
     "logs": "log tail output outputs cat out stdout",
     "attach": "follow watch reattach resume connect join",
     "sync": "push copy cp rsync upload deploy send scp put distribute",

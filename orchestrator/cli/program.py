@@ -14,7 +14,7 @@ from orchestrator.cli.help.pages import with_pages
 from orchestrator.cli.help.refusals import refusal
 from orchestrator.cli.help.verbs import completion, explain
 from orchestrator.cli.help.version import show_versions
-from orchestrator.cli.looking import doctor, logs, ps
+from orchestrator.cli.looking import doctor, logs, ps, stacks
 from orchestrator.cli.meaning import suggestion, verb_suggestion
 from orchestrator.cli.running import attach, plan, run, workloads
 from orchestrator.cli.sending import execute, sync
@@ -57,6 +57,7 @@ for verb in (
     sync,
     ps,
     logs,
+    stacks,
     attach,
     stop,
     sandbox,

@@ -32,6 +32,7 @@ VERBS = {
     "follow": ("run.follow", "answer", "run", "Follow"),
     "stop": ("run.stop", "answer", "run", "Stop"),
     "runs": ("run.runs", "answer", "run", "ListRuns"),
+    "stacks": ("tracing.stacks", "answer", "tracing.stacks", "AskStacks"),
     "keys": ("keys.arrange", "answer", "keys", "ArrangeKeys"),
     "collect": ("run.collect", "answer", "transfer", "Collect"),
     "check-job": ("slurm.jobs", "answer_check", "slurm", "CheckJob"),

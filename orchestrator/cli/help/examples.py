@@ -68,6 +68,11 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ("orch logs 20261121-064804-eaed --rank 0", "the output of one rank of a run"),
         ("orch logs --node gpu01 --since 10m", "the last ten minutes on one host"),
     ),
+    "stacks": (
+        ("orch stacks", "what each rank of the only active run is doing now"),
+        ("orch stacks --full", "with the stack of one rank of each group"),
+        ("orch stacks --watch 5", "look again every five seconds"),
+    ),
     "attach": (
         ("orch attach", "take over the only active run"),
         ("orch attach 20261121-064804-eaed", "take over a run by its id; orch ps lists the ids"),

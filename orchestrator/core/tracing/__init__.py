@@ -1,0 +1,1 @@
+"""What the ranks of a run are doing now, in few lines."""

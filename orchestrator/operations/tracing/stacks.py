@@ -1,0 +1,105 @@
+"""Ask the nodes of a run what its ranks are doing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from orchestrator.core.inventory.hosts import DataSource, Host
+from orchestrator.core.tracing.stacks import Group, groups
+from orchestrator.errors import HostErrors, OrchError, PreflightError, UsageError
+from orchestrator.local import pyspy
+from orchestrator.operations.cluster import OpenCluster
+from orchestrator.operations.delivery.data import send_data
+from orchestrator.operations.run.members import Member, find_members
+from orchestrator.protocol.tracing.stacks import AskStacks, StacksHere
+from orchestrator.remote.fanout import on_all
+from orchestrator.ui.display import Display
+
+# States of a node's part of a run whose ranks may have processes.
+LIVING = ("running", "stopping", "left over", "not answering")
+# Where py-spy is sent to, below the workdir.
+FOLDER = ".orch/tools"
+# How long a node may take, in seconds: it reads eight ranks at a time.
+LIMIT = 120.0
+INSTALL = "install it beside the ranks' interpreter, or here: pip install py-spy"
+
+
+@dataclass(frozen=True)
+class Stacks:
+    """What the ranks of a run are doing. ``here``: by node. ``errors``: of nodes that told nothing."""
+
+    run_id: str
+    groups: list[Group]
+    here: dict[str, StacksHere]
+    errors: list[OrchError]
+
+
+class Looker:
+    """Looks at the ranks of a run, as often as it is asked to."""
+
+    def __init__(self, opened: OpenCluster, run_id: str | None, native: bool, display: Display) -> None:
+        """Find the run, and send its nodes py-spy if they lack it. Raises UsageError, HostErrors."""
+        if opened.inventory.scheduler is not None:
+            what = "orch stacks asks the nodes of a run themselves, and those of a Slurm job are not dialled"
+            raise UsageError(what, remedy="on a node of the job: py-spy dump --pid PID")
+        everyone = find_members(opened, run_id, display)
+        self.members = [each for each in everyone if each.run.state in LIVING]
+        self.expected = expected_ranks(everyone)
+        if not self.members:
+            raise UsageError("the run has ended: none of its ranks is left", remedy="list the runs: orch ps --all")
+        self.run_id = self.members[0].run.run_id
+        self.hosts = {host.name: host for host in opened.all_hosts}
+        self.native = native
+        self.tool = pyspy.found()
+        self.display = display
+        if self.tool is not None:
+            source = DataSource(str(self.tool.path), f"{{workdir}}/{FOLDER}/{self.name}")
+            send_data(opened, [each.node for each in self.members], source, None, display, label="py-spy")
+
+    @property
+    def name(self) -> str:
+        """The name of py-spy on nodes, which changes with its contents."""
+        return f"py-spy-{self.tool.sha[:12]}" if self.tool is not None else ""
+
+    def look(self) -> Stacks:
+        """Return what the ranks are doing now. Raises HostErrors if no node answers."""
+        outcomes = on_all(self.members, self._ask, limit=len(self.members))
+        here: dict[str, StacksHere] = {}
+        errors: list[OrchError] = []
+        for member, outcome in zip(self.members, outcomes, strict=True):
+            if isinstance(outcome, OrchError):
+                errors.append(outcome)
+            elif outcome.error is not None:
+                errors.append(PreflightError(outcome.error, remedy=INSTALL, host=member.node.name))
+            else:
+                here[member.node.name] = outcome
+        if not here:
+            raise HostErrors(errors, len(self.members))
+        silent = {member.node.name for member in self.members} - here.keys()
+        expected = {rank: node for rank, node in self.expected.items() if node not in silent}
+        folded = groups({name: each.ranks for name, each in here.items()}, expected)
+        return Stacks(self.run_id, folded, here, errors)
+
+    def _ask(self, member: Member) -> StacksHere:
+        host: Host = self.hosts[member.node.name]
+        request = AskStacks(
+            run_id=self.run_id,
+            workdir=host.workdir,
+            tool=f"{FOLDER}/{self.name}" if self.tool is not None else None,
+            sha=None if self.tool is None else self.tool.sha,
+            machine=None if self.tool is None else self.tool.machine,
+            python=host.python,
+            native=self.native,
+        )
+        return member.node.ask(request, StacksHere.from_wire, LIMIT, scale=8)
+
+
+def expected_ranks(members: Sequence[Member]) -> dict[int, str]:
+    """Return the node of each rank, where ranks follow from the plan: torchrun's c10d assigns them itself."""
+    found = {}
+    for member in members:
+        if member.run.first_rank is not None:
+            for local_rank in range(member.run.nproc):
+                found[member.run.first_rank + local_rank] = member.node.name
+    return found

@@ -1,0 +1,1 @@
+"""Messages about what a run is doing now."""

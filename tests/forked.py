@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import runpy
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.workloads import WORKLOADS
+
+# How long the other ranks may take to end when one has failed, in seconds.
+PATIENCE = 30
 
 
 @dataclass(frozen=True)
@@ -122,10 +128,30 @@ def forked(job: Job, variables: Mapping[str, object]) -> int:
 
 
 def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """Return a port that nothing listens on, of those that the system gives to no connection."""
+    while True:
+        port = random.randrange(20000, 30000)
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+
+
+def ended(pids: list[int]) -> list[int]:
+    """Wait for processes and return their exit codes. If one fails, end those that are left ``PATIENCE`` later."""
+    codes: dict[int, int] = {}
+
+    def end(*_: object) -> None:
+        for pid in set(pids) - codes.keys():
+            os.kill(pid, signal.SIGKILL)
+
+    signal.signal(signal.SIGALRM, end)
+    while len(codes) < len(pids):
+        pid, status = os.wait()
+        codes[pid] = os.waitstatus_to_exitcode(status)
+        if codes[pid]:
+            signal.alarm(PATIENCE)
+    signal.alarm(0)
+    return [codes[pid] for pid in pids]
 
 
 def import_transformers() -> None:
@@ -166,8 +192,7 @@ def main() -> None:
         job = Job(**{**fields, "args": tuple(fields["args"])})
         if Path(job.script).stem == "finetune":
             import_transformers()
-        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in started(job)]
-        print(json.dumps(codes), flush=True)
+        print(json.dumps(ended(started(job))), flush=True)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ COUNTS = """
 import os, signal, sys, time
 rank, attempt = int(os.environ["RANK"]), os.environ["ORCH_ATTEMPT"]
 def leave(*_):
-    open("left.txt", "a").write(f"left by attempt {attempt}\\n")
+    # Slurm and the supervisor may both send the signal.
+    open("left.txt", "w").write(f"left by attempt {attempt}\\n")
     sys.exit(143)
 signal.signal(signal.SIGTERM, leave)
 count = int(open("snapshot.txt").read()) if os.path.exists("snapshot.txt") else 0

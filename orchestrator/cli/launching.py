@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -85,6 +85,10 @@ def asked(options: dict[str, Any]) -> tuple[Any, Any, list[str]]:
     meta = click.get_current_context().meta
     found: Spelled = meta[SORTED]
     machines = target(options)
+    if options["again"] is not None:
+        from orchestrator.cli.recorded.repeating import again
+
+        return *again(options, machines), found.notes
     if options["num_processes"] is not None:
         options["nproc"] = str(_share(options, machines))
     local = LocalSettings({}, {}) if options["no_env"] else local_settings(os.environ)
@@ -128,7 +132,7 @@ def launch(options: dict[str, Any], local: LocalSettings) -> Any:
         nproc=_nproc(options["nproc"]),
         nproc_of=options["nproc"] if options["nproc"] in KINDS else "auto",
         backend=options["backend"],
-        env=dict(_variable(entry) for entry in options["env"]),
+        env=launch_variables(options["env"]),
         port=options["port"],
         rdzv_backend=options["rdzv_backend"],
         rdzv_id=options["rdzv_id"],
@@ -165,7 +169,18 @@ def launch(options: dict[str, Any], local: LocalSettings) -> Any:
         on_disconnect=_on_disconnect(options.get("on_disconnect", "continue")),
         collect_every=options.get("collect_every"),
         then=options.get("then"),
+        name=None if options["name"] is None else run_name(options["name"]),
     )
+
+
+def run_name(value: str) -> str:
+    """Return a name for a run. Raises UsageError for one that could be taken for an id or a path."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]{0,63}", value):
+        raise UsageError(
+            f"--name {value}: expected a letter, then letters, digits, dots, dashes and underscores, at most 64",
+            remedy="if it is the script's own option, put it after --",
+        )
+    return value
 
 
 def _nnodes(value: str) -> tuple[int, int]:
@@ -209,6 +224,11 @@ def _on_disconnect(value: str) -> float | None:
     if word != "stop" or not colon or not seconds.isascii() or not seconds.isdigit() or int(seconds) < 10:
         raise UsageError(f"--on-disconnect {value}: expected continue, or stop:SECONDS with at least 10")
     return float(seconds)
+
+
+def launch_variables(entries: Iterable[str]) -> dict[str, str]:
+    """Return the variables of ``--env``. Raises UsageError."""
+    return dict(_variable(entry) for entry in entries)
 
 
 def _variable(entry: str) -> tuple[str, str]:

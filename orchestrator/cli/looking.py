@@ -8,7 +8,15 @@ from typing import Any
 import click
 
 from orchestrator.cli.help import completion
-from orchestrator.cli.options import age, from_start_option, node_timeout_option, seconds, target, target_options
+from orchestrator.cli.options import (
+    RUN,
+    age,
+    from_start_option,
+    node_timeout_option,
+    seconds,
+    target,
+    target_options,
+)
 
 
 @click.command()
@@ -87,7 +95,7 @@ def ps(everything: bool, as_json: bool, **options: Any) -> int:
 @from_start_option
 @click.option("--since", metavar="AGE", help="Only output from the last AGE: 90s, 10m, 2h.")
 @click.option("-v", "--verbose", is_flag=True, help="Also print torchrun's own output.")
-@click.argument("run_id", required=False, metavar="[RUN]", shell_complete=completion.runs)
+@click.argument("run_id", type=RUN, required=False, metavar="[RUN]", shell_complete=completion.runs)
 def logs(
     run_id: str | None,
     follow: bool,
@@ -117,7 +125,7 @@ def logs(
 @click.option("--native", is_flag=True, help="Also print frames of compiled code; implies --full.")
 @click.option("--watch", type=seconds, metavar="SECONDS", help="Look again every so many seconds, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print all threads of all ranks as one JSON object.")
-@click.argument("run_id", required=False, metavar="[RUN]", shell_complete=completion.runs)
+@click.argument("run_id", type=RUN, required=False, metavar="[RUN]", shell_complete=completion.runs)
 def stacks(
     run_id: str | None, full: bool, native: bool, watch: float | None, as_json: bool, **options: Any
 ) -> int:

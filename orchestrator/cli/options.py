@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,20 @@ class Launcher(click.Choice[str]):
         return super().convert(value, parameter, context)
 
 
+class RunWord(click.ParamType[str]):
+    """A word that means a run. One that this machine has not recorded stays as it is: the hosts may know it."""
+
+    name = "run"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """Return the id. Raises UsageError for a word that fits several runs, and for an unknown ``@`` word."""
+        from orchestrator.operations.history.finding import known_id
+
+        given = None if context is None else context.params.get("runs_dir")
+        return known_id(Path(given or os.environ.get("ORCH_RUNS_DIR") or "runs").expanduser(), value)
+
+
+RUN = RunWord()
 # What DeepSpeed and the mm* projects call launchers.
 OTHER_LAUNCHERS = ("pdsh", "slurm", "jsrun", "pytorch", "deepspeed")
 MPI_LAUNCHERS = ("openmpi", "mvapich", "mpich", "impi", "mpi", "mpiexec")
@@ -193,9 +208,17 @@ launch_options = stack(
     ),
     click.option(
         "--resume",
+        type=RUN,
         metavar="RUN",
         shell_complete=completion.runs,
         help="Put the outputs of an earlier run into the working folders first.",
+    ),
+    click.option("--name", metavar="NAME", help="A name for the run, to call it by in orch runs and elsewhere."),
+    click.option(
+        "--again",
+        metavar="RUN",
+        shell_complete=completion.runs,
+        help="Repeat an earlier run: the same code, arguments and hosts. Words after -- are added to its own.",
     ),
     click.option("-v", "--verbose", is_flag=True, help="Show every event."),
     click.argument(
@@ -235,6 +258,8 @@ runs_dir_option = click.option(
     default=Path("runs"),
     show_default=True,
     envvar="ORCH_RUNS_DIR",
+    # Before the words that mean runs, which are looked up there.
+    is_eager=True,
     metavar="DIR",
     help="Where runs are recorded on this machine.",
 )
@@ -284,12 +309,12 @@ def target(options: dict[str, Any]) -> Any:
     )
 
 
-def age(value: str) -> float:
-    """Return an age such as ``10m`` in seconds. Raises UsageError."""
+def age(value: str, option: str = "--since") -> float:
+    """Return an age such as ``10m`` in seconds. Raises UsageError, which names the option."""
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     number, unit = (value[:-1], value[-1:]) if value[-1:] in units else (value, "s")
     if not number.isascii() or not number.isdigit():
-        raise UsageError(f"--since {value}: expected an age such as 90s, 10m or 2h")
+        raise UsageError(f"{option} {value}: expected an age such as 90s, 10m or 2h")
     return float(int(number) * units[unit])
 
 

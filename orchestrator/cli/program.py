@@ -16,6 +16,7 @@ from orchestrator.cli.help.verbs import completion, explain
 from orchestrator.cli.help.version import show_versions
 from orchestrator.cli.looking import doctor, logs, ps, stacks
 from orchestrator.cli.meaning import suggestion, verb_suggestion
+from orchestrator.cli.recorded.history import runs
 from orchestrator.cli.running import attach, plan, run, workloads
 from orchestrator.cli.sending import execute, sync
 from orchestrator.cli.starting import hosts, init, keys
@@ -60,6 +61,7 @@ for verb in (
     stacks,
     attach,
     stop,
+    runs,
     sandbox,
     explain,
     completion,

@@ -13,6 +13,7 @@ import click
 from orchestrator.cli.help import completion
 from orchestrator.cli.launching import LaunchCommand, asked
 from orchestrator.cli.options import (
+    RUN,
     format_option,
     from_start_option,
     grace_option,
@@ -139,7 +140,7 @@ def copy_workload(name: str, folder: Path, force: bool) -> int:
 @then_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON event per line on stdout, and nothing else.")
 @click.option("-v", "--verbose", is_flag=True, help="Show every event.")
-@click.argument("run_id", required=False, metavar="[RUN]", shell_complete=completion.runs)
+@click.argument("run_id", type=RUN, required=False, metavar="[RUN]", shell_complete=completion.runs)
 def attach(
     run_id: str | None,
     node_timeout: float,

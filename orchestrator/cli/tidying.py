@@ -8,13 +8,13 @@ from typing import Any
 import click
 
 from orchestrator.cli.help import completion
-from orchestrator.cli.options import grace_option, hosts_option, target, target_options
+from orchestrator.cli.options import RUN, grace_option, hosts_option, target, target_options
 from orchestrator.errors import UsageError
 
 
 @click.command()
 @target_options
-@click.argument("run_id", required=False, metavar="[RUN]", shell_complete=completion.runs)
+@click.argument("run_id", type=RUN, required=False, metavar="[RUN]", shell_complete=completion.runs)
 @click.option("--all", "everything", is_flag=True, help="Stop every run on the hosts.")
 @grace_option
 def stop(run_id: str | None, everything: bool, grace: float | None, **options: Any) -> int:

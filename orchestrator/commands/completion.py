@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.errors import OrchError
+from orchestrator.local.history import runs as history
 from orchestrator.local.hosts_file import read_inventory
 
 # A folder may hold thousands of runs; who completes one is after a recent one.
 MOST_RUNS = 50
-RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]+")
+NEWEST = {"@last": "", "@last-failed": " that failed", "@last-ok": " that succeeded"}
 
 
 def hosts(hosts_file: Path | None) -> list[tuple[str, str]]:
@@ -29,16 +27,12 @@ def hosts(hosts_file: Path | None) -> list[tuple[str, str]]:
 
 
 def recorded_runs(runs_dir: Path | None) -> Iterator[tuple[str, str]]:
-    """Yield the id and workload of each run that this machine has recorded, the newest first."""
-    base = (runs_dir or Path("runs")).expanduser()
-    with suppress(OSError):
-        found = sorted((each for each in base.iterdir() if RUN_ID.fullmatch(each.name)), reverse=True)
-        for folder in found[:MOST_RUNS]:
-            yield folder.name, _workload(folder)
-
-
-def _workload(run: Path) -> str:
-    try:
-        return str(json.loads((run / "plan.json").read_text())["spec"]["workload"]["name"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return ""
+    """Yield the words that mean runs which this machine has recorded, each with the workload, the newest first."""
+    found = history.recorded_runs((runs_dir or Path("runs")).expanduser())[: -MOST_RUNS - 1 : -1]
+    for run in found:
+        yield run.run_id, run.workload if run.workload != "?" else ""
+    for run in found:
+        if run.name is not None:
+            yield run.name, f"{run.workload} {run.run_id}"
+    if found:
+        yield from ((word, f"the newest run{about}") for word, about in NEWEST.items())

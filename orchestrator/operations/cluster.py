@@ -29,7 +29,7 @@ class OpenCluster:
 
     ``spares`` are hosts that may replace lost ones, with connections that are not open yet. ``environments`` holds
     the environments that orch builds, by host; ``python`` of such a host is the environment's interpreter.
-    ``beside``: the folder of the inventory, which paths in it are relative to. ``wanted``: the value of --nodes.
+    ``beside``: the folder of the inventory, which paths in it are relative to. ``target``: what was asked for.
     """
 
     inventory: Inventory
@@ -39,7 +39,7 @@ class OpenCluster:
     spares: tuple[tuple[Host, Connection], ...] = ()
     environments: Mapping[str, Environment] = field(default_factory=dict)
     beside: Path = Path()
-    wanted: str | None = None
+    target: Target = field(default_factory=lambda: Target(Path("hosts.yaml")))
 
     @property
     def all_hosts(self) -> tuple[Host, ...]:
@@ -98,7 +98,7 @@ def open_cluster(target: Target, *, spares_too: bool = False, interpreters: bool
         mine, theirs = links[: len(hosts)], links[len(hosts) :]
         pairs = tuple(zip(spares, theirs, strict=True))
         folder = target.hosts_file.parent
-        yield OpenCluster(inventory, hosts, tuple(mine), target.fanout, pairs, environments, folder, target.nodes)
+        yield OpenCluster(inventory, hosts, tuple(mine), target.fanout, pairs, environments, folder, target)
     finally:
         on_all(links, lambda link: link.close())
         if sandbox is not None:

@@ -16,10 +16,10 @@ from rich.text import Text
 
 from orchestrator.core.run.output import NodeSample, Output
 from orchestrator.core.run.result import Failure, NodeResult, RunResult
+from orchestrator.core.run.telling import told as told_of
 from orchestrator.core.text.counted import counted
 from orchestrator.core.text.escapes import harmless
 from orchestrator.core.text.lines import LineAssembler
-from orchestrator.protocol import events
 from orchestrator.protocol.events import Event, to_line
 from orchestrator.ui.console import STATE_STYLES
 from orchestrator.ui.display import Display
@@ -117,7 +117,7 @@ class RunDisplay:
             return
         if self._view is not None:
             self._view.event(event)
-        told = _line_for(event)
+        told = told_of(event)
         if told is not None:
             self.display.note(told)
         elif self.display.verbose:
@@ -194,37 +194,6 @@ def _json_lines(key: tuple[str, str, str], lines: bytes) -> bytes:
     about = {"event": "log", "node": node, "rank": int(label) if label.isdigit() else label, "stream": stream}
     texts = lines.decode("utf-8", "backslashreplace").split("\n")[:-1]
     return "".join(json.dumps({**about, "line": text}) + "\n" for text in texts).encode()
-
-
-def _grace_text(stop: events.StopRequested) -> str:
-    """Return how long a stop may take, and how its user can shorten it."""
-    again = "; Ctrl-C again ends them now" if stop.by_user else ""
-    return f" (ranks have {stop.grace:g} s to end{again})" if stop.grace else ""
-
-
-def _line_for(event: Event) -> str | None:
-    """Return the line to show for an event, or None if only ``-v`` shows the event."""
-    match event:
-        case events.StopRequested():
-            return f"stopping: {event.reason}" + _grace_text(event)
-        case events.StopFailed():
-            return f"{event.node}: the request to stop failed: {event.reason}"
-        case events.Reconnecting():
-            return f"{event.node}: connection lost ({event.reason}); trying again"
-        case events.Reconnected():
-            return f"{event.node}: connected again"
-        case events.NodeLost():
-            return f"{event.node}: lost, {event.reason}"
-        case events.Orphaned():
-            what = "the machine was rebooted" if event.rebooted else "the run's supervisor was killed"
-            return f"{event.node}: {what}"
-        case events.Swept():
-            return f"{event.node}: ended {counted(event.processes, 'leftover process')}"
-        case events.Fenced():
-            return f"{event.node}: is back; this run has no processes left there"
-        case events.RankFailed():
-            return f"{event.node}: rank {event.rank} failed"
-    return None
 
 
 def _label(output: Output) -> str:

@@ -73,6 +73,36 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ("orch stacks --full", "with the stack of one rank of each group"),
         ("orch stacks --watch 5", "look again every five seconds"),
     ),
+    "runs": (
+        ("orch runs", "list the newest runs, with how they ended"),
+        ("orch runs --failed --since 7d", "only those of the last week that failed"),
+        ("orch runs show @last", "one run in full: command, code, timeline, cause"),
+        ("orch run --again @last-failed", "repeat a run: same code, arguments and hosts"),
+    ),
+    "runs show": (
+        ("orch runs show @last", "the newest run"),
+        ("orch runs show baseline --json", "the run named baseline, as JSON"),
+    ),
+    "runs diff": (
+        ("orch runs diff @last-ok @last-failed", "what changed between the two"),
+        ("orch runs diff baseline @last --full", "with every line of code that differs"),
+    ),
+    "runs rm": (
+        ("orch runs rm 20261121-064804-eaed", "remove a run from this machine"),
+        ("orch runs rm --force 20261121-06", "by the beginning of its id, though nobody saw its end"),
+    ),
+    "runs prune": (
+        ("orch runs prune --keep 20 --dry-run", "list what would go"),
+        ("orch runs prune --older-than 30d", "remove runs of more than a month ago"),
+    ),
+    "runs tag": (
+        ("orch runs tag @last paper", "prune keeps tagged runs"),
+        ("orch runs tag @last paper --remove", "take the tag away"),
+    ),
+    "runs note": (
+        ("orch runs note @last lower loss with warmup", "add a note"),
+        ("orch runs note @last", "print the notes of the newest run"),
+    ),
     "attach": (
         ("orch attach", "take over the only active run"),
         ("orch attach 20261121-064804-eaed", "take over a run by its id; orch ps lists the ids"),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 SECTIONS: Mapping[str, Sequence[str]] = {
     "Hosts": ("hosts_file", "nodes", "node", "single_node", "master", "master_addr"),
-    "Workload": ("module", "project", "env", "no_env", "pass_env", "resume", "data", "yes"),
+    "Workload": ("module", "project", "name", "again", "resume", "env", "no_env", "pass_env", "data", "yes"),
     "Launch": (
         "nproc",
         "nnodes",

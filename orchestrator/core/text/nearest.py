@@ -33,21 +33,27 @@ def nearest(word: str, known: Iterable[str], *, beginnings: bool = True) -> str 
     """Return the word of ``known`` that ``word`` misspells; None if none is close enough.
 
     Case, underscores for dashes and leading dashes do not count. Of equally close words, one with the same first
-    letter wins, then the first. ``beginnings``: the beginning of a single known word stands for it, too.
+    letter wins, then the likeliest slip, then the first. ``beginnings``: the beginning of a single known word
+    stands for it, too.
     """
     bare = _bare(word)
     most = next((allowed for letters, allowed in ALLOWED if len(bare) <= letters), MOST)
     words = {each: _bare(each) for each in known}
     near = [
-        (distance, meant[:1] != bare[:1], place, each)
+        (distance, meant[:1] != bare[:1], _slip(bare, meant), place, each)
         for place, (each, meant) in enumerate(words.items())
         # A distance as long as the word would make anything of it.
         if abs(len(meant) - len(bare)) <= most and (distance := edits(bare, meant)) <= min(most, len(meant) - 1)
     ]
     if near:
-        return min(near)[3]
+        return min(near)[-1]
     begun = [each for each, meant in words.items() if meant.startswith(bare)] if len(bare) >= BEGINNING else []
     return begun[0] if beginnings and len(begun) == 1 else None
+
+
+def _slip(word: str, meant: str) -> int:
+    """Return how unlikely a slip is: letters swapped, then one doubled or left out, then another one typed."""
+    return 0 if sorted(word) == sorted(meant) else 1 if len(word) != len(meant) else 2
 
 
 def did_you_mean(meant: str) -> str:

@@ -16,6 +16,7 @@ from orchestrator.errors import CLOSED_PIPE, HostErrors, OrchError, UsageError
 from orchestrator.local.run_folder import RunFolder
 from orchestrator.operations.cluster import OpenCluster
 from orchestrator.operations.delivery.run_data import deliver_data
+from orchestrator.operations.history.writing import asking_git, keep_record
 from orchestrator.operations.run.aftermath import CollectingErrands
 from orchestrator.operations.run.launching import prepare, push
 from orchestrator.operations.run.members import find_members, record_attach
@@ -64,14 +65,17 @@ def launch_run(opened: OpenCluster, options: RunOptions, display: Display, heard
             "--detach and --max-restarts exclude each other: only a control process can start a failed run again",
             remedy="leave --detach out and start orch in tmux, or with nohup",
         )
-    prepared = prepare(opened, options, display)
-    made = prepared.plan
-    show_settings(display, made, environments(prepared.facts))
-    lineup, facts = prepared.lineup, prepared.facts
-    data = deliver_data(opened, prepared.data, lineup.nodes, facts, options, options.agree, display)
-    prepared = replace(prepared, data=data)
-    push(prepared, opened.fanout, display, sync=options.sync)
+    with asking_git(options.source.root) as git:
+        prepared = prepare(opened, options, display)
+        made, interpreters = prepared.plan, environments(prepared.facts)
+        show_settings(display, made, interpreters)
+        lineup, facts = prepared.lineup, prepared.facts
+        data = deliver_data(opened, prepared.data, lineup.nodes, facts, options, options.agree, display)
+        prepared = replace(prepared, data=data)
+        push(prepared, opened.fanout, display, sync=options.sync)
     folder = RunFolder.create(options.runs_dir, made)
+    code = prepared.trees[lineup.nodes[0].name][0]
+    keep_record(folder, opened, options, made, code, git, interpreters, display)
     grace = grace_of(opened.inventory.grace, options.grace)
     errands = AttemptErrands(opened, options, prepared, grace, folder, display)
     policy = Policy(

@@ -20,7 +20,7 @@ def check_scheduler(opened: OpenCluster, slurm: Slurm, display: Display) -> tupl
     The cluster must be connected. No job is submitted.
     """
     login = Node(opened.links[0])
-    nodes = node_count(slurm, opened.wanted)
+    nodes = node_count(slurm, opened.target.nodes)
     options = tuple(sbatch_options(slurm, "check", nodes, requeue=False))
     try:
         with display.stage("asking Slurm") as stage:

@@ -47,7 +47,7 @@ class PreparedJob:
 
 def prepare_job(opened: OpenCluster, slurm: Slurm, options: RunOptions, display: Display) -> PreparedJob:
     """Connect to the login node, build the environment, and plan. Raises OrchError."""
-    nodes, (host,) = node_count(slurm, opened.wanted), opened.hosts
+    nodes, (host,) = node_count(slurm, opened.target.nodes), opened.hosts
     # Each node gets the outputs of the first node of the run to resume: machines change from job to job.
     earlier = earlier_outputs(options, host_names(1))
     with display.stage(f"connecting to {host.name}"):

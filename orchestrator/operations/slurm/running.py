@@ -14,6 +14,7 @@ from orchestrator.core.run.result import nothing_yet
 from orchestrator.engine.engine import Engine
 from orchestrator.local.run_folder import RunFolder
 from orchestrator.operations.cluster import OpenCluster
+from orchestrator.operations.history.writing import asking_git, keep_record
 from orchestrator.operations.run.aftermath import NoErrands
 from orchestrator.operations.run.members import record_attach
 from orchestrator.operations.run.options import RunOptions
@@ -45,11 +46,14 @@ class JobLive(Live):
 
 def launch_job(opened: OpenCluster, slurm: Slurm, options: RunOptions, display: Display, heard: Hearer) -> Live:
     """Submit a run as a job and wait for its nodes. The engine of the result follows it. Raises OrchError."""
-    prepared = prepare_job(opened, slurm, options, display)
-    made, login = prepared.plan, prepared.login
-    show_settings(display, made, environments({login.name: prepared.facts}))
-    deliver(opened, prepared, options, display)
+    with asking_git(options.source.root) as git:
+        prepared = prepare_job(opened, slurm, options, display)
+        made, login = prepared.plan, prepared.login
+        interpreters = environments({login.name: prepared.facts})
+        show_settings(display, made, interpreters)
+        deliver(opened, prepared, options, display)
     folder = RunFolder.create(options.runs_dir, made)
+    keep_record(folder, opened, options, made, prepared.trees[0], git, interpreters, display)
     with display.stage("submitting") as stage:
         job_id = submit(login, job_request(opened, slurm, prepared, options)).job_id
         stage.result = f"job {job_id}"

@@ -60,9 +60,10 @@ def told(shell: str, line: str) -> list[str]:
         ("orch run --hosts lab.yaml --nodes = ", ["lab1"]),
         ("orch run --hosts none.yaml --nodes ", []),
         ("orch exec --hosts sandbox:3 --nodes ", ["node1", "node2", "node3"]),
-        ("orch run --resume ", [RUN, OLDER]),
+        ("orch run --resume ", [RUN, OLDER, "@last", "@last-failed", "@last-ok"]),
         ("orch run --runs-dir elsewhere --resume ", []),
-        ("orch logs ", [RUN, OLDER]),
+        ("orch logs ", [RUN, OLDER, "@last", "@last-failed", "@last-ok"]),
+        ("orch runs show @last-f", ["@last-failed"]),
         ("orch attach 2026", [RUN]),
         ("orch stop 2025", [OLDER]),
         ("orch logs --node e", ["extra"]),
@@ -81,7 +82,8 @@ def test_words_are_completed(folder: Path, line: str, expected: list[str]) -> No
 
 
 def test_zsh_and_fish_are_told_what_the_words_mean(folder: Path) -> None:
-    assert told("zsh", "orch attach ") == ["plain", RUN, "train", "plain", OLDER, "_"]
+    assert told("zsh", "orch attach ")[:6] == ["plain", RUN, "train", "plain", OLDER, "_"]
+    assert told("zsh", "orch attach @last-o") == ["plain", "@last-ok", "the newest run that succeeded"]
     assert told("zsh", "orch run --nodes gpu01") == ["plain", "gpu01", "10.0.0.1"]
     assert told("fish", "orch attach 2026") == [f"plain,{RUN}\ttrain"]
     # A name that is its own address needs no text.

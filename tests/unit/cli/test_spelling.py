@@ -56,7 +56,7 @@ def test_words_are_sorted(command: click.Command, words: str, args: list[str], f
     spec = found.options.spec
     assert list(spec.args) == args
     for name, value in facts.items():
-        owner = next(each for each in (spec, found.options, spec.workload) if hasattr(each, name))
+        owner = next(each for each in (spec, spec.workload, found.options) if hasattr(each, name))
         assert getattr(owner, name) == value, name
 
 

@@ -1,0 +1,1 @@
+"""Verbs and options for runs that this machine has recorded."""

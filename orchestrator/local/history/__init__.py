@@ -1,0 +1,1 @@
+"""The runs folder of this machine: the runs recorded there, and the code that they ran."""

@@ -1,0 +1,1 @@
+"""Recorded runs: found by a word, compared, repeated."""

@@ -1,0 +1,70 @@
+"""Runs by name, listed, compared and repeated, on two real hosts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Orch
+
+pytestmark = [pytest.mark.cluster, pytest.mark.torch]
+
+SEEDED = """
+import json, os, random, sys
+lr = float(sys.argv[sys.argv.index("--lr") + 1])
+random.seed(os.environ["SEED"])
+loss = sum(random.random() * lr for _ in range(5))
+if os.environ["RANK"] == "0":
+    open("metrics.jsonl", "w").write(json.dumps({"step": 5, "loss": loss}) + "\\n")
+"""
+
+
+def test_a_named_run_is_compared_and_repeated(orch: Orch) -> None:
+    script = orch.folder / "seeded.py"
+    script.write_text(SEEDED)
+    words = ("--nodes", "node1,node3", "--env", "SEED=7", "--env", "API_KEY=hidden", "seeded.py")
+    first = orch("run", "--name", "base", *words, "--lr", "0.5")
+    assert first.returncode == 0, first.stderr
+    script.write_text(SEEDED.replace("random.random() * lr", "random.random() / lr"))
+    failed = orch("run", *words, "--lr", "0")
+    assert failed.returncode == 1
+    listed = [json.loads(line) for line in orch("runs", "--json").stdout.splitlines()]
+    assert [(run["name"], run["state"], run["nodes"]) for run in listed] == [
+        ("base", "ok", ["node1", "node3"]),
+        (None, "failed", ["node1", "node3"]),
+    ]
+    assert listed[0]["metrics"]["step"] == 5
+    assert "ended with exit code 1" in listed[1]["what"]
+    assert "failed: rank" in orch("runs", "--failed").stdout
+    shown = orch("runs", "show", "@last-failed").stdout
+    assert "command    orch run seeded.py --lr 0\n" in shown and "ZeroDivisionError" in shown
+    assert "hidden" not in shown + orch("runs", "show", "base", "--json").stdout
+    different = orch("runs", "diff", "base", "@last").stdout.splitlines()
+    assert "  --lr  0.5 → 0" in different
+    assert "  seeded.py: changed (+1 -1)" in different
+    assert "    +loss = sum(random.random() / lr for _ in range(5))" in different
+    # The code is that of the first run, though it has changed, and the hosts are those two.
+    again = orch("run", "--again", "base", "--name", "twice", API_KEY="hidden")
+    assert again.returncode == 0, again.stderr
+    metrics = [path.read_text() for path in _metrics(orch, listed[0]["run_id"], orch.run_folder().name)]
+    assert metrics[0] == metrics[1]
+    assert orch("runs", "diff", "base", "twice").stdout == "the runs do not differ\n"
+    clash = orch("run", "--again", "base", "--nproc", "2")
+    assert (clash.returncode, clash.stderr) == (
+        2,
+        "error: --again repeats the run as it was, so --nproc does not go with it → leave it out, or start the run "
+        "by its command: orch runs show\n",
+    )
+    secret = orch("run", "--again", "base")
+    assert "the value of API_KEY is a secret, which was not recorded" in secret.stderr
+    assert orch("attach", "base").returncode == 0
+    assert "error: no host knows a run bsae" in orch("logs", "bsae").stderr
+    assert orch("runs", "tag", "twice", "kept").stdout == "kept\n"
+    assert orch("runs", "prune", "--keep", "0").stdout.startswith("removed 2 runs")
+    assert [each["name"] for each in map(json.loads, orch("runs", "--json").stdout.splitlines())] == ["twice"]
+
+
+def _metrics(orch: Orch, *ids: str) -> list[Path]:
+    return [orch.folder / "runs" / run_id / "node1" / "metrics.jsonl" for run_id in ids]

@@ -269,6 +269,22 @@ then_option = click.option(
     metavar="CMD",
     help="Run this shell line here when the run has ended and its outputs are here, such as terraform destroy.",
 )
+
+
+def _places(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the places to notify: those given, else that of the environment, which is one, blanks and all."""
+    told = os.environ.get("ORCH_NOTIFY")
+    return given or ((told,) if told else ())
+
+
+notify_option = click.option(
+    "--notify",
+    metavar="WHERE",
+    multiple=True,
+    callback=_places,
+    help="Tell WHERE when the run ends, fails or begins again: a webhook's URL, a shell line, or desktop "
+    "(repeatable; also $ORCH_NOTIFY).",
+)
 format_option = click.option(
     "--format",
     "form",

@@ -19,6 +19,7 @@ from orchestrator.cli.options import (
     grace_option,
     launch_options,
     node_timeout_option,
+    notify_option,
     output_option,
     runs_dir_option,
     seconds,
@@ -52,6 +53,7 @@ def hidden(parameter: click.Parameter) -> click.Parameter:
 @grace_option
 @click.option("--collect-every", type=seconds, metavar="SECONDS", help="Also fetch outputs during the run.")
 @then_option
+@notify_option
 @click.option("--yes", is_flag=True, help="Download and send the data that the workload needs without asking.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and start nothing, as orch plan does.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON event per line on stdout, and nothing else.")
@@ -138,6 +140,7 @@ def copy_workload(name: str, folder: Path, force: bool) -> int:
 @runs_dir_option
 @from_start_option
 @then_option
+@notify_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON event per line on stdout, and nothing else.")
 @click.option("-v", "--verbose", is_flag=True, help="Show every event.")
 @click.argument("run_id", type=RUN, required=False, metavar="[RUN]", shell_complete=completion.runs)
@@ -149,6 +152,7 @@ def attach(
     verbose: bool,
     from_start: bool,
     then: str | None,
+    notify: tuple[str, ...],
     **options: Any,
 ) -> int:
     """Take over RUN, and see it to its end.
@@ -161,4 +165,4 @@ def attach(
     from orchestrator.ui.display import Display
 
     display = Display(as_json=as_json, verbose=verbose)
-    return command(target(options), run_id, runs_dir, node_timeout, from_start, then, display)
+    return command(target(options), run_id, runs_dir, node_timeout, from_start, then, notify, display)

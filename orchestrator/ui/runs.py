@@ -9,10 +9,10 @@ from dataclasses import asdict
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.core.checks.nodes import age
 from orchestrator.core.inventory.hostrange import folded
 from orchestrator.core.run.listing import ListedRun
 from orchestrator.core.text.counted import counted
+from orchestrator.core.text.duration import duration
 from orchestrator.ui.console import STATE_STYLES
 from orchestrator.ui.display import Display
 
@@ -50,6 +50,6 @@ def _run_cells(run: ListedRun) -> list[Text]:
     state = f"{run.state} ({counted(run.leftovers, 'process')})" if run.leftovers else run.state
     state += f", attempt {run.attempt}" if run.attempt > 1 else ""
     nodes = folded(run.nodes) + (f" (no answer: {folded(run.missing)})" if run.missing else "")
-    since = "-" if run.age is None else age(run.age)
+    since = "-" if run.age is None else duration(run.age)
     words = (run.run_id, run.workload, since, nodes, str(run.ranks), state, run.owner, run.last_line or "")
     return [Text(word) for word in words]

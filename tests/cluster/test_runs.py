@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,12 @@ def test_a_named_run_is_compared_and_repeated(orch: Orch) -> None:
     first = orch("run", "--name", "base", *words, "--lr", "0.5")
     assert first.returncode == 0, first.stderr
     script.write_text(SEEDED.replace("random.random() * lr", "random.random() / lr"))
-    failed = orch("run", *words, "--lr", "0")
+    failed = orch("run", "--notify", 'echo "$ORCH_EVENT $ORCH_TEXT" >>told', *words, "--lr", "0")
     assert failed.returncode == 1
+    (told,) = (orch.folder / "told").read_text().splitlines()
+    assert re.match(
+        r"failed orch: seeded\.py \(\d{8}-\d{6}-\w{4}\) failed after \d+ s: rank \d on node\d", told
+    ), told
     listed = [json.loads(line) for line in orch("runs", "--json").stdout.splitlines()]
     assert [(run["name"], run["state"], run["nodes"]) for run in listed] == [
         ("base", "ok", ["node1", "node3"]),

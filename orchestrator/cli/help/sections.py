@@ -20,7 +20,7 @@ SECTIONS: Mapping[str, Sequence[str]] = {
         "rdzv_endpoint",
         "rdzv_conf",
     ),
-    "During the run": ("detach", "on_disconnect", "grace", "collect_every", "then"),
+    "During the run": ("detach", "on_disconnect", "grace", "collect_every", "then", "notify"),
     "Checks": ("dry_run", "offline", "no_doctor", "no_sync", "debug"),
     "Output": ("form", "output", "verbose", "as_json", "runs_dir"),
     "Connections": ("connect_timeout", "node_timeout", "accept_new_host_keys", "fanout"),

@@ -44,6 +44,7 @@ REPLACING = (
     "collect_every",
     "detach",
     "then",
+    "notify",
 )
 
 

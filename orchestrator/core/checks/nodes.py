@@ -13,6 +13,7 @@ from orchestrator.core.inventory.hosts import Host
 from orchestrator.core.launch.addresses import candidates
 from orchestrator.core.launch.plan import nproc_for
 from orchestrator.core.text.counted import counted
+from orchestrator.core.text.duration import duration
 from orchestrator.core.text.secret import masked_line
 from orchestrator.protocol.facts import Running
 
@@ -81,7 +82,7 @@ def _held(node: str, running: Running, seconds: float) -> Finding:
         remedy = "have that user, or root there, end the run: orch stop --all"
         return fail(node, f"taken by {running.owner}; a host takes one run at a time", remedy)
     about = f"run {running.run_id} ({running.workload}) of {running.owner}"
-    what = f"busy with {about}, which started {age(seconds)} ago; a host takes one run at a time"
+    what = f"busy with {about}, which started {duration(seconds)} ago; a host takes one run at a time"
     remedy = f"wait for the run, watch it (orch attach {running.run_id}) or end it: orch stop {running.run_id}"
     return fail(node, what, remedy)
 
@@ -263,9 +264,8 @@ def stale_locks(examined: Examined) -> Iterator[Finding]:
     """Check that no torch extension's build has left its lock: every import would wait for it without a limit."""
     for host in examined.hosts:
         for path, seconds in examined.parts(host.name).locks or []:
-            what = (
-                f"{path} is the lock of a build that began {age(seconds)} ago: torch waits for it without a limit"
-            )
+            begun = f"{path} is the lock of a build that began {duration(seconds)} ago"
+            what = f"{begun}: torch waits for it without a limit"
             yield warn(host.name, what, f"if no build is running there: rm {shlex.quote(path)}")
 
 
@@ -289,12 +289,3 @@ def logout(examined: Examined) -> Iterator[Finding]:
             yield warn(
                 host.name, what, f"run there: {sudo}loginctl enable-linger {user}; orch then leaves the session"
             )
-
-
-def age(seconds: float) -> str:
-    """Return a duration as text: ``45 s``, ``12 min`` or ``3 h 5 min``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if seconds < 6000:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"

@@ -21,8 +21,8 @@ class RunOptions:
     ``limit``: how long the run may take before it is stopped. ``grace``: how long stopped ranks may take to end.
     ``data``: whether to bring the nodes the data that inventory and script name. ``agree`` is asked before data
     are sent that the user did not name; None if no user can be asked. ``then``: a shell line to run here once
-    the run has ended and its outputs have arrived. ``name``: the user's name for the run. ``again``: the code of
-    the run that this one repeats.
+    the run has ended and its outputs have arrived. ``notify``: the places that are told of the run. ``name``: the
+    user's name for the run. ``again``: the code of the run that this one repeats.
     """
 
     spec: RunSpec
@@ -41,6 +41,7 @@ class RunOptions:
     data: bool = True
     agree: Callable[[str], bool] | None = None
     then: str | None = None
+    notify: tuple[str, ...] = ()
     name: str | None = None
     again: Code | None = None
 

@@ -11,9 +11,9 @@ from dataclasses import asdict
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.core.checks.nodes import age
 from orchestrator.core.history.listed import RecordedRun
 from orchestrator.core.inventory.hostrange import folded
+from orchestrator.core.text.duration import duration
 from orchestrator.ui.console import STATE_STYLES
 from orchestrator.ui.display import Display
 
@@ -57,7 +57,7 @@ def _cells(run: RecordedRun) -> list[Text]:
         Text(" ".join([*([run.name] if run.name else []), *(f"#{tag}" for tag in run.tags)])),
         Text(shlex.join([run.workload, *run.args])),
         Text(began(run.began)),
-        Text("" if run.duration is None else age(run.duration)),
+        Text("" if run.duration is None else duration(run.duration)),
         Text(folded(run.nodes)),
         ended,
         Text(metrics(run.metrics)),

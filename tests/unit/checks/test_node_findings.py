@@ -17,7 +17,8 @@ from orchestrator.core.checks.findings import (
     MakeFolder,
     SetKey,
 )
-from orchestrator.core.checks.nodes import GIB, MIB, age
+from orchestrator.core.checks.nodes import GIB, MIB
+from orchestrator.core.text.duration import duration
 from orchestrator.protocol.facts import (
     Logout,
     OwnName,
@@ -318,7 +319,7 @@ def test_how_durations_are_told() -> None:
         7200: "2 h 0 min",
         11_159: "3 h 5 min",
     }
-    assert {seconds: age(seconds) for seconds in durations} == durations
+    assert {seconds: duration(seconds) for seconds in durations} == durations
 
 
 @pytest.mark.parametrize(

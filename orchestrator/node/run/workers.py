@@ -25,6 +25,9 @@ FAILED = re.compile(r"failed \(exitcode: (?P<code>-?\d+)\) local_rank: (?P<local
 
 # A disk with less free space than this, in bytes, counts as full.
 NO_ROOM = 256 * 1024
+# A worker whose log has been there for this many seconds and that has not been seen has ended: torchrun opens the
+# log just before it starts the worker.
+UNSEEN = 2.0
 
 
 class Workers:
@@ -45,6 +48,8 @@ class Workers:
         # Rank, pid and log folder of each local rank.
         self.by_local_rank: dict[int, tuple[int | None, int | None, str]] = {}
         self.seen: set[int | None] = set()
+        # When the log of each local rank whose worker has not been seen was first seen, by the monotonic clock.
+        self.logs_seen: dict[int, float] = {}
         # How many workers each local rank has had, because an elastic torchrun restarts them.
         self.started: dict[int, int] = {}
         self.streams: dict[str, str] = {}
@@ -71,6 +76,7 @@ class Workers:
             rank = processes.variable(pid, "RANK")
             if folder is not None and rank is not None:
                 self.add(int(local_rank), int(rank), pid, folder)
+        self.find_logs(UNSEEN)
 
     def candidates(self) -> list[int]:
         """Return the processes that may be workers."""
@@ -105,11 +111,12 @@ class Workers:
         pids = [pid for _, pid, _ in self.by_local_rank.values()]
         return [(processes.stat(pid) or ("", 0))[1] for pid in pids if pid is not None and processes.alive(pid)]
 
-    def find_logs(self) -> None:
-        """Record the workers that ended before they were seen, from the logs they left."""
+    def find_logs(self, age: float = 0.0) -> None:
+        """Record the workers that ended before they were seen, from logs first seen ``age`` seconds ago or earlier."""
+        now = time.monotonic()
         for local_rank in range(self.nproc):
-            folder = self.log_folder(local_rank)
-            if local_rank not in self.by_local_rank and folder is not None:
+            folder = None if local_rank in self.by_local_rank else self.log_folder(local_rank)
+            if folder is not None and now - self.logs_seen.setdefault(local_rank, now) >= age:
                 self.add(local_rank, self.expected_rank(local_rank), None, folder)
 
     def expected_rank(self, local_rank: int) -> int | None:

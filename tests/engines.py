@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.core.diagnosis.diagnosis import Diagnosis, diagnose
-from orchestrator.core.run.actions import Finish, Prepare
+from orchestrator.core.run.actions import Finish, Look, Prepare
 from orchestrator.core.run.inputs import NotPrepared, Prepared
 from orchestrator.core.run.machine import following, starting
 from orchestrator.core.run.output import NodeSample, Output
@@ -16,7 +16,7 @@ from orchestrator.core.run.policy import Policy
 from orchestrator.core.run.result import RunResult, nothing_yet
 from orchestrator.engine.engine import Engine, Ready, Recorder
 from orchestrator.errors import ConnectionLost, OrchError
-from orchestrator.protocol.events import Collected, Event, Finished, RankFailed
+from orchestrator.protocol.events import Collected, Event, Finished, Hang, RankFailed
 from orchestrator.protocol.run import Follow, Start, SupervisorGone
 from orchestrator.remote.node import Node
 from orchestrator.remote.node_client import SshNodeClient
@@ -69,6 +69,12 @@ class FakeErrands:
 
     def explain(self, result: RunResult, note: Note) -> Diagnosis | None:
         return diagnose(result)
+
+    def look(self, order: Look, result: RunResult) -> Hang:
+        what = f"ranks {sorted(order.still)} wait"
+        return Hang(
+            time=time.time(), node=order.nodes[0], rank=None, what=what, remedy="look", everyone=order.everyone
+        )
 
     def prepare(self, order: Prepare, result: RunResult, note: Note) -> Ready | NotPrepared:
         self.prepared.append(order)

@@ -169,6 +169,8 @@ def launch(options: dict[str, Any], local: LocalSettings) -> Any:
         on_disconnect=_on_disconnect(options.get("on_disconnect", "continue")),
         collect_every=options.get("collect_every"),
         then=options.get("then"),
+        hang_timeout=options.get("hang_timeout"),
+        on_hang=options.get("on_hang", "report"),
         notify=options.get("notify", ()),
         name=None if options["name"] is None else run_name(options["name"]),
     )

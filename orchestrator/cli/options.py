@@ -65,6 +65,8 @@ class RunWord(click.ParamType[str]):
 
 
 RUN = RunWord()
+# Ranks are looked at every second or less often, and some pauses are no hang.
+LEAST_HANG_TIMEOUT = 5.0
 # What DeepSpeed and the mm* projects call launchers.
 OTHER_LAUNCHERS = ("pdsh", "slurm", "jsrun", "pytorch", "deepspeed")
 MPI_LAUNCHERS = ("openmpi", "mvapich", "mpich", "impi", "mpi", "mpiexec")
@@ -282,8 +284,40 @@ notify_option = click.option(
     metavar="WHERE",
     multiple=True,
     callback=_places,
-    help="Tell WHERE when the run ends, fails or begins again: a webhook's URL, a shell line, or desktop "
+    help="Tell WHERE when the run ends, fails, hangs or begins again: a webhook's URL, a shell line, or desktop "
     "(repeatable; also $ORCH_NOTIFY).",
+)
+
+
+def _hang_timeout(context: click.Context, option: click.Parameter, given: str) -> float | None:
+    """Return the time in seconds, None for never. Raises UsageError."""
+    if given in ("off", "0"):
+        return None
+    try:
+        found = age(given)
+    except UsageError:
+        found = 0.0
+    if found < LEAST_HANG_TIMEOUT:
+        expected = f"expected {LEAST_HANG_TIMEOUT:g}s or more, such as 90s, 10m or 2h, or off"
+        raise UsageError(f"--hang-timeout {given}: {expected}")
+    return found
+
+
+hang_timeout_option = click.option(
+    "--hang-timeout",
+    callback=_hang_timeout,
+    default="10m",
+    show_default=True,
+    metavar="DURATION|off",
+    help="How long ranks may make no progress before orch takes their stacks and says whom they wait for.",
+)
+on_hang_option = click.option(
+    "--on-hang",
+    type=click.Choice(["report", "stop", "restart"]),
+    default="report",
+    show_default=True,
+    help="What follows when no rank makes progress: only the report, the end of the run, or another attempt "
+    "(with --max-restarts).",
 )
 format_option = click.option(
     "--format",

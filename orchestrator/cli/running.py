@@ -17,9 +17,11 @@ from orchestrator.cli.options import (
     format_option,
     from_start_option,
     grace_option,
+    hang_timeout_option,
     launch_options,
     node_timeout_option,
     notify_option,
+    on_hang_option,
     output_option,
     runs_dir_option,
     seconds,
@@ -52,6 +54,8 @@ def hidden(parameter: click.Parameter) -> click.Parameter:
 )
 @grace_option
 @click.option("--collect-every", type=seconds, metavar="SECONDS", help="Also fetch outputs during the run.")
+@hang_timeout_option
+@on_hang_option
 @then_option
 @notify_option
 @click.option("--yes", is_flag=True, help="Download and send the data that the workload needs without asking.")
@@ -139,6 +143,13 @@ def copy_workload(name: str, folder: Path, force: bool) -> int:
 @node_timeout_option
 @runs_dir_option
 @from_start_option
+@click.option(
+    "--on-hang",
+    type=click.Choice(["report", "stop"]),
+    default="report",
+    show_default=True,
+    help="What follows when no rank makes progress: only the report, or the end of the run.",
+)
 @then_option
 @notify_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON event per line on stdout, and nothing else.")
@@ -151,6 +162,7 @@ def attach(
     as_json: bool,
     verbose: bool,
     from_start: bool,
+    on_hang: str,
     then: str | None,
     notify: tuple[str, ...],
     **options: Any,
@@ -165,4 +177,4 @@ def attach(
     from orchestrator.ui.display import Display
 
     display = Display(as_json=as_json, verbose=verbose)
-    return command(target(options), run_id, runs_dir, node_timeout, from_start, then, notify, display)
+    return command(target(options), run_id, runs_dir, node_timeout, from_start, on_hang, then, notify, display)

@@ -21,6 +21,7 @@ def attach(
     runs_dir: Path,
     node_timeout: float,
     from_start: bool,
+    on_hang: str,
     then: str | None,
     notify: Sequence[str],
     display: Display,
@@ -34,7 +35,14 @@ def attach(
         open_cluster(target, spares_too=True) as opened,
         closing(
             attach_run(
-                opened, run_id, runs_dir, node_timeout, display, from_start=from_start, heard=notifier.heard
+                opened,
+                run_id,
+                runs_dir,
+                node_timeout,
+                display,
+                from_start=from_start,
+                on_hang=on_hang,
+                heard=notifier.heard,
             )
         ) as live,
     ):

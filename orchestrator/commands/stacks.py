@@ -6,7 +6,7 @@ import json
 import time
 
 from orchestrator.core.inventory.target import Target
-from orchestrator.core.text.escapes import visible
+from orchestrator.core.tracing.stacks import as_lines
 from orchestrator.operations.cluster import open_cluster
 from orchestrator.operations.tracing.stacks import Looker, Stacks
 from orchestrator.ui.display import Display
@@ -20,7 +20,7 @@ def stacks(
     Return 0, or the code of the first error if a node told nothing. Raises UsageError, HostErrors.
     """
     with open_cluster(target, spares_too=True) as opened:
-        looker = Looker(opened, run_id, native, display)
+        looker = Looker.find(opened, run_id, native, display)
         while True:
             found = looker.look()
             show(found, full or native, display)
@@ -37,9 +37,6 @@ def show(found: Stacks, full: bool, display: Display) -> None:
         nodes = {name: each.to_wire() for name, each in found.here.items()}
         display.write(json.dumps({"run_id": found.run_id, "nodes": nodes}) + "\n")
     else:
-        for group in found.groups:
-            display.write(f"{visible(str(group))}\n")
-            # As Python prints a traceback: the innermost last.
-            for frame in reversed(group.frames) if full else ():
-                display.write(f"    {visible(frame.name)}  {visible(frame.file)}:{frame.line}\n")
+        for line in as_lines(found.groups, full):
+            display.write(f"{line}\n")
     display.errors(found.errors)

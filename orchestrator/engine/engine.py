@@ -19,11 +19,12 @@ from orchestrator.core.diagnosis.diagnosis import Diagnosis
 from orchestrator.core.run import actions, inputs
 from orchestrator.core.run.actions import Action, Finish, Prepare, Timer
 from orchestrator.core.run.inputs import Input, NotPrepared, Prepared
-from orchestrator.core.run.machine import Step, step
+from orchestrator.core.run.machine import step
 from orchestrator.core.run.output import NodeSample, Output
 from orchestrator.core.run.result import RunResult
+from orchestrator.core.run.turn.turn import Step
 from orchestrator.errors import ConnectionLost, OrchError
-from orchestrator.protocol.events import Event
+from orchestrator.protocol.events import Event, Hang
 from orchestrator.protocol.run import SupervisorGone
 
 # Pieces of output held for a slow reader. Beyond that the SSH window fills, and then the node's follower waits.
@@ -107,6 +108,9 @@ class Errands(Protocol):
 
     def explain(self, result: RunResult, note: Callable[[Event], None]) -> Diagnosis | None:
         """Diagnose an attempt's failure from its logs; return None if nothing failed."""
+
+    def look(self, order: actions.Look, result: RunResult) -> Hang:
+        """Return what ranks do that make no progress."""
 
     def prepare(self, order: Prepare, result: RunResult, note: Callable[[Event], None]) -> Ready | NotPrepared:
         """Prepare the next attempt; return its nodes with their clients, or NotPrepared."""
@@ -211,6 +215,8 @@ class Engine:
                 self._recorder.ended()
                 found = self._errands.explain(self.state.result, self._note)
                 self._inbox.put(inputs.Explained(attempt, found))
+            case actions.Look():
+                self._spawn("look", partial(self._look, action, self.state.result))
             case actions.ShowRefusals(errors):
                 self._recorder.refused(errors)
             case actions.Prepare():
@@ -335,6 +341,9 @@ class Engine:
     def _collect(self, attempt: int, names: tuple[str, ...], final: bool) -> None:
         self._errands.collect(names, final, self._note)
         self._inbox.put(inputs.CollectionDone(attempt))
+
+    def _look(self, order: actions.Look, result: RunResult) -> None:
+        self._inbox.put(inputs.Looked(order.attempt, self._errands.look(order, result)))
 
     def _prepare(self, order: Prepare, result: RunResult) -> None:
         self._inbox.put(self._errands.prepare(order, result, self._note))

@@ -128,6 +128,19 @@ class FailedToStart(Event):
     error: str = of(text())
 
 
+class Still(Event):
+    """Which ranks of the node have made no progress for ``after`` seconds, recorded whenever that changes.
+
+    ``ranks``: those ranks; none once they all move again. ``among``: how many ranks of the node have a process.
+    ``after``: the time that was asked for, in seconds.
+    """
+
+    KIND: ClassVar[str] = "still"
+    ranks: tuple[int, ...] = of(many(RANK, 65536))
+    among: int = of(LOCAL_RANK)
+    after: float = of(SECONDS)
+
+
 class Finished(Event):
     """The attempt has ended on this node; its supervisor exits.
 
@@ -258,6 +271,26 @@ class Diagnosed(Event):
     show_log: bool = of(flag, default=True)
 
 
+class Hang(Event):
+    """Ranks have made no progress for a long time; ``node`` is the node of ``rank``, or the first one.
+
+    ``rank``: the rank that the others wait for; None if that cannot be told.
+    ``what``: what the ranks do, in a sentence. ``remedy``: what to do about it.
+    ``stacks``: what the ranks do, a line for each group of equal ranks.
+    ``file``: the file in the run's folder with all stacks; None if there are none.
+    ``everyone``: whether no rank makes progress. ``ends``: whether the attempt is ended because of this.
+    """
+
+    KIND: ClassVar[str] = "hang"
+    rank: int | None = of(maybe(RANK))
+    what: str = of(text(1 << 18))
+    remedy: str = of(text(1 << 16))
+    stacks: tuple[str, ...] = of(many(text(1 << 16), 65536), default=())
+    file: str | None = of(maybe(PATH), default=None)
+    everyone: bool = of(flag, default=True)
+    ends: bool = of(flag, default=False)
+
+
 class Collected(Event):
     """Outputs of the node were fetched.
 
@@ -341,7 +374,8 @@ class RunFinished(Event):
 
 # The kinds that a node's journal may hold; only the control side creates the others.
 OF_NODES: dict[str, type[Event]] = {
-    kind.KIND: kind for kind in (TorchrunStarted, WorkerFound, RankFailed, Stopping, FailedToStart, Finished)
+    kind.KIND: kind
+    for kind in (TorchrunStarted, WorkerFound, RankFailed, Stopping, FailedToStart, Still, Finished)
 }
 KINDS: dict[str, type[Event]] = {kind.KIND: kind for kind in Event.__subclasses__()}
 EVENT = tagged("event", KINDS)

@@ -66,6 +66,7 @@ class Start(Message):
     ``cut_off``: when to end the attempt because the node is cut off; None for never.
     ``container``: the container that ``argv`` starts; None if it starts the launcher itself.
     ``mpi``: this node's part in a run whose ranks mpirun starts; None for any other launcher.
+    ``still_after``: seconds without progress after which a rank counts as still; None for never.
     """
 
     VERB: ClassVar[str] = "start"
@@ -94,6 +95,7 @@ class Start(Message):
     cut_off: CutOff | None = of(maybe(CutOff.from_wire), default=None)
     container: Contained | None = of(maybe(Contained.from_wire), default=None)
     mpi: MpiPart | None = of(maybe(MpiPart.from_wire), default=None)
+    still_after: float | None = of(maybe(SECONDS), default=None)
 
 
 class Kept(Message):

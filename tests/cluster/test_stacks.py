@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 
 import pytest
 
@@ -50,24 +49,18 @@ waiting()
 
 def test_the_rank_that_the_others_wait_for_is_named(orch: Orch) -> None:
     (orch.folder / "loads.py").write_text(LOADS)
-    process = orch.popen("run", "loads.py")
-    for _ in range(3):
-        heard(process, "up")
-
-    def folded() -> list[str]:
-        shown = orch("stacks")
-        assert shown.returncode == 0, shown.stderr
-        return shown.stdout.splitlines()
-
-    deadline = time.monotonic() + 20
-    while (lines := folded()) and not lines[0].startswith("2 ranks (0-1)") and time.monotonic() < deadline:
-        pass
+    process = orch.popen("run", "--hang-timeout", "5s", "loads.py")
+    # orch tells it without being asked, too.
+    hang = heard(process, "no progress for 5 s: ").splitlines()[-1]
     line = LOADS.splitlines().index("        dist.all_reduce(batch)") + 1
     sleeping = LOADS.splitlines().index("                time.sleep(600)") + 1
-    assert lines == [
+    lines = [
         f"2 ranks (0-1): all_reduce at loads.py:{line}",
         f"rank 2 on node3: Slow.__getitem__ at loads.py:{sleeping}",
     ]
+    assert f"no progress for 5 s: {lines[0]}; {lines[1]} → the others wait for rank 2 on node3" in hang
+    shown = orch("stacks")
+    assert shown.returncode == 0 and shown.stdout.splitlines() == lines, shown.stderr
     full = orch("stacks", "--full").stdout
     assert "\n    _MapDatasetFetcher.fetch  " in full and f"/loads.py:{sleeping}\n" in full
     process.send_signal(signal.SIGINT)

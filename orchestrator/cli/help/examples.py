@@ -26,7 +26,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ("orch run train", "train a bundled workload on every host"),
         ("orch run train.py --epochs 3", "your own script, with options of its own"),
         ("orch run --nodes 'gpu[01-04]' -m pkg.train", "a module, on four hosts"),
-        ("orch run --max-restarts 2 gpt", "start again up to twice if a host is lost"),
+        ("orch run --max-restarts 2 --on-hang restart gpt", "start again if a host is lost or the run hangs"),
     ),
     "plan": (
         ("orch plan train", "show the command of each node"),

@@ -45,6 +45,8 @@ REPLACING = (
     "detach",
     "then",
     "notify",
+    "hang_timeout",
+    "on_hang",
 )
 
 

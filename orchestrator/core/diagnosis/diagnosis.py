@@ -185,7 +185,7 @@ def _from_failures(result: RunResult) -> Iterator[_Suspect]:
         # A rank's failure is explained by its own output, one of torchrun by torchrun's.
         kind, found = _best(failure, own) if failure.reason is None else (Kind.PEER, None)
         ending_kind, ending = _from_ending(failure, result)
-        if found is None or (failure.signal not in (None, 6) and kind > Kind.CAUSE):
+        if found is None or failure.hung is not None or (failure.signal not in (None, 6) and kind > Kind.CAUSE):
             kind, found = ending_kind, ending
         yield _Suspect((kind, failure.time), found)
 
@@ -230,6 +230,12 @@ def _from_line(chosen: MatchedLine, what: str, evidence: tuple[str, ...]) -> Dia
 def _from_ending(failure: Failure, result: RunResult) -> tuple[Kind, Diagnosis]:
     """Return the diagnosis, and its kind, of a failure that no line explains."""
     name, kind = "exit-code", Kind.DEATH
+    if failure.hung is not None:
+        # What ranks print when they are ended is no cause.
+        what, told = failure.describe(), failure.message or ""
+        return Kind.CAUSE, Diagnosis(
+            "hang", failure.node, failure.rank, what, told, failure.hung, (), show_log=False
+        )
     if failure.full_disks:
         full = BY_NAME["disk-full"]
         what = failure.describe()

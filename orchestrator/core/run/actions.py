@@ -17,6 +17,7 @@ class Deadline(Enum):
     RETRY = "retry the connection to a node"
     FENCE = "try to fence a lost node"
     COLLECT = "fetch outputs while the run goes on"
+    HANG = "look at ranks that make no progress while others do"
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,20 @@ class Explain:
 
 
 @dataclass(frozen=True)
+class Look:
+    """Look at what the ranks do, of which ``still`` have made no progress for ``seconds``. Answered by Looked.
+
+    ``everyone``: whether no rank makes progress. ``nodes``: the nodes that can be asked.
+    """
+
+    attempt: int
+    nodes: tuple[str, ...]
+    still: frozenset[int]
+    seconds: float
+    everyone: bool
+
+
+@dataclass(frozen=True)
 class ShowRefusals:
     """Show why nodes refused to start the attempt."""
 
@@ -146,4 +161,4 @@ class Finish:
     refusals: tuple[OrchError, ...] = ()
 
 
-Action = OnNode | Record | Wait | Collect | Explain | ShowRefusals | Prepare | Finish
+Action = OnNode | Record | Wait | Collect | Explain | Look | ShowRefusals | Prepare | Finish

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from orchestrator.core.diagnosis.diagnosis import Diagnosis
 from orchestrator.core.run.actions import Timer
 from orchestrator.errors import OrchError
-from orchestrator.protocol.events import Event
+from orchestrator.protocol.events import Event, Hang
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,14 @@ class Explained:
 
 
 @dataclass(frozen=True)
+class Looked:
+    """The ranks of the attempt were looked at."""
+
+    attempt: int
+    found: Hang
+
+
+@dataclass(frozen=True)
 class Prepared:
     """The next attempt is ready to start on ``nodes``, in node_rank order."""
 
@@ -171,4 +179,6 @@ class Due:
     timer: Timer
 
 
-Input = OfNode | Noted | CollectionDone | Explained | Prepared | NotPrepared | StopAsked | LeaveAsked | Due
+Input = (
+    OfNode | Noted | CollectionDone | Explained | Looked | Prepared | NotPrepared | StopAsked | LeaveAsked | Due
+)

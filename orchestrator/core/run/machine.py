@@ -12,25 +12,24 @@ follows from the recorded events.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from orchestrator.core.diagnosis.diagnosis import Diagnosis
 from orchestrator.core.run import actions, inputs
-from orchestrator.core.run.actions import Action, Deadline, Timer
+from orchestrator.core.run.actions import Deadline, Timer
 from orchestrator.core.run.inputs import Input
 from orchestrator.core.run.policy import Policy
 from orchestrator.core.run.result import RunResult, exit_code, nothing_yet
-from orchestrator.core.run.state import Link, NodeState, Phase, RunState
+from orchestrator.core.run.state import Link, NodeState, Phase, RunState, Watch
+from orchestrator.core.run.turn.fences import Fences
+from orchestrator.core.run.turn.hangs import Hangs
+from orchestrator.core.run.turn.turn import PAUSE_LONGEST, Step
 from orchestrator.errors import ConnectionLost, OrchError
 from orchestrator.protocol import VERSION, events
-from orchestrator.protocol.events import Event
 
-# Pause between two tries to reach a node, in seconds: the first, and the longest.
-PAUSE_SHORTEST, PAUSE_LONGEST = 0.2, 3.0
+# First pause between two tries to reach a node, in seconds.
+PAUSE_SHORTEST = 0.2
 # Node timeouts to wait while every node is silent, because the fault is then likely this machine's network.
 PATIENCE = 10
-
-Step = tuple[RunState, tuple[Action, ...]]
 
 
 def starting(
@@ -59,30 +58,8 @@ def step(state: RunState, told: Input, now: float) -> Step:
     return turn.done()
 
 
-class _Turn:
-    """One step in progress: the changed state, and the actions so far."""
-
-    def __init__(self, state: RunState, now: float) -> None:
-        self.state = state
-        self.now = now
-        self.actions: list[Action] = []
-
-    def done(self) -> Step:
-        return self.state, tuple(self.actions)
-
-    def change(self, **values: object) -> None:
-        self.state = replace(self.state, **values)  # type: ignore[arg-type]
-
-    def change_node(self, name: str, **values: object) -> None:
-        changed = replace(self.state.nodes[name], **values)  # type: ignore[arg-type]
-        self.change(nodes={**self.state.nodes, name: changed})
-
-    def record(self, event: Event) -> None:
-        self.change(result=self.state.result.after(event))
-        self.actions.append(actions.Record(event))
-
-    def wait(self, kind: Deadline, seconds: float, node: str | None = None) -> None:
-        self.actions.append(actions.Wait(Timer(kind, self.state.attempt, node), seconds))
+class _Turn(Fences, Hangs):
+    """One step in progress."""
 
     # Inputs.
 
@@ -102,6 +79,9 @@ class _Turn:
             case inputs.Explained():
                 if self.state.phase is Phase.EXPLAINING and told.attempt == self.state.attempt:
                     self.take_explained(told.found)
+            case inputs.Looked():
+                if told.attempt == self.state.attempt:
+                    self.take_looked(told.found)
             case inputs.Prepared():
                 if self.state.phase is Phase.PREPARING and told.attempt == self.state.attempt + 1:
                     self.begin(told.attempt, told.nodes, told.min_nodes)
@@ -134,6 +114,8 @@ class _Turn:
                 self.change_node(name, link=Link.REFUSED, refusal=told)
             case inputs.Happened():
                 self.change_node(name, finished=node.finished or isinstance(told.event, events.Finished))
+                if isinstance(told.event, events.Still):
+                    self.change(still={**self.state.still, name: told.event})
                 self.record(told.event)
             case inputs.Broke():
                 self.record(events.Reconnecting(time=self.now, node=name, reason=told.reason))
@@ -244,41 +226,8 @@ class _Turn:
                 there = tuple(name for name in self.reachable() if self.state.nodes[name].link is Link.UP)
                 self.change(collecting=True)
                 self.actions.append(actions.Collect(self.state.attempt, there, final=False))
-
-    # Fences: a lost node may have been replaced, so none of the run's processes may go on there.
-
-    def lose(self, name: str, reason: str) -> None:
-        self.record(events.NodeLost(time=self.now, node=name, reason=reason))
-        self.change_node(name, link=Link.LOST)
-        if not self.state.policy.passive:
-            self.change(fencing={**self.state.fencing, name: False})
-            self.wait(Deadline.FENCE, PAUSE_LONGEST, name)
-
-    def try_fence(self, name: str) -> None:
-        if self.state.fencing.get(name) is not False:
-            return
-        if self.state.phase is Phase.PREPARING:
-            # The next attempt may be in preparation on this node.
-            self.wait(Deadline.FENCE, PAUSE_LONGEST, name)
-            return
-        self.change(fencing={**self.state.fencing, name: True})
-        self.actions.append(actions.Fence(name, self.state.attempt))
-
-    def take_fence(self, told: inputs.Fenced | inputs.FenceFailed) -> None:
-        if told.node not in self.state.fencing:
-            return
-        if isinstance(told, inputs.Fenced):
-            self.forget_fence(told.node)
-            self.record(events.Fenced(time=self.now, node=told.node))
-        else:
-            self.change(fencing={**self.state.fencing, told.node: False})
-            self.wait(Deadline.FENCE, PAUSE_LONGEST, told.node)
-        if self.state.postponed and not any(self.state.fencing.values()):
-            self.change(postponed=False)
-            self.prepare()
-
-    def forget_fence(self, name: str) -> None:
-        self.change(fencing={node: tried for node, tried in self.state.fencing.items() if node != name})
+            case Deadline.HANG if running and self.state.watch is Watch.WAITING:
+                self.look(Watch.SOME)
 
     # Transitions that follow from the state.
 
@@ -291,6 +240,7 @@ class _Turn:
         if self.state.phase in (Phase.STARTING, Phase.RUNNING):
             self.stop_after_failure()
         if self.state.phase is Phase.RUNNING:
+            self.watch()
             if self.state.leaving:
                 self.leave()
             elif all(node.link.over for node in self.state.nodes.values()):
@@ -363,9 +313,6 @@ class _Turn:
             self.change_node(name, stop_grace=grace)
             self.actions.append(actions.StopNode(name, self.state.attempt, grace))
 
-    def reachable(self) -> list[str]:
-        return [name for name, node in self.state.nodes.items() if node.link is not Link.LOST]
-
     def after_the_end(self) -> None:
         if self.state.policy.passive:
             errors: list[OrchError] = [each.error for each in self.refusals()]
@@ -427,6 +374,8 @@ class _Turn:
             found=None,
             collecting=False,
             collected=False,
+            still={},
+            watch=Watch.MOVING,
         )
         self.record(
             events.Planned(time=self.now, nodes=nodes, attempt=attempt, min_nodes=min_nodes, version=VERSION)

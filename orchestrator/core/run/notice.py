@@ -8,12 +8,15 @@ from orchestrator.core.inventory.hostrange import folded
 from orchestrator.core.text.duration import duration
 from orchestrator.core.text.secret import masked
 from orchestrator.errors import Interrupted
-from orchestrator.protocol.events import Diagnosed, Event, Planned, RunFinished, WorkerFound
+from orchestrator.protocol.events import Diagnosed, Event, Hang, Planned, RunFinished, WorkerFound
 
 
 @dataclass(frozen=True)
 class Notice:
-    """A notice. ``event``: ``ended``, ``failed``, ``stopped`` or ``restarted``. ``text``: all of it, in words."""
+    """A notice. ``event``: ``ended``, ``failed``, ``stopped``, ``restarted`` or ``hung``.
+
+    ``text``: all of it, in words.
+    """
 
     event: str
     run_id: str
@@ -62,6 +65,8 @@ class Notices:
             case WorkerFound() if event.restart > self._restarts:
                 self._restarts = event.restart
                 return self._notice("restarted", f"torchrun restarted the ranks (restart {event.restart})")
+            case Hang() if event.everyone:
+                return self._notice("hung", f"hangs: {event.what} → {event.remedy}")
             case Diagnosed():
                 self._found = event
             case RunFinished():

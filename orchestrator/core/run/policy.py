@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 # How long a stopped run may take to end by itself, in seconds: after a stop by its user, and after a failure.
 STOP_GRACE, FAILURE_GRACE = 30.0, 3.0
+# What may follow when no rank makes progress, in the words of --on-hang.
+REPORT, STOP, RESTART = "report", "stop", "restart"
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Policy:
     """Settings of a run from the user, the inventory and the verb. Times are in seconds.
 
     ``records``: this process keeps the run's record, so it alone stops the run after a failure and collects its
-    outputs. ``passive``: only read, change nothing. ``detach``: leave once every node has started.
+    outputs. ``on_hang``: what follows when no rank makes progress. ``passive``: only read, change nothing.
+    ``detach``: leave once every node has started.
     """
 
     node_timeout: float = 30.0
@@ -37,4 +40,5 @@ class Policy:
     max_restarts: int = 0
     detach: bool = False
     records: bool = True
+    on_hang: str = REPORT
     passive: bool = False

@@ -20,6 +20,7 @@ class Failure:
 
     ``time`` is by the control machine's clock. ``reason``: what became of a node that reports nothing more, None
     for other failures. ``full_disks``: folders on the node that had no room left, not even for the traceback.
+    ``hung``: what to do about ranks that made no progress, of which ``message`` tells.
     """
 
     node: str
@@ -30,9 +31,12 @@ class Failure:
     time: float = 0.0
     reason: str | None = None
     full_disks: tuple[str, ...] = ()
+    hung: str | None = None
 
     def describe(self) -> str:
         """Return the failure in words, for example ``rank 2 on gpu3 was killed by SIGKILL``."""
+        if self.hung is not None:
+            return "the run hangs"
         if self.reason is not None:
             return f"{self.node} {self.reason}"
         who = f"rank {self.rank} on {self.node}" if self.rank is not None else f"torchrun on {self.node}"
@@ -246,6 +250,8 @@ def _failure(event: Event) -> Failure | None:
             return Failure(node, None, event.exit_code, event.signal, None, event.time)
         case events.NodeLost():
             return Failure(node, None, None, None, None, event.time, f"was lost: {event.reason}")
+        case events.Hang() if event.ends:
+            return Failure(node, event.rank, None, None, event.what, event.time, hung=event.remedy)
         case events.Orphaned():
             reason = REBOOTED if event.rebooted else "lost its supervisor, which was killed"
             return Failure(node, None, None, None, None, event.time, reason)

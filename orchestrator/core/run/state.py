@@ -11,6 +11,7 @@ from orchestrator.core.diagnosis.diagnosis import Diagnosis
 from orchestrator.core.run import inputs
 from orchestrator.core.run.policy import Policy
 from orchestrator.core.run.result import RunResult
+from orchestrator.protocol.events import Still
 
 
 class Phase(Enum):
@@ -43,6 +44,15 @@ class Link(Enum):
         return self in (Link.LOST, Link.REFUSED, Link.ENDED)
 
 
+class Watch(Enum):
+    """How far the look at ranks without progress has come: WAITING until the others may have followed."""
+
+    MOVING = "moving"
+    WAITING = "waiting"
+    SOME = "some"
+    ALL = "all"
+
+
 @dataclass(frozen=True)
 class NodeState:
     """One node of the attempt. ``finished``: the node has reported its Finished event. ``tries``: failed tries to
@@ -64,6 +74,7 @@ class RunState:
     so there is no further attempt. ``leaving``: this process leaves as soon as every node has started.
     ``collecting``: a collection is under way; ``collected``: the final collection has begun. ``given_up``: hosts
     that no further attempt may use. ``postponed``: the next attempt waits for the fences under way.
+    ``still``: what each node told last of ranks without progress; ``watch``: whether these have been looked at.
     ``fencing``: the lost nodes still to be fenced, each with whether a try is under way.
     """
 
@@ -82,6 +93,8 @@ class RunState:
     given_up: frozenset[str] = frozenset()
     fencing: Mapping[str, bool] = field(default_factory=lambda: MappingProxyType({}))
     found: Diagnosis | None = None
+    still: Mapping[str, Still] = field(default_factory=lambda: MappingProxyType({}))
+    watch: Watch = Watch.MOVING
 
     @property
     def over(self) -> bool:

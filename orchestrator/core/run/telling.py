@@ -39,6 +39,9 @@ def told(event: Event) -> str | None:
             return f"{event.node}: is back; this run has no processes left there"
         case events.RankFailed():
             return f"{event.node}: rank {event.rank} failed"
+        case events.Hang():
+            where = f" ({event.file} in the run's folder has all stacks)" if event.file else ""
+            return f"{event.what} → {event.remedy}{where}"
     return None
 
 
@@ -94,6 +97,8 @@ def _at_length(event: Event) -> str | None:
             return f"attempt {event.attempt} on {', '.join(event.nodes)}"
         case events.Diagnosed():
             return f"{event.what}: {event.cause}"
+        case events.Still() if event.ranks:
+            return f"{event.node}: {counted(len(event.ranks), 'rank')} made no progress for {event.after:g} s"
         case events.Collected():
             return f"{event.node}: {counted(event.files, 'file')} fetched ({event.bytes:,} bytes)"
         case events.CollectFailed():

@@ -7,9 +7,10 @@ calls: ``all_reduce at train.py:88``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from orchestrator.core.text.escapes import visible
 from orchestrator.protocol.tracing.stacks import Frame, RankStack, Thread
 
 # Paths of code that is not the user's: installed packages, Python's own library, and code without a file.
@@ -18,6 +19,8 @@ LIBRARY = re.compile(r"/(site|dist)-packages/|/lib(64)?/python\d|^<|\.so(\.|$)|^
 WRAPPERS = re.compile(r"(wrapper|inner|_fn|decorate_context|wrapped|__call__|_call_impl|_wrapped_call_impl)\Z")
 # What a rank does that has no process any more.
 ENDED = "has no process: it has ended"
+# How the words begin where a rank's stack could not be read.
+UNKNOWN = "not known: "
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,20 @@ def groups(found: Mapping[str, Sequence[RankStack]], expected: Mapping[int, str]
     return sorted(made, key=lambda group: (-len(group.ranks), group.ranks[0].rank))
 
 
+def as_lines(found: Sequence[Group], full: bool) -> Iterator[str]:
+    """Yield a line for each group, safe to show, and with ``full`` the stack of the first rank of each.
+
+    A stack is in the order of Python's tracebacks: the innermost call comes last.
+    """
+    for group in found:
+        yield visible(str(group))
+        for frame in reversed(group.frames) if full else ():
+            yield f"    {visible(frame.name)}  {visible(frame.file)}:{frame.line}"
+
+
 def _told(stack: RankStack, node: str) -> Told:
     if stack.error is not None:
-        return Told(stack.rank, node, f"not known: {stack.error}")
+        return Told(stack.rank, node, f"{UNKNOWN}{stack.error}")
     main = next((thread for thread in stack.threads if thread.main), None)
     if main is None or not main.frames:
         return Told(stack.rank, node, "runs no Python code")

@@ -14,7 +14,9 @@ from ..host import atomic
 
 # Interval between two samples, in seconds.
 INTERVAL = 2.0
-QUERY = "--query-gpu=utilization.gpu,memory.used,memory.total"
+QUERY = "--query-gpu=utilization.gpu,memory.used,memory.total,utilization.memory"
+# A kernel that waits for another GPU keeps its own busy, and hardly touches memory.
+SPINS, TOUCHES = 0.9, 0.02
 
 
 class Sampler:
@@ -26,6 +28,8 @@ class Sampler:
         self.cpu = cpu_times()
         self.gpu_query: subprocess.Popen[bytes] | None = None
         self.gpus: tuple[tuple[float, int, int], ...] = ()
+        # Of each GPU, the share of time in which its memory was read or written; None if nvidia-smi does not tell.
+        self.touching: tuple[float | None, ...] = ()
         self.has_gpus = True
 
     def tick(self) -> bool:
@@ -52,7 +56,7 @@ class Sampler:
             if self.gpu_query.poll() is None:
                 return
             said, _ = self.gpu_query.communicate()
-            self.gpus = parsed_gpus(said.decode("ascii", "replace"))
+            self.gpus, self.touching = parsed_gpus(said.decode("ascii", "replace"))
             self.gpu_query = None
         if self.has_gpus:
             command = ["nvidia-smi", QUERY, "--format=csv,noheader,nounits"]
@@ -62,6 +66,15 @@ class Sampler:
                 )
             except OSError:
                 self.has_gpus = False
+
+    def gpus_work(self) -> bool:
+        """Return whether a GPU reads or writes its memory."""
+        return any(touched is not None and touched >= TOUCHES for touched in self.touching)
+
+    def gpus_spin(self) -> bool:
+        """Return whether a GPU is busy without touching its memory, as in a collective that waits."""
+        pairs = zip(self.gpus, self.touching)
+        return any(gpu[0] >= SPINS and touched is not None and touched < TOUCHES for gpu, touched in pairs)
 
     def close(self) -> None:
         """End a running nvidia-smi query."""
@@ -100,11 +113,20 @@ def memory() -> tuple[int, int]:
     return found.get("MemTotal", 0), found.get("MemAvailable", found.get("MemFree", 0))
 
 
-def parsed_gpus(text: str) -> tuple[tuple[float, int, int], ...]:
-    """Parse nvidia-smi's lines into (busy share from 0 to 1, used bytes, total bytes); skip others."""
-    found = []
+def parsed_gpus(text: str) -> tuple[tuple[tuple[float, int, int], ...], tuple[float | None, ...]]:
+    """Parse nvidia-smi's lines into (busy share from 0 to 1, used bytes, total bytes); skip others.
+
+    Also return the share of time in which each GPU's memory was read or written, None where it is not told.
+    """
+    found: list[tuple[float, int, int]] = []
+    touching: list[float | None] = []
     for line in text.splitlines():
         with contextlib.suppress(ValueError):
-            busy, used, total = (float(word) for word in line.split(","))
+            words = line.split(",")
+            busy, used, total = (float(word) for word in words[:3])
             found.append((busy / 100, int(used * 2**20), int(total * 2**20)))
-    return tuple(found)
+            try:
+                touching.append(float(words[3]) / 100)
+            except (IndexError, ValueError):
+                touching.append(None)
+    return tuple(found), tuple(touching)

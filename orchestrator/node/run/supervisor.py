@@ -26,6 +26,7 @@ from ..host import bounded, door, paths, processes
 from ..mpi import part
 from ..probe import machine
 from ..store import prune
+from ..tracing.stillness import Stillness
 from .dead_man_switch import DeadManSwitch
 from .journal import Journal
 from .presence import Presence
@@ -80,6 +81,8 @@ class Supervisor:
         self.journal = Journal(folder)
         self.workers = Workers(request, folder, work, self.journal.record)
         self.sampler = Sampler(folder)
+        after = request.still_after
+        self.stillness = Stillness(after, self.workers, self.sampler, self.journal.record) if after else None
         self.dead_man_switch = DeadManSwitch(folder, request.on_disconnect, request.cut_off)
         # The lock's door cannot be reached from the machine that asks about a batch job.
         self.presence = Presence(folder) if paths.is_shared() else None
@@ -163,6 +166,8 @@ class Supervisor:
             self.workers.find_failure()
         if self.sampler.tick():
             self.note_sizes()
+        if self.stillness is not None and self.stopped_by is None and self.workers.complete:
+            self.stillness.tick()
         self.end_silent_engine(torchrun)
         reason = self.dead_man_switch.reason_to_end() if self.stopped_by is None else None
         if reason is not None:

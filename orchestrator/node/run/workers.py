@@ -112,7 +112,7 @@ class Workers:
         return [(processes.stat(pid) or ("", 0))[1] for pid in pids if pid is not None and processes.alive(pid)]
 
     def find_logs(self, age: float = 0.0) -> None:
-        """Record the workers that ended before they were seen, from logs first seen ``age`` seconds ago or earlier."""
+        """Record the workers that ended before they were seen, from logs seen ``age`` seconds ago or earlier."""
         now = time.monotonic()
         for local_rank in range(self.nproc):
             folder = None if local_rank in self.by_local_rank else self.log_folder(local_rank)

@@ -35,6 +35,8 @@ KEPT = (
     "collect_every",
     "grace",
     "limit",
+    "hang_timeout",
+    "on_hang",
 )
 
 

@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping
 
 from orchestrator.core.diagnosis.diagnosis import Diagnosis, diagnose, scan
 from orchestrator.core.inventory.hosts import Outputs
-from orchestrator.core.run.actions import Prepare
+from orchestrator.core.run.actions import Look, Prepare
 from orchestrator.core.run.inputs import NotPrepared
 from orchestrator.core.run.result import RunResult
 from orchestrator.engine.engine import Ready
 from orchestrator.errors import OrchError
 from orchestrator.local.run_folder import RunFolder
-from orchestrator.protocol.events import Collected, CollectFailed, Event, Evidence
+from orchestrator.operations.cluster import OpenCluster
+from orchestrator.operations.tracing.hangs import hang
+from orchestrator.protocol.events import Collected, CollectFailed, Event, Evidence, Hang
 from orchestrator.remote import outputs
 from orchestrator.remote.fanout import on_all
 from orchestrator.remote.node import Node
@@ -32,15 +34,30 @@ class NoErrands:
         """Explain nothing."""
         return None
 
+    def look(self, order: Look, result: RunResult) -> Hang:
+        """Never asked: only a process that records a run looks at its ranks."""
+        raise AssertionError(order)
+
     def prepare(self, order: Prepare, result: RunResult, note: Note) -> Ready | NotPrepared:
         """Prepare no further attempt."""
         return NotPrepared(order.attempt)
 
 
 class CollectingErrands(NoErrands):
-    """Collects the outputs of a run and explains its failure. Prepares no further attempt."""
+    """Collects the outputs of a run, looks at its ranks, and explains its failure. Prepares no further attempt.
 
-    def __init__(self, nodes: Mapping[str, Node], outputs: Outputs, folder: RunFolder, display: Display) -> None:
+    ``opened``: the cluster whose nodes can be asked for stacks; None where they cannot.
+    """
+
+    def __init__(
+        self,
+        nodes: Mapping[str, Node],
+        outputs: Outputs,
+        folder: RunFolder,
+        display: Display,
+        opened: OpenCluster | None = None,
+    ) -> None:
+        self.cluster = opened
         self.nodes = dict(nodes)
         self.outputs = outputs
         self.folder = folder
@@ -85,6 +102,10 @@ class CollectingErrands(NoErrands):
                 self.display.note(f"{node.name}: {said}")
             self._said[node.name] = said
         return size
+
+    def look(self, order: Look, result: RunResult) -> Hang:
+        """Look at what the ranks do, and keep their stacks."""
+        return hang(self.cluster, self.nodes, self.folder, order, result)
 
     def explain(self, result: RunResult, note: Note) -> Diagnosis | None:
         """Search all logs for evidence, note it, and return the diagnosis; None if the attempt did not fail."""

@@ -212,6 +212,7 @@ def start_requests(prepared: PreparedAttempt, options: RunOptions, grace: float,
             grace=grace,
             log_limit=max_log,
             on_disconnect=options.on_disconnect,
+            still_after=options.hang_timeout,
             # A node that is cut off must end its part, because a spare may replace it meanwhile.
             cut_off=CutOff(after=options.node_timeout, peers=peers)
             if options.max_restarts or made.min_nodes

@@ -10,7 +10,11 @@ from pathlib import Path
 
 from orchestrator.core.history.record import Code
 from orchestrator.core.launch.plan import RunSpec
+from orchestrator.core.run.policy import REPORT
 from orchestrator.operations.run.source import Source
+
+# As long as NCCL lets a collective take.
+HANG_TIMEOUT = 600.0
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,8 @@ class RunOptions:
     ``data``: whether to bring the nodes the data that inventory and script name. ``agree`` is asked before data
     are sent that the user did not name; None if no user can be asked. ``then``: a shell line to run here once
     the run has ended and its outputs have arrived. ``notify``: the places that are told of the run. ``name``: the
-    user's name for the run. ``again``: the code of the run that this one repeats.
+    user's name for the run. ``hang_timeout``: how long ranks may make no progress before orch looks at them; None:
+    for ever. ``on_hang``: what follows then. ``again``: the code of the run that this one repeats.
     """
 
     spec: RunSpec
@@ -42,6 +47,8 @@ class RunOptions:
     agree: Callable[[str], bool] | None = None
     then: str | None = None
     notify: tuple[str, ...] = ()
+    hang_timeout: float | None = HANG_TIMEOUT
+    on_hang: str = REPORT
     name: str | None = None
     again: Code | None = None
 

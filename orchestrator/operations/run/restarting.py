@@ -57,7 +57,7 @@ class AttemptErrands(CollectingErrands):
         display: Display,
     ) -> None:
         nodes = {node.name: node for node in prepared.lineup.nodes}
-        super().__init__(nodes, opened.inventory.outputs, folder, display)
+        super().__init__(nodes, opened.inventory.outputs, folder, display, opened)
         self.opened = opened
         self.options = options
         self.prepared = prepared

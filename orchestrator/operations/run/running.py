@@ -9,7 +9,7 @@ from pathlib import Path
 
 from orchestrator.core.checks.facts import Facts
 from orchestrator.core.run.machine import following, starting
-from orchestrator.core.run.policy import Grace, Policy, grace_of
+from orchestrator.core.run.policy import REPORT, RESTART, Grace, Policy, grace_of
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.signals import obeying_signals
 from orchestrator.errors import CLOSED_PIPE, HostErrors, OrchError, UsageError
@@ -56,6 +56,13 @@ def launch_run(opened: OpenCluster, options: RunOptions, display: Display, heard
 
     With a scheduler, submit a job and wait for its nodes; then the engine follows the run that Slurm starts.
     """
+    if options.on_hang == RESTART and not options.max_restarts:
+        raise UsageError("--on-hang restart starts the run again, which --max-restarts N allows", remedy="add it")
+    if options.detach and options.on_hang != REPORT:
+        raise UsageError(
+            f"--detach and --on-hang {options.on_hang} exclude each other: only a control process ends a run",
+            remedy="leave --detach out and start orch in tmux, or pass --on-hang to orch attach",
+        )
     if opened.inventory.scheduler is not None:
         from orchestrator.operations.slurm.running import launch_job
 
@@ -85,6 +92,7 @@ def launch_run(opened: OpenCluster, options: RunOptions, display: Display, heard
         collect_every=options.collect_every,
         max_restarts=options.max_restarts,
         detach=options.detach,
+        on_hang=options.on_hang,
     )
     first = starting(policy, [node.node for node in made.nodes], time.time(), min_nodes=made.min_nodes)
     recording = Recording(folder, made.spec.workload.name, display, heard)
@@ -101,6 +109,7 @@ def attach_run(
     display: Display,
     *,
     from_start: bool = False,
+    on_hang: str = REPORT,
     heard: Hearer = ignore,
 ) -> Live:
     """Take over a run, from what ``runs_dir`` has recorded of it; with ``run_id`` None, the only active one.
@@ -111,7 +120,7 @@ def attach_run(
     if opened.inventory.scheduler is not None:
         from orchestrator.operations.slurm.running import attach_job
 
-        return attach_job(opened, run_id, runs_dir, node_timeout, display, from_start, heard)
+        return attach_job(opened, run_id, runs_dir, node_timeout, display, from_start, on_hang, heard)
     members = find_members(opened, run_id, display)
     first = members[0].run
     folder = RunFolder.open(runs_dir, first.run_id)
@@ -127,11 +136,11 @@ def attach_run(
         for each in members
     }
     nodes = {each.node.name: each.node for each in members}
-    errands = CollectingErrands(nodes, opened.inventory.outputs, folder, display)
+    errands = CollectingErrands(nodes, opened.inventory.outputs, folder, display, opened)
     recording = Recording(folder, first.workload, display, heard)
     recording.begun(first.attempt, tuple(clients))
     recording.shown.recall(folder.events)
-    policy = Policy(node_timeout=node_timeout, grace=grace, records=folder.writing)
+    policy = Policy(node_timeout=node_timeout, grace=grace, records=folder.writing, on_hang=on_hang)
     engine = Engine(following(policy, clients, first.attempt, folder.result()), clients, errands, recording)
     recording.left = engine.leave
     return Live(first.run_id, engine, recording, folder, grace, len(members))

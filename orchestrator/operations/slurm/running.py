@@ -72,6 +72,7 @@ def launch_job(opened: OpenCluster, slurm: Slurm, options: RunOptions, display: 
         limit=options.limit,
         collect_every=options.collect_every,
         max_restarts=options.max_restarts,
+        on_hang=options.on_hang,
     )
     request = Follow(run_id=made.run_id, attempt=1)
     engine = Engine(
@@ -98,6 +99,7 @@ def attach_job(
     node_timeout: float,
     display: Display,
     from_start: bool,
+    on_hang: str,
     heard: Hearer,
 ) -> Live:
     """Take over a run that is a job, waiting for its nodes if it has none yet. Raises OrchError."""
@@ -121,7 +123,11 @@ def attach_job(
     recording.shown.recall(folder.events)
     grace = grace_of(opened.inventory.grace)
     policy = Policy(
-        node_timeout=node_timeout, grace=grace, records=folder.writing, max_restarts=job.record.restarts
+        node_timeout=node_timeout,
+        grace=grace,
+        records=folder.writing,
+        max_restarts=job.record.restarts,
+        on_hang=on_hang,
     )
     engine = Engine(following(policy, clients, job.attempt, folder.result()), clients, errands, recording)
     recording.left = engine.leave

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.core.inventory.hosts import DataSource, Host
@@ -14,6 +14,7 @@ from orchestrator.operations.delivery.data import send_data
 from orchestrator.operations.run.members import Member, find_members
 from orchestrator.protocol.tracing.stacks import AskStacks, StacksHere
 from orchestrator.remote.fanout import on_all
+from orchestrator.remote.node import Node
 from orchestrator.ui.display import Display
 
 # States of a node's part of a run whose ranks may have processes.
@@ -38,24 +39,39 @@ class Stacks:
 class Looker:
     """Looks at the ranks of a run, as often as it is asked to."""
 
-    def __init__(self, opened: OpenCluster, run_id: str | None, native: bool, display: Display) -> None:
-        """Find the run, and send its nodes py-spy if they lack it. Raises UsageError, HostErrors."""
-        if opened.inventory.scheduler is not None:
-            what = "orch stacks asks the nodes of a run themselves, and those of a Slurm job are not dialled"
-            raise UsageError(what, remedy="on a node of the job: py-spy dump --pid PID")
-        everyone = find_members(opened, run_id, display)
-        self.members = [each for each in everyone if each.run.state in LIVING]
-        self.expected = expected_ranks(everyone)
-        if not self.members:
-            raise UsageError("the run has ended: none of its ranks is left", remedy="list the runs: orch ps --all")
-        self.run_id = self.members[0].run.run_id
+    def __init__(
+        self,
+        opened: OpenCluster,
+        run_id: str,
+        nodes: Sequence[Node],
+        expected: Mapping[int, str],
+        native: bool,
+        display: Display,
+    ) -> None:
+        """Send the nodes of a run py-spy if they lack it. ``expected``: the node of each rank of the run.
+
+        Raises UsageError, HostErrors.
+        """
+        self.run_id = run_id
+        self.nodes = nodes
+        self.expected = expected
         self.hosts = {host.name: host for host in opened.all_hosts}
         self.native = native
         self.tool = pyspy.found()
-        self.display = display
         if self.tool is not None:
             source = DataSource(str(self.tool.path), f"{{workdir}}/{FOLDER}/{self.name}")
-            send_data(opened, [each.node for each in self.members], source, None, display, label="py-spy")
+            send_data(opened, nodes, source, None, display, label="py-spy")
+
+    @classmethod
+    def find(cls, opened: OpenCluster, run_id: str | None, native: bool, display: Display) -> Looker:
+        """Find the run, with ``run_id`` None the only active one. Raises UsageError, HostErrors."""
+        refuse_jobs(opened)
+        everyone = find_members(opened, run_id, display)
+        members = [each for each in everyone if each.run.state in LIVING]
+        if not members:
+            raise UsageError("the run has ended: none of its ranks is left", remedy="list the runs: orch ps --all")
+        nodes = [each.node for each in members]
+        return cls(opened, members[0].run.run_id, nodes, expected_ranks(everyone), native, display)
 
     @property
     def name(self) -> str:
@@ -64,25 +80,25 @@ class Looker:
 
     def look(self) -> Stacks:
         """Return what the ranks are doing now. Raises HostErrors if no node answers."""
-        outcomes = on_all(self.members, self._ask, limit=len(self.members))
+        outcomes = on_all(self.nodes, self._ask, limit=len(self.nodes))
         here: dict[str, StacksHere] = {}
         errors: list[OrchError] = []
-        for member, outcome in zip(self.members, outcomes, strict=True):
+        for node, outcome in zip(self.nodes, outcomes, strict=True):
             if isinstance(outcome, OrchError):
                 errors.append(outcome)
             elif outcome.error is not None:
-                errors.append(PreflightError(outcome.error, remedy=INSTALL, host=member.node.name))
+                errors.append(PreflightError(outcome.error, remedy=INSTALL, host=node.name))
             else:
-                here[member.node.name] = outcome
+                here[node.name] = outcome
         if not here:
-            raise HostErrors(errors, len(self.members))
-        silent = {member.node.name for member in self.members} - here.keys()
+            raise HostErrors(errors, len(self.nodes))
+        silent = {node.name for node in self.nodes} - here.keys()
         expected = {rank: node for rank, node in self.expected.items() if node not in silent}
         folded = groups({name: each.ranks for name, each in here.items()}, expected)
         return Stacks(self.run_id, folded, here, errors)
 
-    def _ask(self, member: Member) -> StacksHere:
-        host: Host = self.hosts[member.node.name]
+    def _ask(self, node: Node) -> StacksHere:
+        host: Host = self.hosts[node.name]
         request = AskStacks(
             run_id=self.run_id,
             workdir=host.workdir,
@@ -92,7 +108,14 @@ class Looker:
             python=host.python,
             native=self.native,
         )
-        return member.node.ask(request, StacksHere.from_wire, LIMIT, scale=8)
+        return node.ask(request, StacksHere.from_wire, LIMIT, scale=8)
+
+
+def refuse_jobs(opened: OpenCluster) -> None:
+    """Raise UsageError if the runs of this inventory are jobs."""
+    if opened.inventory.scheduler is not None:
+        what = "orch stacks asks the nodes of a run themselves, and those of a Slurm job are not dialled"
+        raise UsageError(what, remedy="on a node of the job: py-spy dump --pid PID")
 
 
 def expected_ranks(members: Sequence[Member]) -> dict[int, str]:

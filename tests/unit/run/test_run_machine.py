@@ -15,7 +15,7 @@ from orchestrator.core.run import actions, inputs
 from orchestrator.core.run.actions import Action, Deadline
 from orchestrator.core.run.inputs import Input
 from orchestrator.core.run.machine import starting, step
-from orchestrator.core.run.policy import Policy
+from orchestrator.core.run.policy import STOP, Policy
 from orchestrator.core.run.result import exit_code, fold
 from orchestrator.core.run.state import Phase
 from orchestrator.errors import NodeBusy
@@ -49,6 +49,7 @@ class World:
         self.asked: list[Action] = []
         self.running: dict[tuple[str, int], str] = {}
         self.stopped_at: int | None = None
+        self.hung = False
         self.last: actions.Finish | None = None
         self.state, first = starting(policy, nodes, self.now, min_nodes=min_nodes)
         self.do(first)
@@ -72,8 +73,16 @@ class World:
                 assert action.node not in lost or isinstance(action, allowed), f"{action} for a lost node"
             if self.stopped_at is not None:
                 assert not isinstance(action, actions.Start | actions.Prepare), f"{action} after a stop"
+            if self.hung and self.policy.on_hang == STOP:
+                assert not isinstance(action, actions.Start | actions.Prepare), f"{action} after a hang"
             self.asked.append(action)
             match action:
+                case actions.Record(events.Hang() as event):
+                    moved = max((n for n, each in enumerate(self.events) if is_moving(each)), default=-1)
+                    seen = [each for each in self.events[moved + 1 :] if isinstance(each, events.Hang)]
+                    assert len(seen) < 2 and (not seen or event.everyone), "the same hang twice"
+                    self.hung = self.hung or event.ends
+                    self.events.append(event)
                 case actions.Record(event):
                     self.events.append(event)
                     assert fold(self.events) == fold(self.events[:-1]).after(event)
@@ -158,6 +167,8 @@ class World:
                 self.tell(inputs.CollectionDone(attempt))
             case actions.Explain(attempt):
                 self.tell(inputs.Explained(attempt, diagnose(fold(self.events))))
+            case actions.Look(attempt, names, _, _, everyone):
+                self.tell(inputs.Looked(attempt, hang(self.now, names[0] if names else None, everyone)))
             case actions.Prepare():
                 self.answer_prepare(action)
             case _:
@@ -200,7 +211,7 @@ class World:
         how = self.running[name, attempt]
         heard = attempt == self.state.attempt and name in self.state.nodes
         up = heard and self.state.nodes[name].link.value == "up"
-        way = 0 if self.calm else self.choose(8)
+        way = 0 if self.calm else self.choose(10)
         if not up:
             # The node's part ends without being heard.
             if way == 0:
@@ -227,6 +238,9 @@ class World:
                     failed_at=None,
                 )
                 self.tell(inputs.Happened(name, attempt, failed))
+            case 6 | 7:
+                still = events.Still(time=self.now, node=name, ranks=(0,)[way - 6 :], among=1, after=60.0)
+                self.tell(inputs.Happened(name, attempt, still))
             case _:
                 code = 0 if not stopped and (self.calm or self.choose(4)) else 1
                 ended = events.Finished(
@@ -265,6 +279,14 @@ class World:
             assert name in ended | lost | told, f"{name} goes on with attempt {attempt} and was not told to stop"
 
 
+def hang(time: float, node: str | None, everyone: bool) -> events.Hang:
+    return events.Hang(time=time, node=node, rank=None, what="no progress", remedy="look", everyone=everyone)
+
+
+def is_moving(event: Event) -> bool:
+    return isinstance(event, events.Planned) or (isinstance(event, events.Still) and not event.ranks)
+
+
 POLICIES = st.builds(
     Policy,
     limit=st.sampled_from([None, 60.0]),
@@ -272,6 +294,7 @@ POLICIES = st.builds(
     max_restarts=st.integers(0, 3),
     detach=st.sampled_from([False, False, False, True]),
     records=st.sampled_from([True, True, True, False]),
+    on_hang=st.sampled_from(["report", "stop", "restart"]),
 )
 
 

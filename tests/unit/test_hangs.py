@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,11 +15,15 @@ import pytest
 from orchestrator.core.run import actions, inputs
 from orchestrator.core.run.machine import starting, step
 from orchestrator.core.run.policy import Policy
+from orchestrator.core.run.result import nothing_yet
 from orchestrator.core.run.state import RunState
 from orchestrator.core.tracing.stacks import groups
 from orchestrator.core.tracing.waiting import Wait, waits
+from orchestrator.local.run_folder import RunFolder
 from orchestrator.node.run.sample import Sampler, parsed_gpus
 from orchestrator.node.tracing.stillness import Stillness
+from orchestrator.operations.tracing.hangs import hang
+from orchestrator.operations.tracing.stacks import ON_A_NODE
 from orchestrator.protocol import events
 from orchestrator.protocol.events import Event, Still
 from orchestrator.protocol.tracing.stacks import RankStack
@@ -281,3 +286,14 @@ def test_a_gpu_that_works_moves_all_ranks_and_one_that_spins_none(ranks: Ranks, 
     # A rank that waits in a collective of NCCL keeps a core busy.
     sampler.gpus, sampler.touching = parsed_gpus("100, 1, 9, 0")
     until(lambda: bool(told()) and recorded[-1].ranks == (4, 5), 20)  # type: ignore[attr-defined]
+
+
+def test_a_hang_without_stacks_says_why(tmp_path: Path) -> None:
+    look = actions.Look(1, ("node1",), frozenset({1}), 60.0, False)
+    with closing(RunFolder.open(tmp_path, "20260101-000000-abcd")) as folder:
+        found = hang(None, {}, folder, look, nothing_yet())
+    assert (
+        found.what
+        == "rank 1 made no progress for 60 s (without stacks: the nodes of a job are not asked for stacks)"
+    )
+    assert (found.remedy, found.file, found.everyone) == (ON_A_NODE, None, False)

@@ -14,28 +14,28 @@ from orchestrator.core.tracing.waiting import READ, Wait, ranks, waits
 from orchestrator.errors import HostErrors, OrchError
 from orchestrator.local.run_folder import RunFolder
 from orchestrator.operations.cluster import OpenCluster
-from orchestrator.operations.tracing.stacks import Looker, Stacks
+from orchestrator.operations.tracing.stacks import ON_A_NODE, Looker, Stacks
 from orchestrator.protocol.events import Hang
 from orchestrator.remote.node import Node
 from orchestrator.ui.quiet import QuietDisplay
 
-NOT_ASKED = "the nodes of a job are not asked for stacks; on a node of the job: py-spy dump --pid PID"
+NOT_ASKED = OrchError("the nodes of a job are not asked for stacks", remedy=ON_A_NODE)
 
 
 def hang(
     opened: OpenCluster | None, nodes: Mapping[str, Node], folder: RunFolder, order: Look, result: RunResult
 ) -> Hang:
     """Look at the ranks of a run, and keep their stacks in its folder. ``opened``: None if nodes are not asked."""
-    found, reason = None, NOT_ASKED
+    found, missing = None, NOT_ASKED
     if opened is not None:
         try:
             found = _looked(opened, [nodes[name] for name in order.nodes], folder.path.name, result)
         except OrchError as error:
-            first = error.errors[0] if isinstance(error, HostErrors) else error
-            reason = f"stacks could not be read: {first}"
+            missing = error.errors[0] if isinstance(error, HostErrors) else error
     if found is None:
         some = f"{ranks(sorted(order.still))} made" if order.still and not order.everyone else "the run makes"
-        wait = Wait(f"{some} no progress for {duration(order.seconds)} ({reason})", READ)
+        what = f"{some} no progress for {duration(order.seconds)} (without stacks: {missing.message})"
+        wait = Wait(what, missing.remedy or READ)
     else:
         wait = waits(found.groups, order.still, order.seconds)
     return Hang(

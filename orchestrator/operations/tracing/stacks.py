@@ -17,6 +17,7 @@ from orchestrator.remote.fanout import on_all
 from orchestrator.remote.node import Node
 from orchestrator.ui.display import Display
 
+ON_A_NODE = "on a node of the job: py-spy dump --pid PID"
 # States of a node's part of a run whose ranks may have processes.
 LIVING = ("running", "stopping", "left over", "not answering")
 # Where py-spy is sent to, below the workdir.
@@ -115,7 +116,7 @@ def refuse_jobs(opened: OpenCluster) -> None:
     """Raise UsageError if the runs of this inventory are jobs."""
     if opened.inventory.scheduler is not None:
         what = "orch stacks asks the nodes of a run themselves, and those of a Slurm job are not dialled"
-        raise UsageError(what, remedy="on a node of the job: py-spy dump --pid PID")
+        raise UsageError(what, remedy=ON_A_NODE)
 
 
 def expected_ranks(members: Sequence[Member]) -> dict[int, str]:

@@ -87,7 +87,10 @@ def test_a_file_that_changes_while_it_is_sent_is_refused(node: Node, tmp_path: P
 
 def test_what_nvidia_smi_says() -> None:
     text = "97, 30211, 81559\n0, 4, 81559\n[N/A], [N/A], 81559\n"
-    assert parsed_gpus(text) == ((0.97, 30211 * 2**20, 81559 * 2**20), (0.0, 4 * 2**20, 81559 * 2**20))
+    gpus = ((0.97, 30211 * 2**20, 81559 * 2**20), (0.0, 4 * 2**20, 81559 * 2**20))
+    assert parsed_gpus(text) == (gpus, (None, None))
+    touched = "97, 30211, 81559, 43\n0, 4, 81559, [N/A]\n"
+    assert parsed_gpus(touched) == (gpus, (0.43, None))
 
 
 def test_a_mark_of_time_gives_the_offset_of_each_log(tmp_path: Path) -> None:

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 SHORTEST, LONGEST = 1.0, 15.0
 # A rank that uses less than this share of a core does not compute: threads that only wait use some, too.
 COMPUTES = 0.05
-# Traffic in bytes per second below which a node's network is quiet, SSH connections included.
-TRAFFIC = 1 << 20
+# Traffic in bytes between two looks up to which a network is quiet: about 1 MiB/s where looks are 15 s apart.
+# A quiet one has room for SSH connections, and for py-spy (8 MB), which is sent before stacks are taken.
+TRAFFIC = 16 << 20
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -60,7 +61,7 @@ class Stillness:
             if rank is not None and pid is not None and processes.alive(pid)
         }
         before, self.traffic = self.traffic, traffic()
-        busy = self.sampler.gpus_work() or abs(self.traffic - before) > TRAFFIC * elapsed
+        busy = self.sampler.gpus_work() or abs(self.traffic - before) > TRAFFIC
         printed = self.printed()
         for rank, (local_rank, pid) in there.items():
             look = (processor_time(pid), transferred(pid), printed.get(local_rank, 0))

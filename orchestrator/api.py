@@ -117,12 +117,14 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, list[dict[str, Any]]]:
-        """The objects of each node's ``metrics.jsonl``, by node."""
+        """The objects of each node's ``metrics.jsonl``, in its working folder or ``$ORCH_OUTPUT_DIR``, by node."""
         found: dict[str, list[dict[str, Any]]] = {}
-        for file in sorted(self.outputs.glob("*/metrics.jsonl")):
+        for file in sorted(
+            path for place in ("*", "*/orch-output") for path in self.outputs.glob(f"{place}/metrics.jsonl")
+        ):
             for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
                 with suppress(ValueError):
-                    found.setdefault(file.parent.name, []).append(json.loads(line))
+                    found.setdefault(file.relative_to(self.outputs).parts[0], []).append(json.loads(line))
         return found
 
     def wait(self, timeout: float | None = None) -> RunResult:

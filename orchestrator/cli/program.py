@@ -17,6 +17,7 @@ from orchestrator.cli.help.version import show_versions
 from orchestrator.cli.looking import doctor, logs, ps, stacks
 from orchestrator.cli.meaning import suggestion, verb_suggestion
 from orchestrator.cli.recorded.history import runs
+from orchestrator.cli.recorded.plotting import metrics, plot
 from orchestrator.cli.running import attach, plan, run, workloads
 from orchestrator.cli.sending import execute, sync
 from orchestrator.cli.starting import hosts, init, keys
@@ -67,6 +68,8 @@ for verb in (
     completion,
 ):
     cli.add_command(verb)
+for measured in (metrics, plot):
+    runs.add_command(measured)
 with_pages(cli)
 
 

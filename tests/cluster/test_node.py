@@ -20,7 +20,6 @@ from orchestrator.node.probe import dial as probe
 from orchestrator.node.run.dead_man_switch import DeadManSwitch, touch
 from orchestrator.node.run.follow import sizes_at
 from orchestrator.node.run.journal import Journal, read
-from orchestrator.node.run.sample import parsed_gpus
 from orchestrator.protocol import frames as wire
 from orchestrator.protocol.run import Follow, ListRuns, RunsHere
 from orchestrator.remote.node import Node, program
@@ -83,14 +82,6 @@ def test_a_file_that_changes_while_it_is_sent_is_refused(node: Node, tmp_path: P
     assert [path for path in (cluster.hosts[0].home / "w2").rglob("*") if path.name not in ("id", "lock")] == [
         cluster.hosts[0].home / "w2" / name for name in (".orch", ".orch/blobs", f".orch/blobs/{sha[:2]}")
     ]
-
-
-def test_what_nvidia_smi_says() -> None:
-    text = "97, 30211, 81559\n0, 4, 81559\n[N/A], [N/A], 81559\n"
-    gpus = ((0.97, 30211 * 2**20, 81559 * 2**20), (0.0, 4 * 2**20, 81559 * 2**20))
-    assert parsed_gpus(text) == (gpus, (None, None))
-    touched = "97, 30211, 81559, 43\n0, 4, 81559, [N/A]\n"
-    assert parsed_gpus(touched) == (gpus, (0.43, None))
 
 
 def test_a_mark_of_time_gives_the_offset_of_each_log(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 
@@ -13,12 +12,14 @@ from tests.conftest import Orch
 pytestmark = [pytest.mark.cluster, pytest.mark.torch]
 
 SEEDED = """
-import json, os, random, sys
+import os, random, sys
+from orch_metrics import log
 lr = float(sys.argv[sys.argv.index("--lr") + 1])
 random.seed(os.environ["SEED"])
-loss = sum(random.random() * lr for _ in range(5))
-if os.environ["RANK"] == "0":
-    open("metrics.jsonl", "w").write(json.dumps({"step": 5, "loss": loss}) + "\\n")
+loss = 0
+for step in range(5):
+    loss += random.random() * lr
+    log(step=step + 1, loss=loss)
 """
 
 
@@ -49,12 +50,15 @@ def test_a_named_run_is_compared_and_repeated(orch: Orch) -> None:
     different = orch("runs", "diff", "base", "@last").stdout.splitlines()
     assert "  --lr  0.5 → 0" in different
     assert "  seeded.py: changed (+1 -1)" in different
-    assert "    +loss = sum(random.random() / lr for _ in range(5))" in different
+    assert "    +    loss += random.random() / lr" in different
     # The code is that of the first run, though it has changed, and the hosts are those two.
     again = orch("run", "--again", "base", "--name", "twice", API_KEY="hidden")
     assert again.returncode == 0, again.stderr
-    metrics = [path.read_text() for path in _metrics(orch, listed[0]["run_id"], orch.run_folder().name)]
-    assert metrics[0] == metrics[1]
+    measured = [json.loads(orch("runs", "metrics", name, "--json").stdout) for name in ("base", "twice")]
+    assert measured[0]["steps"] == [1, 2, 3, 4, 5] and measured[0]["source"] == "node1/orch-output/metrics.jsonl"
+    assert measured[0]["values"] == measured[1]["values"]
+    drawn = orch("runs", "plot", "base", "twice", "--metric", "loss").stdout
+    assert drawn.startswith("loss by step\n") and "\nb  " in drawn and "(twice): " in drawn
     assert orch("runs", "diff", "base", "twice").stdout == "the runs do not differ\n"
     clash = orch("run", "--again", "base", "--nproc", "2")
     assert (clash.returncode, clash.stderr) == (
@@ -69,7 +73,3 @@ def test_a_named_run_is_compared_and_repeated(orch: Orch) -> None:
     assert orch("runs", "tag", "twice", "kept").stdout == "kept\n"
     assert orch("runs", "prune", "--keep", "0").stdout.startswith("removed 2 runs")
     assert [each["name"] for each in map(json.loads, orch("runs", "--json").stdout.splitlines())] == ["twice"]
-
-
-def _metrics(orch: Orch, *ids: str) -> list[Path]:
-    return [orch.folder / "runs" / run_id / "node1" / "metrics.jsonl" for run_id in ids]

@@ -148,7 +148,7 @@ def test_every_table_is_one_of_these_and_goes_through_the_printer() -> None:
                 text = ast.unparse(node)
                 printers |= {text} if called.endswith(".print") and ("table" in text or "grid" in text) else set()
     # The live view is drawn by rich and leaves nothing behind.
-    assert makers == {"plan", "run", "runs", "listing", "origins", "view"}
+    assert makers == {"plan", "run", "runs", "listing", "curves", "origins", "view"}
     assert printers == {
         "screen.print(Trimmed(table), soft_wrap=False, end='')",
         "plain.print(Trimmed(table), end='')",

@@ -87,6 +87,15 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ("orch runs diff @last-ok @last-failed", "what changed between the two"),
         ("orch runs diff baseline @last --full", "with every line of code that differs"),
     ),
+    "runs metrics": (
+        ("orch runs metrics @last", "what the newest run measured"),
+        ("orch runs metrics baseline --json", "with all values, as JSON"),
+    ),
+    "runs plot": (
+        ("orch runs plot @last --metric loss", "draw the loss of the newest run in the terminal"),
+        ("orch runs plot baseline @last -m loss --log -o loss.png", "two runs in one picture"),
+        ("orch runs plot @last -m loss --x time --smooth 20", "over hours, each value the mean of 20"),
+    ),
     "runs rm": (
         ("orch runs rm 20261121-064804-eaed", "remove a run from this machine"),
         ("orch runs rm --force 20261121-06", "by the beginning of its id, though nobody saw its end"),

@@ -20,11 +20,14 @@ from typing import Any
 
 from orchestrator.core.history.listed import Ending, RecordedRun, ending
 from orchestrator.core.history.record import RunRecord, from_json
+from orchestrator.core.metrics.texts import TIMES
 from orchestrator.errors import UsageError
 from orchestrator.protocol.events import Event, from_line
 from orchestrator.protocol.shapes import Misshapen
 
 RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4,}")
+# Where runs write metrics: in the working folder, or in ``$ORCH_OUTPUT_DIR``.
+METRICS = ("metrics.jsonl", "orch-output/metrics.jsonl")
 RECORD, LABELS, INDEX = "run.json", "labels.json", ".index.json"
 # The last events of a run tell how it ended; they fit into so many bytes.
 TAIL = 64 * 1024
@@ -133,8 +136,8 @@ def is_recorded(folder: Path) -> bool:
 
 def last_metrics(folder: Path, nodes: tuple[str, ...]) -> dict[str, float]:
     """Return the newest value of each metric that the first node with a ``metrics.jsonl`` wrote."""
-    for node in nodes:
-        for line in reversed(_tail(folder / node / "metrics.jsonl", LAST_LINE)):
+    for path in (folder / node / place for node in nodes for place in METRICS):
+        for line in reversed(_tail(path, LAST_LINE)):
             with suppress(ValueError):
                 value = json.loads(line)
                 if isinstance(value, dict):
@@ -142,7 +145,7 @@ def last_metrics(folder: Path, nodes: tuple[str, ...]) -> dict[str, float]:
                     return {
                         name: each
                         for name, each in value.items()
-                        if isinstance(each, numbers) and not isinstance(each, bool)
+                        if isinstance(each, numbers) and not isinstance(each, bool) and name not in TIMES
                     }
     return {}
 

@@ -9,6 +9,7 @@ import sys
 import time
 
 from ..host import processes
+from ..modules import python_path
 from . import part
 from .launch import code_of
 
@@ -54,7 +55,8 @@ def main() -> int:
         script = subprocess.Popen(
             argv,
             cwd=place.cwd,
-            env={**env, **told},
+            # mpirun's own variables are those of the host that it runs on.
+            env={**env, **told, **python_path(env)},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,

@@ -23,6 +23,7 @@ from ...protocol.launch.mpi import NODE_PROGRAM
 from ...protocol.run import AskStop, Holder
 from ..container import removal
 from ..host import bounded, door, paths, processes
+from ..modules import python_path
 from ..mpi import part
 from ..probe import machine
 from ..store import prune
@@ -250,6 +251,8 @@ class Supervisor:
         environ = dict(os.environ)
         environ.update(self.request.env)
         environ.update(part.variables(self.request, self.folder, self.work))
+        if self.request.container is None:
+            environ.update(python_path(environ))
         argv = list(self.request.argv)
         if argv[0] == NODE_PROGRAM:
             argv = part.program(*argv[1:])

@@ -291,6 +291,19 @@ class Hang(Event):
     ends: bool = of(flag, default=False)
 
 
+class Straggler(Event):
+    """Others wait for ranks of ``node``, or for its link, again and again.
+
+    ``ranks``: those ranks; none if it is a link. ``what``: how that is known, and why it is so, in a sentence.
+    ``remedy``: what to do about it.
+    """
+
+    KIND: ClassVar[str] = "straggler"
+    ranks: tuple[int, ...] = of(many(RANK, 65536), default=())
+    what: str = of(text(1 << 18))
+    remedy: str = of(text(1 << 16))
+
+
 class Collected(Event):
     """Outputs of the node were fetched.
 

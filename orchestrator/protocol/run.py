@@ -197,17 +197,52 @@ class Stream(Told):
     first: int = of(BYTES, default=0)
 
 
+class RankPace(Message):
+    """What a rank was seen doing since it started.
+
+    ``pid``: its process. ``looks``: how often it was looked at; ``runs``, ``stopped`` and ``disk``: how often one
+    of its threads could run, or else was stopped, or else waited for a disk. In the others it slept.
+    ``queued``: seconds in which its main thread could run and had no core. ``throttled``: seconds in which a
+    control group held it back. ``faults``: pages for which it waited for a disk.
+    """
+
+    rank: int = of(RANK)
+    pid: int = of(whole())
+    looks: int = of(whole())
+    runs: int = of(whole())
+    stopped: int = of(whole())
+    disk: int = of(whole())
+    queued: float = of(SECONDS)
+    throttled: float = of(SECONDS)
+    faults: int = of(whole())
+
+
+class LinkPace(Message):
+    """What the open connections from the address ``local`` to ``remote`` have sent.
+
+    ``busy``: seconds in which data was under way on the busiest. ``sent``: bytes that arrived, of all.
+    """
+
+    local: str = of(ADDRESS)
+    remote: str = of(ADDRESS)
+    busy: float = of(SECONDS)
+    sent: int = of(BYTES)
+
+
 class Sample(Message):
     """Load of the node.
 
     ``cpu``: share of all cores in use, 0 to 1. ``memory_used`` and ``memory_total``: bytes.
     ``gpus``: for each GPU the share of time in use, 0 to 1, and memory used and in all, in bytes.
+    ``ranks``: what each rank was seen doing. ``links``: the connections that were busy for longest.
     """
 
     cpu: float = of(number(0, 1e6))
     memory_used: int = of(whole())
     memory_total: int = of(whole())
     gpus: tuple[tuple[float, int, int], ...] = of(many(row(number(0, 100), BYTES, BYTES), 1024))
+    ranks: tuple[RankPace, ...] = of(many(RankPace.from_wire, 1024), default=())
+    links: tuple[LinkPace, ...] = of(many(LinkPace.from_wire, 1024), default=())
 
 
 class Beat(Told):

@@ -187,7 +187,8 @@ class SshNodeClient:
             self._skew = skew if self._skew is None else max(self._skew, skew)
             if isinstance(message, run.Beat) and message.sample is not None:
                 busy = message.sample
-                put(NodeSample(self.name, busy.cpu, busy.memory_used, busy.memory_total, busy.gpus))
+                load = busy.cpu, busy.memory_used, busy.memory_total, busy.gpus
+                put(NodeSample(self.name, *load, message.time, busy.ranks, busy.links))
         elif isinstance(message, run.Journaled):
             event: events.Event = message.event
             self.offsets["events"] = self.offsets.get("events", 0) + 1

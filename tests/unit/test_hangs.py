@@ -21,6 +21,7 @@ from orchestrator.core.tracing.stacks import groups
 from orchestrator.core.tracing.waiting import Wait, waits
 from orchestrator.local.run_folder import RunFolder
 from orchestrator.node.run.sample import Sampler, parsed_gpus
+from orchestrator.node.tracing.pace import Pace
 from orchestrator.node.tracing.stillness import Stillness
 from orchestrator.operations.tracing.hangs import hang
 from orchestrator.operations.tracing.stacks import ON_A_NODE
@@ -196,8 +197,8 @@ def test_the_share_of_time_that_a_gpu_touches_its_memory_is_read_where_it_is_tol
     assert parsed_gpus("100, 10, 81559\n") == (both[:1], (None,))
 
 
-def test_a_gpu_that_waits_for_another_spins_and_does_not_work(tmp_path: Path) -> None:
-    sampler = Sampler(str(tmp_path))
+def test_a_gpu_that_waits_for_another_spins_and_does_not_work(ranks: Ranks) -> None:
+    sampler = ranks.sampler()
     assert not sampler.gpus_work() and not sampler.gpus_spin()
     for text, works, spins in (
         ("100, 1, 9, 0", False, True),
@@ -225,6 +226,9 @@ class Ranks:
         self.by_local_rank[number] = (number + 4, process.pid, "")
         return process
 
+    def sampler(self) -> Sampler:
+        return Sampler(str(self.folder), Pace(self))  # type: ignore[arg-type]
+
     def sizes(self) -> dict[str, int]:
         return {path.name: path.stat().st_size for path in self.folder.glob("*.out")}
 
@@ -243,9 +247,9 @@ ECHO = "import sys\nfor line in sys.stdin: print(line)"
 CHILD = "import os, sys\nif not os.fork():\n    while os.getppid() != 1: pass\nsys.stdin.read()"
 
 
-def test_ranks_are_still_that_neither_print_nor_compute(ranks: Ranks, tmp_path: Path) -> None:
+def test_ranks_are_still_that_neither_print_nor_compute(ranks: Ranks) -> None:
     recorded: list[Event] = []
-    watch = Stillness(0.6, ranks, Sampler(str(tmp_path)), recorded.append)  # type: ignore[arg-type]
+    watch = Stillness(0.6, ranks, ranks.sampler(), recorded.append)  # type: ignore[arg-type]
     watch.every = 0.1
     quiet, waits_for_child = ranks.start(ECHO), ranks.start(CHILD)
 
@@ -267,9 +271,9 @@ def test_ranks_are_still_that_neither_print_nor_compute(ranks: Ranks, tmp_path: 
     until(lambda: told() == (4,) and recorded[-1].among == 1, 20)  # type: ignore[attr-defined]
 
 
-def test_a_gpu_that_works_moves_all_ranks_and_one_that_spins_none(ranks: Ranks, tmp_path: Path) -> None:
+def test_a_gpu_that_works_moves_all_ranks_and_one_that_spins_none(ranks: Ranks) -> None:
     recorded: list[Event] = []
-    sampler = Sampler(str(tmp_path))
+    sampler = ranks.sampler()
     watch = Stillness(0.5, ranks, sampler, recorded.append)  # type: ignore[arg-type]
     watch.every = 0.1
     ranks.start(ECHO)

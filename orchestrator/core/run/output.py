@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from orchestrator.protocol import frames
+from orchestrator.protocol.run import LinkPace, RankPace
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,16 @@ class Output:
 
 @dataclass(frozen=True)
 class NodeSample:
-    """Load of a node. ``cpu`` and ``busy`` are shares of 1, memory is in bytes; GPUs are (busy, used, total)."""
+    """Load of a node at ``time``, by its clock. ``cpu`` and ``busy`` are shares of 1, memory is in bytes.
+
+    GPUs are (busy, used, total). ``ranks``: what each rank was seen doing. ``links``: its busiest connections.
+    """
 
     node: str
     cpu: float
     memory_used: int
     memory_total: int
     gpus: tuple[tuple[float, int, int], ...]
+    time: float = 0.0
+    ranks: tuple[RankPace, ...] = ()
+    links: tuple[LinkPace, ...] = ()

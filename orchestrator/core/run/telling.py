@@ -42,6 +42,8 @@ def told(event: Event) -> str | None:
         case events.Hang():
             where = f" ({event.file} in the run's folder has all stacks)" if event.file else ""
             return f"{event.what} → {event.remedy}{where}"
+        case events.Straggler():
+            return f"{event.what} → {event.remedy}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Sample the load of a node (CPU, memory and GPUs) during a run, in ``sample.json``."""
+"""Sample the load of a node (CPU, memory, GPUs and ranks) during a run, in ``sample.json``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from ...protocol.run import Sample
 from ...protocol.shapes import decoded
 from ..host import atomic
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..tracing.pace import Pace
+
 # Interval between two samples, in seconds.
 INTERVAL = 2.0
 QUERY = "--query-gpu=utilization.gpu,memory.used,memory.total,utilization.memory"
@@ -22,8 +26,9 @@ SPINS, TOUCHES = 0.9, 0.02
 class Sampler:
     """Writes a sample every ``INTERVAL`` seconds, if ``tick()`` is called often; never blocks."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, pace: Pace) -> None:
         self.path = os.path.join(folder, "sample.json")
+        self.pace = pace
         self.sampled_at = 0.0
         self.cpu = cpu_times()
         self.gpu_query: subprocess.Popen[bytes] | None = None
@@ -39,7 +44,14 @@ class Sampler:
         self.sampled_at = time.monotonic()
         self.query_gpus()
         total, available = memory()
-        sample = Sample(cpu=self.busy(), memory_used=total - available, memory_total=total, gpus=self.gpus)
+        sample = Sample(
+            cpu=self.busy(),
+            memory_used=total - available,
+            memory_total=total,
+            gpus=self.gpus,
+            ranks=self.pace.told(),
+            links=self.pace.links,
+        )
         with contextlib.suppress(OSError), atomic.written(self.path) as file:
             json.dump(sample.to_wire(), file)
         return True

@@ -27,6 +27,7 @@ from ..modules import python_path
 from ..mpi import part
 from ..probe import machine
 from ..store import prune
+from ..tracing.pace import Pace
 from ..tracing.stillness import Stillness
 from .dead_man_switch import DeadManSwitch
 from .journal import Journal
@@ -81,7 +82,8 @@ class Supervisor:
         self.logs = os.path.join(folder, "logs")
         self.journal = Journal(folder)
         self.workers = Workers(request, folder, work, self.journal.record)
-        self.sampler = Sampler(folder)
+        self.pace = Pace(self.workers)
+        self.sampler = Sampler(folder, self.pace)
         after = request.still_after
         self.stillness = Stillness(after, self.workers, self.sampler, self.journal.record) if after else None
         self.dead_man_switch = DeadManSwitch(folder, request.on_disconnect, request.cut_off)
@@ -165,6 +167,8 @@ class Supervisor:
             self.workers.find(torchrun.pid)
         if self.stopped_by is None or self.term_at is not None:
             self.workers.find_failure()
+        if self.workers.complete and self.stopped_by is None:
+            self.pace.tick()
         if self.sampler.tick():
             self.note_sizes()
         if self.stillness is not None and self.stopped_by is None and self.workers.complete:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from orchestrator.core.run.output import NodeSample, Output
+from orchestrator.core.tracing.stragglers import Stragglers
 from orchestrator.errors import HostErrors, OrchError
 from orchestrator.local.run_folder import RunFolder
 from orchestrator.protocol.events import Event, Planned
@@ -33,6 +35,7 @@ class Recording:
         self.heard = heard
         self.unread = False
         self.left: Callable[[], None] = lambda: None
+        self.stragglers = Stragglers(())
         self._view = ExitStack()
 
     @contextmanager
@@ -47,6 +50,7 @@ class Recording:
 
     def begun(self, attempt: int, nodes: tuple[str, ...]) -> None:
         """Show an attempt from now on."""
+        self.stragglers = Stragglers(nodes)
         self._view.close()
         self._view.enter_context(self.shown.attempt(self.folder.path.name, self.workload, attempt, list(nodes)))
 
@@ -67,9 +71,11 @@ class Recording:
         self.heard(output)
 
     def sample(self, sample: NodeSample) -> None:
-        """Show a node's load."""
+        """Show a node's load, and record who holds the others up. Raises CannotRecord."""
         with self._showing():
             self.shown.sample(sample)
+        for straggler in self.stragglers.after(sample):
+            self.event(straggler.replace(time=time.time()))
 
     def ended(self) -> None:
         """End the view of the attempt."""

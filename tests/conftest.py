@@ -59,7 +59,7 @@ class Orch:
         return subprocess.Popen(
             self.argv(*words),
             cwd=self.folder,
-            env=self.env,
+            env={**self.env, "PYTHONFAULTHANDLER": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

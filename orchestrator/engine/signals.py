@@ -1,8 +1,10 @@
-"""Signal handlers for the time of a run."""
+"""Signal handlers for the time of a run, and of a wait for one."""
 
 from __future__ import annotations
 
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -39,3 +41,39 @@ def obeying_signals(engine: Engine, grace: Grace) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+# How long a wait goes on after Ctrl-C at the most, in seconds.
+SLICE = 0.1
+
+
+@contextmanager
+def interrupted_in_pauses() -> Iterator[Callable[[float], None]]:
+    """Give the body a ``time.sleep`` that raises KeyboardInterrupt after SIGINT, which otherwise acts at the end.
+
+    What a handler raises could be swallowed in a callback, or leave a connection's lock locked. The second SIGINT
+    is handled as before. Other threads than the main one get no signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield time.sleep
+        return
+    received: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        signal.signal(signal.SIGINT, usual)
+
+    def pause(seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not received and (left := until - time.monotonic()) > 0:
+            time.sleep(min(SLICE, left))
+        if received:
+            raise KeyboardInterrupt
+
+    usual = signal.signal(signal.SIGINT, note)
+    try:
+        yield pause
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if received:
+        raise KeyboardInterrupt

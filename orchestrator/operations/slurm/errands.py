@@ -15,6 +15,7 @@ from orchestrator.core.run.job import HOLDING, WAITING, end_of_job, waiting_for
 from orchestrator.core.run.result import RunResult
 from orchestrator.engine import engine
 from orchestrator.engine.engine import NodeClient
+from orchestrator.engine.signals import interrupted_in_pauses
 from orchestrator.errors import OrchError, PreflightError
 from orchestrator.local.run_folder import RunFolder
 from orchestrator.operations.run.aftermath import CollectingErrands
@@ -41,8 +42,11 @@ class JobErrands(CollectingErrands):
         self.timeout = timeout
         self._waits = ""
 
-    def await_nodes(self, attempt: int) -> JobHere | None:
-        """Wait until attempt number ``attempt`` has nodes, and show why it waits; None if it will have none."""
+    def await_nodes(self, attempt: int, pause: Callable[[float], None] = time.sleep) -> JobHere | None:
+        """Wait until attempt number ``attempt`` has nodes, and show why it waits; None if it will have none.
+
+        ``pause``: called with seconds between two looks.
+        """
         while True:
             job = self.watch.job()
             if job.attempt >= attempt:
@@ -53,7 +57,7 @@ class JobErrands(CollectingErrands):
                     self._say(waiting_for(job.record.job_id or "?", job.reason))
             elif job.state not in HOLDING:
                 return None
-            time.sleep(FRESH)
+            pause(FRESH)
 
     def await_parts(self, attempt: int) -> None:
         """Wait until every node has begun the attempt, or the job has lost its nodes. Raises OrchError."""
@@ -143,7 +147,8 @@ class JobErrands(CollectingErrands):
 
 def begun(errands: JobErrands, run_id: str) -> JobHere:
     """Return the job once its first attempt has nodes. Raises PreflightError if Slurm ended it before."""
-    job = errands.await_nodes(1)
+    with interrupted_in_pauses() as pause:
+        job = errands.await_nodes(1, pause)
     if job is None:
         ended = errands.watch.job()
         told = end_of_job(ended.record.job_id or "?", run_id, ended.state, "-", signalled=False)

@@ -77,6 +77,7 @@ VERBS = {
     "stacks": "stack trace py-spy pyspy backtrace hang hung stuck dump",
     "logs": "log tail output outputs cat out stdout",
     "runs": "history past results experiments compare diff show prune",
+    "dashboard": "web ui gui browser page board tensorboard serve html monitor",
     "attach": "follow watch reattach resume connect join",
     "sync": "push copy cp rsync upload deploy send scp put distribute",
     "exec": "ssh shell cmd command all pdsh pssh parallel each on everywhere",

@@ -18,6 +18,7 @@ from orchestrator.cli.looking import doctor, logs, ps, stacks
 from orchestrator.cli.meaning import suggestion, verb_suggestion
 from orchestrator.cli.recorded.history import runs
 from orchestrator.cli.recorded.plotting import metrics, plot
+from orchestrator.cli.recorded.serving import dashboard
 from orchestrator.cli.running import attach, plan, run, workloads
 from orchestrator.cli.sending import execute, sync
 from orchestrator.cli.starting import hosts, init, keys
@@ -63,6 +64,7 @@ for verb in (
     attach,
     stop,
     runs,
+    dashboard,
     sandbox,
     explain,
     completion,

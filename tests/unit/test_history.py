@@ -311,8 +311,8 @@ def test_a_timeline_joins_what_nodes_have_in_common() -> None:
         RunFinished(time=5.0, exit_code=0),
     ]
     assert timeline(events) == [
-        (0.0, "attempt 1 on a, b"),
-        (1.5, "the launcher started on a, b"),
+        (0.0, "attempt 1 on a,b"),
+        (1.5, "the launcher started on a,b"),
         (3.0, "ended with exit code 0 on a"),
         (4.0, "a: 1 file fetched (1,234 bytes)"),
         (5.0, "the run is over: success"),

@@ -24,8 +24,10 @@ MAY = {
     "remote": {"remote", "core", "errors", "protocol"},
     "sandbox": {"sandbox", "errors"},
     "operations": {"operations", "engine", "ui", "local", "remote", "sandbox", "core", "errors", "protocol"},
+    "dashboard": {"dashboard", "local", "core", "errors", "protocol"},
     "commands": {
         "commands",
+        "dashboard",
         "operations",
         "engine",
         "ui",

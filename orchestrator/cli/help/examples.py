@@ -112,6 +112,10 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ("orch runs note @last lower loss with warmup", "add a note"),
         ("orch runs note @last", "print the notes of the newest run"),
     ),
+    "dashboard": (
+        ("orch dashboard", "print the address of the page, and serve it until Ctrl-C"),
+        ("orch dashboard --port 0 --open", "on any free port, and open it here"),
+    ),
     "attach": (
         ("orch attach", "take over the only active run"),
         ("orch attach 20261121-064804-eaed", "take over a run by its id; orch ps lists the ids"),

@@ -33,7 +33,7 @@ NO_HOSTS = "No other machine? Two hosts on this one: orch run hello --hosts sand
 # Every verb, by what it is for. A group may name verbs that the program does not have.
 GROUPS: Mapping[str, Sequence[str]] = {
     "Start": ("init", "keys", "run", "attach", "sandbox"),
-    "Look": ("ps", "logs", "stacks", "runs", "hosts", "workloads"),
+    "Look": ("ps", "logs", "stacks", "runs", "dashboard", "hosts", "workloads"),
     "Send": ("sync", "exec"),
     "Check": ("doctor", "plan"),
     "Tidy": ("stop",),

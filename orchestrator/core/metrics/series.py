@@ -64,6 +64,33 @@ class Series:
         return found
 
 
+def finite(number: float) -> float | None:
+    """Return a number, or None in place of one that JSON does not have."""
+    return number if math.isfinite(number) else None
+
+
+def thinned(line: Series, most: int) -> list[tuple[float, float | None]]:
+    """Return at most ``most`` steps and values of a series: of equally many neighbours, the least and greatest.
+
+    So peaks stay. Steps that are no numbers are left out; other values that are none are None.
+    """
+    points = [
+        (step, finite(value)) for step, value in zip(line.steps, line.values, strict=True) if math.isfinite(step)
+    ]
+    if len(points) <= most:
+        return points
+    size = -(-len(points) // (most // 2))
+    kept: list[tuple[float, float | None]] = []
+    for begin in range(0, len(points), size):
+        part = points[begin : begin + size]
+        numbers = [(value, at) for at, (_, value) in enumerate(part) if value is not None]
+        if not numbers:
+            kept.append(part[0])
+            continue
+        kept += [part[at] for at in sorted({min(numbers)[1], max(numbers)[1]})]
+    return kept
+
+
 class Gathered:
     """Series that are being read from one source, by name."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from orchestrator.core.inventory.hostrange import folded
 from orchestrator.core.run.result import signal_name
 from orchestrator.core.text.counted import counted
 from orchestrator.errors import EXIT_CODES
@@ -67,7 +68,7 @@ def timeline(recorded: Sequence[Event]) -> list[tuple[float, str]]:
             continue
         nodes.setdefault(shared, set()).add(event.node or "?")
         names = sorted(nodes[shared], key=lambda name: order.get(name, len(order)))
-        line = f"{shared} on {', '.join(names)}"
+        line = f"{shared} on {folded(names)}"
         if shared in alike:
             found[alike[shared]] = (event.time, line)
         else:
@@ -96,7 +97,7 @@ def _at_length(event: Event) -> str | None:
     """Return the words for an event that a run in progress does not show."""
     match event:
         case events.Planned():
-            return f"attempt {event.attempt} on {', '.join(event.nodes)}"
+            return f"attempt {event.attempt} on {folded(event.nodes)}"
         case events.Diagnosed():
             return f"{event.what}: {event.cause}"
         case events.Still() if event.ranks:

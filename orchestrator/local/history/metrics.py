@@ -13,6 +13,7 @@ from orchestrator.core.metrics.tfevents import add_events
 Reader = Callable[[Gathered, BinaryIO], None]
 # A longer line of JSON or of a log is read in parts, which are no metrics.
 LONGEST = 1 << 20
+OUTPUTS = ("metrics*.jsonl", "events.out.tfevents.*")
 
 
 def read_metrics(folder: Path, nodes: Sequence[str], rank: int, pattern: str | None) -> list[Series]:
@@ -25,13 +26,13 @@ def read_metrics(folder: Path, nodes: Sequence[str], rank: int, pattern: str | N
     found: list[Series] = []
     seen: set[str] = set()
     for node in nodes:
-        for path, inner in _outputs(folder / node, "metrics*.jsonl"):
+        for path, inner in _outputs(folder / node, OUTPUTS[0]):
             if inner not in seen:
                 found += _read(Gathered(f"{node}/{inner}"), [path], _objects)
                 seen.add(inner)
     for node in nodes:
         folders: dict[str, list[Path]] = {}
-        for path, inner in _outputs(folder / node, "events.out.tfevents.*"):
+        for path, inner in _outputs(folder / node, OUTPUTS[1]):
             folders.setdefault(inner.rpartition("/")[0], []).append(path)
         for inner, paths in folders.items():
             if f"{inner}/" not in seen:
@@ -50,6 +51,13 @@ def read_metrics(folder: Path, nodes: Sequence[str], rank: int, pattern: str | N
 
             found += _read(Gathered(f"rank {rank}'s {stream}"), logs, lines)
     return found
+
+
+def measured_files(folder: Path, nodes: Sequence[str], rank: int) -> list[Path]:
+    """Return the files that ``read_metrics`` reads."""
+    found = [path for node in nodes for name in OUTPUTS for path, _ in _outputs(folder / node, name)]
+    streams = [f"rank{rank}.{stream}.log" for stream in ("stdout", "stderr")]
+    return found + [path for node in nodes for name in streams for path in _logs(folder / "logs" / node, name)]
 
 
 def _outputs(folder: Path, name: str) -> Iterator[tuple[Path, str]]:

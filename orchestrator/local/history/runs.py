@@ -33,7 +33,7 @@ RECORD, LABELS, INDEX = "run.json", "labels.json", ".index.json"
 TAIL = 64 * 1024
 # A line of metrics is shorter than this.
 LAST_LINE = 8 * 1024
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 
 
 @dataclass(frozen=True)

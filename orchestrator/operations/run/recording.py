@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from orchestrator.core.run.output import NodeSample, Output
 from orchestrator.core.tracing.stragglers import Stragglers
 from orchestrator.errors import HostErrors, OrchError
+from orchestrator.local.history.samples import Samples
 from orchestrator.local.run_folder import RunFolder
 from orchestrator.protocol.events import Event, Planned
 from orchestrator.ui.display import Display
@@ -36,6 +37,7 @@ class Recording:
         self.unread = False
         self.left: Callable[[], None] = lambda: None
         self.stragglers = Stragglers(())
+        self.samples = Samples(folder.path)
         self._view = ExitStack()
 
     @contextmanager
@@ -74,6 +76,8 @@ class Recording:
         """Show a node's load, and record who holds the others up. Raises CannotRecord."""
         with self._showing():
             self.shown.sample(sample)
+        if self.folder.writing:
+            self.samples.take(sample)
         for straggler in self.stragglers.after(sample):
             self.event(straggler.replace(time=time.time()))
 

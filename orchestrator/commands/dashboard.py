@@ -27,7 +27,9 @@ def dashboard(base: Path, port: int, opens: bool, display: Display) -> int:
     try:
         listener = socket.create_server((ADDRESS, port))
     except OSError as error:
-        raise UsageError(f"port {port}: {error.strerror}", remedy="pass another --port, or 0 for any") from None
+        raise UsageError(
+            f"port {port}: {os.strerror(error.errno or 0)}", remedy="pass another --port, or 0 for any"
+        ) from None
     port = listener.getsockname()[1]
     issued = 0
 

@@ -23,7 +23,8 @@ from orchestrator.cli.options import runs_dir_option
 def dashboard(port: int, opens: bool, runs_dir: Path) -> int:
     """Show runs, live and past, in a browser.
 
-    A run's page has its nodes, logs, curves, load and cause, and buttons to stop it and to see its stacks. Only the browser that opens the printed address sees the page.
+    A run's page has its nodes, logs, curves, load and cause, and buttons to stop it and to see its stacks. Only
+    the browser that opens the printed address sees the page.
     """
     from orchestrator.commands.dashboard import dashboard as command
     from orchestrator.ui.display import Display

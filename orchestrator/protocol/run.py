@@ -229,12 +229,31 @@ class LinkPace(Message):
     sent: int = of(BYTES)
 
 
+class GpuPace(Message):
+    """What was seen of a GPU since the attempt began.
+
+    ``looks``: how often it was looked at. ``busy`` and ``clock``: sums over these of the share of time in use, 0
+    to 1, and of its clock in MHz. ``hot`` and ``limited``: in how many it was slowed down because of heat, and of
+    its power. ``celsius`` and ``watts``: at the last look; None if that is not told.
+    """
+
+    gpu: int = of(whole(0, 65536))
+    looks: int = of(whole())
+    busy: float = of(SECONDS)
+    clock: float = of(number(0, 1e12))
+    hot: int = of(whole())
+    limited: int = of(whole())
+    celsius: float | None = of(maybe(number(-300, 1e4)), default=None)
+    watts: float | None = of(maybe(number(0, 1e6)), default=None)
+
+
 class Sample(Message):
     """Load of the node.
 
     ``cpu``: share of all cores in use, 0 to 1. ``memory_used`` and ``memory_total``: bytes.
     ``gpus``: for each GPU the share of time in use, 0 to 1, and memory used and in all, in bytes.
     ``ranks``: what each rank was seen doing. ``links``: the connections that were busy for longest.
+    ``gpu_paces``: what was seen of each GPU.
     """
 
     cpu: float = of(number(0, 1e6))
@@ -243,6 +262,7 @@ class Sample(Message):
     gpus: tuple[tuple[float, int, int], ...] = of(many(row(number(0, 100), BYTES, BYTES), 1024))
     ranks: tuple[RankPace, ...] = of(many(RankPace.from_wire, 1024), default=())
     links: tuple[LinkPace, ...] = of(many(LinkPace.from_wire, 1024), default=())
+    gpu_paces: tuple[GpuPace, ...] = of(many(GpuPace.from_wire, 1024), default=())
 
 
 class Beat(Told):

@@ -188,7 +188,7 @@ class SshNodeClient:
             if isinstance(message, run.Beat) and message.sample is not None:
                 busy = message.sample
                 load = busy.cpu, busy.memory_used, busy.memory_total, busy.gpus
-                put(NodeSample(self.name, *load, message.time, busy.ranks, busy.links))
+                put(NodeSample(self.name, *load, message.time, busy.ranks, busy.links, busy.gpu_paces))
         elif isinstance(message, run.Journaled):
             event: events.Event = message.event
             self.offsets["events"] = self.offsets.get("events", 0) + 1

@@ -20,8 +20,7 @@ from orchestrator.core.run.state import RunState
 from orchestrator.core.tracing.stacks import groups
 from orchestrator.core.tracing.waiting import Wait, waits
 from orchestrator.local.run_folder import RunFolder
-from orchestrator.node.run.sample import Sampler, parsed_gpus
-from orchestrator.node.tracing.pace import Pace
+from orchestrator.node.tracing.gpus import BASIC, Gpus
 from orchestrator.node.tracing.stillness import Stillness
 from orchestrator.operations.tracing.hangs import hang
 from orchestrator.operations.tracing.stacks import ON_A_NODE
@@ -193,20 +192,44 @@ def test_a_node_whose_part_has_ended_is_not_waited_for() -> None:
 
 def test_the_share_of_time_that_a_gpu_touches_its_memory_is_read_where_it_is_told() -> None:
     both = ((1.0, 10 << 20, 81559 << 20), (0.5, 3 << 20, 100 << 20))
-    assert parsed_gpus("100, 10, 81559, 0\n50, 3, 100, [N/A]\nNo devices\n") == (both, (0.0, None))
-    assert parsed_gpus("100, 10, 81559\n") == (both[:1], (None,))
+    gpus = Gpus()
+    gpus.take("100, 10, 81559, 0\n50, 3, 100, [N/A]\nNo devices\n", 0)
+    assert (gpus.loads, gpus.touching) == (both, (0.0, None))
+    gpus.take("100, 10, 81559\n", 0)
+    assert (gpus.loads, gpus.touching) == (both[:1], (None,))
 
 
-def test_a_gpu_that_waits_for_another_spins_and_does_not_work(ranks: Ranks) -> None:
-    sampler = ranks.sampler()
-    assert not sampler.gpus_work() and not sampler.gpus_spin()
+def test_a_gpu_that_waits_for_another_spins_and_does_not_work() -> None:
+    gpus = Gpus()
+    assert not gpus.work() and not gpus.spin()
     for text, works, spins in (
         ("100, 1, 9, 0", False, True),
         ("100, 1, 9, 40", True, False),
         ("3, 1, 9, 0", False, False),
     ):
-        sampler.gpus, sampler.touching = parsed_gpus(text)
-        assert (sampler.gpus_work(), sampler.gpus_spin()) == (works, spins)
+        gpus.take(text, 0)
+        assert (gpus.work(), gpus.spin()) == (works, spins)
+
+
+def test_what_a_driver_does_not_know_is_not_asked_again() -> None:
+    gpus = Gpus()
+    gpus.take('Field "clocks_throttle_reasons.active" is not a valid field to query.\n', 2)
+    assert gpus.fields == BASIC and not gpus.loads
+
+
+def test_what_slows_a_gpu_down_is_added_up() -> None:
+    gpus = Gpus()
+    # As an H100 tells it: idle, working, and, made up, too hot and at its power limit.
+    for text in (
+        "0, 4, 81559, 0, 345, 0x0000000000000001, 27, 71.20",
+        "100, 4096, 81559, 43, 1980, 0x0000000000000000, 41, 612.35",
+        "100, 4096, 81559, 43, 1100, 0x0000000000000060, 88, 401.00",
+        "90, 4096, 81559, 43, [N/A], 0x0000000000000004, 60, [N/A]",
+    ):
+        gpus.take(text, 0)
+    (pace,) = gpus.paces.values()
+    assert (pace.looks, pace.busy, pace.clock, pace.hot, pace.limited) == (4, 2.9, 3425.0, 1, 1)
+    assert (pace.celsius, pace.watts) == (60.0, None)
 
 
 @dataclass
@@ -225,9 +248,6 @@ class Ranks:
         self.processes.append(process)
         self.by_local_rank[number] = (number + 4, process.pid, "")
         return process
-
-    def sampler(self) -> Sampler:
-        return Sampler(str(self.folder), Pace(self))  # type: ignore[arg-type]
 
     def sizes(self) -> dict[str, int]:
         return {path.name: path.stat().st_size for path in self.folder.glob("*.out")}
@@ -249,7 +269,7 @@ CHILD = "import os, sys\nif not os.fork():\n    while os.getppid() != 1: pass\ns
 
 def test_ranks_are_still_that_neither_print_nor_compute(ranks: Ranks) -> None:
     recorded: list[Event] = []
-    watch = Stillness(0.6, ranks, ranks.sampler(), recorded.append)  # type: ignore[arg-type]
+    watch = Stillness(0.6, ranks, Gpus(), recorded.append)  # type: ignore[arg-type]
     watch.every = 0.1
     quiet, waits_for_child = ranks.start(ECHO), ranks.start(CHILD)
 
@@ -273,12 +293,12 @@ def test_ranks_are_still_that_neither_print_nor_compute(ranks: Ranks) -> None:
 
 def test_a_gpu_that_works_moves_all_ranks_and_one_that_spins_none(ranks: Ranks) -> None:
     recorded: list[Event] = []
-    sampler = ranks.sampler()
-    watch = Stillness(0.5, ranks, sampler, recorded.append)  # type: ignore[arg-type]
+    gpus = Gpus()
+    watch = Stillness(0.5, ranks, gpus, recorded.append)  # type: ignore[arg-type]
     watch.every = 0.1
     ranks.start(ECHO)
     ranks.start("while True: pass")
-    sampler.gpus, sampler.touching = parsed_gpus("100, 1, 9, 30")
+    gpus.take("100, 1, 9, 30", 0)
     began = time.monotonic()
 
     def told() -> list[Event]:
@@ -288,7 +308,7 @@ def test_a_gpu_that_works_moves_all_ranks_and_one_that_spins_none(ranks: Ranks) 
     until(lambda: told() or time.monotonic() - began > 1.2, 20)
     assert not recorded
     # A rank that waits in a collective of NCCL keeps a core busy.
-    sampler.gpus, sampler.touching = parsed_gpus("100, 1, 9, 0")
+    gpus.take("100, 1, 9, 0", 0)
     until(lambda: bool(told()) and recorded[-1].ranks == (4, 5), 20)  # type: ignore[attr-defined]
 
 

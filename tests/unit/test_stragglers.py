@@ -12,11 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.run.output import NodeSample
-from orchestrator.core.tracing.stragglers import LOOKS, Link, Seen, Stragglers, slow_links, slow_ranks
+from orchestrator.core.tracing.stragglers import (
+    LOOKS,
+    GpuSeen,
+    Link,
+    Seen,
+    Stragglers,
+    slow_gpus,
+    slow_links,
+    slow_ranks,
+)
 from orchestrator.node.tracing import sockets
 from orchestrator.node.tracing.pace import Pace, states
 from orchestrator.protocol.events import Straggler
-from orchestrator.protocol.run import LinkPace, RankPace
+from orchestrator.protocol.run import GpuPace, LinkPace, RankPace
 from tests.unit.test_hangs import Ranks, ranks
 from tests.waiting import until
 
@@ -118,6 +127,62 @@ def test_nothing_is_told_while_a_node_is_silent_or_has_no_ranks() -> None:
     for window in range(4):
         assert not fed(stragglers, samples(window, (0.3, 0.3, 0.98)))
         assert not stragglers.after(NodeSample("n3", 0.5, 0, 0, (), 15.0 * window))
+
+
+def gpu(number: int, busy: float = 0.98, clock: float = 1980.0, hot: float = 0.0, limited: float = 0.0) -> GpuSeen:
+    return GpuSeen(f"n{number // 2}", number % 2, busy, clock, hot, limited, 88.0)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "expected"),
+    [
+        (
+            [gpu(0), gpu(1), gpu(2), gpu(3, clock=1100.0, hot=0.9)],
+            [
+                "GPU 1 of n1 holds the others up: it runs at 1100 MHz, the others at 1980 MHz, because it is too hot (88 °C)"
+            ],
+        ),
+        (
+            [gpu(0), gpu(1), gpu(2, clock=1400.0, limited=1.0), gpu(3)],
+            [
+                "GPU 0 of n1 holds the others up: it runs at 1400 MHz, the others at 1980 MHz, because its power is limited"
+            ],
+        ),
+        (
+            [gpu(0), gpu(1, busy=1.0), gpu(2, busy=0.4), gpu(3)],
+            [
+                "GPU 0 of n1 is busy 40% of the time, the others 98% to 100%: it waits for its own rank, and the others wait for it"
+            ],
+        ),
+        # All are limited, one is not the run's, one is a little slower, one alone, all wait for their ranks.
+        ([gpu(number, clock=1400.0, limited=1.0) for number in range(4)], []),
+        ([gpu(0), gpu(1), gpu(2), gpu(3, busy=0.0, clock=345.0)], []),
+        ([gpu(0), gpu(1), gpu(2), gpu(3, clock=1700.0, hot=1.0)], []),
+        ([gpu(0, clock=900.0, hot=1.0)], []),
+        ([gpu(0, busy=0.3), gpu(1, busy=0.7)], []),
+        # As nvidia-smi without clocks tells.
+        ([gpu(0, clock=0.0), gpu(1, clock=0.0)], []),
+    ],
+)
+def test_slow_gpus(gpus: list[GpuSeen], expected: list[str]) -> None:
+    assert [event.what for event in slow_gpus(gpus).values()] == expected
+
+
+def test_gpus_are_named_after_two_windows_with_enough_looks() -> None:
+    stragglers = Stragglers(["n0", "n1"])
+    events = []
+    for window in range(5):
+        for number, sample in enumerate(samples(window, (1.0, 1.0))):
+            looks = 7 * window
+            pace = GpuPace(
+                gpu=0, looks=looks, busy=(0.99 - 0.6 * number) * looks, clock=1980.0 * looks, hot=0, limited=0
+            )
+            events += stragglers.after(
+                NodeSample(sample.node, 0.5, 0, 0, (), sample.time, sample.ranks, (), (pace,))
+            )
+    # A window has eight looks or more, so each takes two of these.
+    assert [event.node for event in events] == ["n1"]
+    assert events[0].what.startswith("GPU 0 of n1 is busy 39% of the time, the others 99%")
 
 
 MBIT = 1e6 / 8

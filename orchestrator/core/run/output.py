@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from orchestrator.protocol import frames
-from orchestrator.protocol.run import LinkPace, RankPace
+from orchestrator.protocol.run import GpuPace, LinkPace, RankPace
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class NodeSample:
     """Load of a node at ``time``, by its clock. ``cpu`` and ``busy`` are shares of 1, memory is in bytes.
 
     GPUs are (busy, used, total). ``ranks``: what each rank was seen doing. ``links``: its busiest connections.
+    ``gpu_paces``: what was seen of each GPU.
     """
 
     node: str
@@ -47,3 +48,4 @@ class NodeSample:
     time: float = 0.0
     ranks: tuple[RankPace, ...] = ()
     links: tuple[LinkPace, ...] = ()
+    gpu_paces: tuple[GpuPace, ...] = ()

@@ -1,4 +1,4 @@
-"""Which rank or link holds the others up, from samples of all nodes, and why.
+"""Which rank, GPU or link holds the others up, from samples of all nodes, and why.
 
 Ranks that train in step wait for the slowest in every step. So it is the one that has something to run nearly all
 the time while the others sleep. Two windows in a row must say so: each has ``LOOKS`` looks at every rank, in which
@@ -14,7 +14,7 @@ from statistics import median
 from orchestrator.core.run.output import NodeSample
 from orchestrator.core.tracing.waiting import ranks as named
 from orchestrator.protocol.events import Straggler
-from orchestrator.protocol.run import RankPace
+from orchestrator.protocol.run import GpuPace, RankPace
 
 LOOKS = 40
 # Share of looks in which a rank that holds the others up works, and by how much it exceeds all others.
@@ -28,6 +28,12 @@ SWAPS = 20.0
 BUSY, SLOWER, LEAST = 0.5, 3.0, 1 << 20
 # The kernel counts busy time in such steps, in seconds.
 JIFFY = 0.004
+# Looks at a GPU in a window, at the least. One that is busy for less than ``IDLE`` is not the run's.
+GPU_LOOKS, IDLE = 8, 0.05
+# GPUs that wait for others in a collective of NCCL are busy for this share of the time.
+WAITS = 0.85
+# A slow GPU's clock, as a share of the others'; and the share of looks in which something slows it down.
+CLOCK, SLOWED = 0.8, 0.5
 TOP = "orch exec --nodes {node} -- top -bn1 shows what runs there"
 
 
@@ -58,6 +64,25 @@ class Link:
     speed: float
 
 
+@dataclass(frozen=True)
+class GpuSeen:
+    """A GPU in a window: share of time in use, clock in MHz, shares of looks in which it was too hot, or its power
+    limited, and its temperature at the end."""
+
+    node: str
+    gpu: int
+    busy: float
+    clock: float
+    hot: float
+    limited: float
+    celsius: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The GPU in words."""
+        return f"GPU {self.gpu} of {self.node}"
+
+
 class Stragglers:
     """Tells who holds the others up in one attempt. ``nodes``: all of its nodes."""
 
@@ -80,7 +105,8 @@ class Stragglers:
         if len(self.nodes) < 2 or not self._complete():
             return []
         seen = [each for node in sorted(self.nodes) for each in _seen(self.began[node], self.newest[node])]
-        found = {**slow_ranks(seen), **slow_links(_links(self.began, self.newest))}
+        gpus = [each for node in sorted(self.nodes) for each in _gpus(self.began[node], self.newest[node])]
+        found = {**slow_ranks(seen), **slow_gpus(gpus), **slow_links(_links(self.began, self.newest))}
         agreed = [each for key, each in found.items() if key in self.last and key not in self.told]
         self.told |= {key for key in found if key in self.last}
         self.last, self.began = set(found), dict(self.newest)
@@ -93,6 +119,9 @@ class Stragglers:
             before = {each.rank: each.looks for each in self.began[node].ranks}
             newest = self.newest[node].ranks
             if not newest or any(each.looks - before.get(each.rank, 0) < LOOKS for each in newest):
+                return False
+            looks = {each.gpu: each.looks for each in self.began[node].gpu_paces}
+            if any(each.looks - looks.get(each.gpu, 0) < GPU_LOOKS for each in self.newest[node].gpu_paces):
                 return False
         return True
 
@@ -181,6 +210,61 @@ def _reason(worst: Seen, others: Sequence[Seen]) -> tuple[str, str]:
         "its host is slower, or it has more to do",
         "orch doctor compares the hosts; orch stacks shows what the rank does",
     )
+
+
+def _gpus(began: NodeSample, newest: NodeSample) -> list[GpuSeen]:
+    before = {each.gpu: each for each in began.gpu_paces}
+    found = []
+    for now in newest.gpu_paces:
+        then = before.get(now.gpu, GpuPace(gpu=now.gpu, looks=0, busy=0.0, clock=0.0, hot=0, limited=0))
+        looks = max(now.looks - then.looks, 1)
+        found.append(
+            GpuSeen(
+                node=newest.node,
+                gpu=now.gpu,
+                busy=(now.busy - then.busy) / looks,
+                clock=(now.clock - then.clock) / looks,
+                hot=(now.hot - then.hot) / looks,
+                limited=(now.limited - then.limited) / looks,
+                celsius=now.celsius,
+            )
+        )
+    return found
+
+
+def slow_gpus(gpus: Sequence[GpuSeen]) -> dict[tuple[str, ...], Straggler]:
+    """Return the GPUs that are slowed down, or that wait for their own rank while the others wait for them."""
+    used = [gpu for gpu in gpus if gpu.busy >= IDLE]
+    found: dict[tuple[str, ...], Straggler] = {}
+    for gpu in used:
+        others = [each for each in used if each is not gpu]
+        told = _slowed(gpu, others) or _starved(gpu, others) if others else None
+        if told is not None:
+            what, remedy = told
+            event = Straggler(time=0.0, node=gpu.node, ranks=(), what=what, remedy=remedy)
+            found["gpu", gpu.node, str(gpu.gpu)] = event
+    # Where most are slow, none of them holds the others up.
+    return found if len(found) <= len(used) / 2 else {}
+
+
+def _slowed(gpu: GpuSeen, others: Sequence[GpuSeen]) -> tuple[str, str] | None:
+    usual = median(each.clock for each in others)
+    if max(gpu.hot, gpu.limited) < SLOWED or not usual or gpu.clock > CLOCK * usual:
+        return None
+    clocks = f"{gpu.name} holds the others up: it runs at {gpu.clock:.0f} MHz, the others at {usual:.0f} MHz"
+    there = f"nvidia-smi -q -d PERFORMANCE,TEMPERATURE,POWER on {gpu.node} shows the limits"
+    if gpu.hot >= SLOWED:
+        heat = "" if gpu.celsius is None else f" ({gpu.celsius:.0f} °C)"
+        return f"{clocks}, because it is too hot{heat}", f"look at the cooling; {there}"
+    return f"{clocks}, because its power is limited", there
+
+
+def _starved(gpu: GpuSeen, others: Sequence[GpuSeen]) -> tuple[str, str] | None:
+    if min(each.busy for each in others) < WAITS or min(each.busy for each in others) - gpu.busy < GAP:
+        return None
+    shares = f"{gpu.name} is busy {gpu.busy:.0%} of the time, the others {_span([each.busy for each in others])}"
+    remedy = "orch stacks shows what the rank does; often its data loader is too slow"
+    return f"{shares}: it waits for its own rank, and the others wait for it", remedy
 
 
 def _links(began: Mapping[str, NodeSample], newest: Mapping[str, NodeSample]) -> list[Link]:

@@ -27,6 +27,7 @@ from ..modules import python_path
 from ..mpi import part
 from ..probe import machine
 from ..store import prune
+from ..tracing.gpus import Gpus
 from ..tracing.pace import Pace
 from ..tracing.stillness import Stillness
 from .dead_man_switch import DeadManSwitch
@@ -83,9 +84,10 @@ class Supervisor:
         self.journal = Journal(folder)
         self.workers = Workers(request, folder, work, self.journal.record)
         self.pace = Pace(self.workers)
-        self.sampler = Sampler(folder, self.pace)
+        self.gpus = Gpus()
+        self.sampler = Sampler(folder, self.pace, self.gpus)
         after = request.still_after
-        self.stillness = Stillness(after, self.workers, self.sampler, self.journal.record) if after else None
+        self.stillness = Stillness(after, self.workers, self.gpus, self.journal.record) if after else None
         self.dead_man_switch = DeadManSwitch(folder, request.on_disconnect, request.cut_off)
         # The lock's door cannot be reached from the machine that asks about a batch job.
         self.presence = Presence(folder) if paths.is_shared() else None
@@ -128,7 +130,7 @@ class Supervisor:
         self.workers.find_logs()
         if torchrun.returncode and self.stopped_by is None:
             self.workers.find_summary()
-        self.sampler.close()
+        self.gpus.close()
         killed, alive = self.clear(wake)
         if self.request.container is not None:
             kept = removal.remove(self.folder)

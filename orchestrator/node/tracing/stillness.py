@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ...protocol.events import Event
-    from ..run.sample import Sampler
     from ..run.workers import Workers
+    from .gpus import Gpus
 
     # A rank's processor time in seconds, the bytes that it read and wrote, and those that it printed.
     Look = tuple[float, int, int]
@@ -36,11 +36,11 @@ TICK = os.sysconf("SC_CLK_TCK")
 class Stillness:
     """Records which ranks have made no progress for ``after`` seconds, if ``tick()`` is called often."""
 
-    def __init__(self, after: float, workers: Workers, sampler: Sampler, record: Callable[[Event], None]) -> None:
+    def __init__(self, after: float, workers: Workers, gpus: Gpus, record: Callable[[Event], None]) -> None:
         self.after = after
         self.every = max(SHORTEST, min(LONGEST, after / 10))
         self.workers = workers
-        self.sampler = sampler
+        self.gpus = gpus
         self.record = record
         self.looked_at = 0.0
         self.traffic = traffic()
@@ -61,7 +61,7 @@ class Stillness:
             if rank is not None and pid is not None and processes.alive(pid)
         }
         before, self.traffic = self.traffic, traffic()
-        busy = self.sampler.gpus_work() or abs(self.traffic - before) > TRAFFIC
+        busy = self.gpus.work() or abs(self.traffic - before) > TRAFFIC
         printed = self.printed()
         for rank, (local_rank, pid) in there.items():
             look = (processor_time(pid), transferred(pid), printed.get(local_rank, 0))
@@ -75,7 +75,7 @@ class Stillness:
 
     def differs(self, before: Look, now: Look, elapsed: float) -> bool:
         """Return whether a rank made progress in the ``elapsed`` seconds between two looks."""
-        computed = now[0] - before[0] > COMPUTES * elapsed and not self.sampler.gpus_spin()
+        computed = now[0] - before[0] > COMPUTES * elapsed and not self.gpus.spin()
         return computed or now[1:] != before[1:]
 
     def printed(self) -> Mapping[int, int]:
